@@ -1,0 +1,44 @@
+# Every target works from nothing but python3 and make: it makes .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+PYTEST_ARGS ?=
+
+.PHONY: demo test check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    a whole mesh on this machine, told step by step"
+	@echo "make test    the test suite (real sockets, real processes)"
+	@echo "make check   format, lint, imports, types"
+	@echo "make bench   the data plane and the peers, measured beside a bare backend"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gossamer needs Python >= 3.11, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/gossamer demo
+
+test: $(STAMP)
+	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/dataplane.py
+	@$(BIN)/python benchmarks/peers.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

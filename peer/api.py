@@ -1,0 +1,82 @@
+"""The seam between the running peer and what people drive it with: admin.sock, and through it the command line.
+
+Every method returns plain JSON data in the shapes of the command line's documentation, or raises `ApiError`.
+
+Invariant: no method half-applies. What raises changed nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Json = dict[str, Any]
+
+
+class ApiError(Exception):
+    """A refusal with the words a user should read. `code` is the command line's exit code: 1 failed, 2 invalid
+    input, 3 not converged in time. Nothing was changed."""
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PeerApi(Protocol):
+    """What a running peer can be asked. Implemented by `peer/run.py`."""
+
+    def health(self) -> Json:
+        """{"live": bool, "ready": bool, "detail": str, "node": id, "name": name}"""
+
+    async def members(self) -> list[Json]:
+        """[{name, id, address, state, incarnation, boot, zone, ...}]"""
+
+    async def join(self, seeds: Sequence[str]) -> Json:
+        """Contact seeds ("host:port"). {"contacted": [..], "failed": {seed: reason}}"""
+
+    async def leave(self) -> Json:
+        """Drain, spread the leave, stop the peer."""
+
+    async def services(self) -> list[Json]:
+        """[{name, namespace, node, address, ports, labels, health}]"""
+
+    async def register(self, documents: Sequence[Mapping[str, Any]], source: str) -> list[Json]:
+        """Register local services (parsed YAML documents with key `service`); all or none. `source` names the file."""
+
+    async def deregister(self, namespace: str, name: str) -> Json:
+        """Remove a locally registered service."""
+
+    async def apply(
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        source: str,
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Json]:
+        """Publish resources, all or none, durable when it returns. [{kind, namespace, name, action, version}]
+        with action created | configured | unchanged."""
+
+    async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
+        """The resources as written, with metadata.name, metadata.namespace and status. `kind` "all" is every kind."""
+
+    async def describe(self, kind: str, namespace: str, name: str) -> Json:
+        """One resource with who wrote it, when, conflicts, and its status on this node."""
+
+    async def delete(self, kind: str, namespace: str, name: str) -> Json:
+        """{kind, namespace, name, action: "deleted", version}"""
+
+    async def token_create(
+        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+    ) -> str:
+        """A join token."""
+
+    async def stat(self) -> list[Json]:
+        """[{source, destination, requests, success_rate, rps, p50_ms, p95_ms, p99_ms, ...}]"""
+
+    async def check(self) -> list[Json]:
+        """[{check, status, detail}] with status ok | warn | fail"""
+
+    async def ca_status(self) -> Json:
+        """{mode, root, epoch, threshold, signers: [{id, name, state}], can_issue}"""
+
+    def metrics(self) -> bytes:
+        """Prometheus text exposition."""

@@ -1,0 +1,4 @@
+"""Data planes and the decisions they share.
+
+Invariant: the modules directly in this package are pure; only the planes below it (`embedded/`) have sockets.
+"""

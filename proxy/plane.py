@@ -1,0 +1,103 @@
+"""The seam between the peer and whatever carries its traffic.
+
+A plane serves one snapshot at a time. `apply` is all or nothing: on `Rejected` the plane goes on with the
+snapshot it had. The control process owns every listening socket and passes them by listener name, so that a
+plane can crash, restart or be replaced while connections wait in the kernel's queue.
+
+Invariant: nothing here knows which engine is behind it; the contract suite in tests/contracts runs on each.
+"""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+from proxy.snapshot import Snapshot
+
+# Upper bounds (ms) of the latency histogram; Istio's own plus finer steps below 10 ms. The last bucket is +Inf.
+DURATION_BUCKETS_MS: Final = (
+    0.5, 1, 2, 3, 4, 5, 7.5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 10000, 30000, 60000,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One time series of requests, with what Istio's labels need."""
+
+    reporter: Literal["source", "destination"]
+    source_service: str  # "" when the caller is a node or unknown
+    source_namespace: str
+    source_principal: str  # SPIFFE ID, "" when unknown
+    destination_service: str
+    destination_namespace: str
+    destination_principal: str
+    protocol: str
+    code: int
+    flags: str  # Envoy's response flags, "-" when none
+    security: Literal["mutual_tls", "none"]
+
+
+@dataclass(slots=True)
+class SeriesDelta:
+    """What was added to a series since the last report. `buckets` has len(DURATION_BUCKETS_MS) + 1 counts."""
+
+    requests: int = 0
+    duration_sum_ms: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_MS) + 1))
+    request_bytes: int = 0
+    response_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ejection:
+    """An endpoint that passive health took out, as one worker sees it."""
+
+    cluster: str
+    endpoint: str
+    node: str
+    reason: str
+    remaining_s: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What a plane saw since the last call of `observations`."""
+
+    series: Mapping[Series, SeriesDelta]
+    counters: Mapping[str, int]  # deltas of named counters: retries, tls_handshake_failed, head_rejected, ...
+    ejections: tuple[Ejection, ...]  # a state, not a delta
+    connections: int  # a state: open downstream connections
+
+
+class Plane(Protocol):
+    """One data-plane engine."""
+
+    async def start(self) -> None:
+        """Start workers. They serve nothing until the first `apply`."""
+
+    async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
+        """Serve `snapshot`; `sockets` holds one bound, listening socket per `snapshot.listeners` name."""
+
+    def observations(self) -> Telemetry:
+        """Deltas since the last call."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what is in flight: no keep-alive, no new connection; returns when idle or after `timeout_s`."""
+
+    async def stop(self) -> None:
+        """End the workers at once."""
+
+    def processes(self) -> tuple[int, ...]:
+        """Process ids of the workers."""
