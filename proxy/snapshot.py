@@ -331,9 +331,7 @@ class Snapshot:
     listeners: tuple[Listener, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     trust_bundle_pem: bytes = b""
-    revoked: tuple[
-        str, ...
-    ] = ()  # SPIFFE IDs and certificate serials ("serial:<hex>") refused in handshakes, cut when live
+    # SPIFFE IDs and certificate serials ("serial:<hex>") refused in handshakes, cut when live
     revoked: tuple[str, ...] = ()
     inbound: tuple[InboundService, ...] = ()
     clusters: tuple[Cluster, ...] = ()
