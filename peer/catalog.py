@@ -1,6 +1,9 @@
 """What the replicated records mean here and now: the view from which snapshots are compiled.
 
-Invariant: a view is immutable and a pure function of journal, membership and local registrations.
+A node's services are in the view while the node is alive or suspected; its policies stay when it is gone.
+What a revoked node wrote is left out.
+
+Invariant: a view is immutable and a pure function of journal, membership, revocations and local registrations.
 """
 
 from collections.abc import Mapping
@@ -76,3 +79,15 @@ class View:
     access_log: bool = True
     default_deny: bool = False
     statuses: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What membership says of a node that its services need."""
+
+    id: str
+    name: str
+    host: str
+    inbound_port: int
+    zone: str
+    reachable: bool

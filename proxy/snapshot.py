@@ -96,7 +96,13 @@ class RouteRule:
     name: str  # "<kind>/<namespace>/<route name>/<rule index or name>", for logs and `why`
     matches: tuple[RouteMatch, ...]
     backends: tuple[Backend, ...]
-    request_timeout_s: float | None = None  # None: the destination's
+    hostnames: tuple[
+        str, ...
+    ] = ()  # in lower case, "*.suffix" allowed; compared with Host without port; () is any
+    request_timeout_s: float | None = None  # None: the destination's; 0: no timeout
+    per_try_timeout_s: float | None = (
+        None  # Gateway API backendRequest; None: the cluster's retry policy's; 0: none
+    )
     request_headers: HeaderEdit | None = None
     response_headers: HeaderEdit | None = None
     redirect: Redirect | None = None
@@ -169,6 +175,7 @@ class Cluster:
     endpoints: tuple[Endpoint, ...]
     balancer: Balancer = "p2c_ewma"
     panic_threshold_percent: int = 50
+    locality_preferred: bool = False  # endpoints of the own zone first, while enough of them are available
     connect_timeout_s: float = 5.0
     outlier: Outlier = Outlier()
     breaker: CircuitBreaker = CircuitBreaker()

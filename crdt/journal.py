@@ -1,0 +1,394 @@
+"""The journal: what all writers say, as far as this replica knows it.
+
+One signed log per writer in Scuttlebutt order (van Renesse et al., "Efficient Reconciliation and Flow Control for
+Anti-Entropy Protocols", 2008): a head `writer -> seq` tells exactly what a replica holds. Scuttlebutt lets a replica
+show part of a delta; this journal does not, so that the state of a writer is a function of its head alone. Two replicas
+with equal heads hold equal bytes, whichever way the records came (see crdt.log, crdt.quarantine).
+
+Records come one by one (`merge`: pushed by gossip, or our own once durable) or as a claim about a writer (`absorb`:
+anti-entropy). Nothing takes effect before `verify` accepts it and the sum its writer signed is met. A node's own
+records are merged like any other, so that a node that lost its disk learns its own head from its peers.
+
+Two different records of one writer under one seq are an equivocation: both are kept as the proof, the log is frozen
+as it is, and the writer counts as forked in the fingerprint, so that the proof spreads. Whether its records go from
+view is the caller's decision (`evict`).
+
+Invariant: heads never go back; nothing is drafted under a seq that was ever seen used.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Final, assert_never
+
+from crdt.codec import CrdtError
+from crdt.delta import (
+    INTRODUCTION_BYTES_MAX,
+    Accept,
+    Delta,
+    Equivocation,
+    Merged,
+    Refuse,
+    Verdict,
+    Verify,
+    Wait,
+    delta_fault,
+)
+from crdt.log import Mismatch, Move, WriterLog
+from crdt.record import SIGNATURE_BYTES, Context, Record, RecordError, record_fault, same_content
+from crdt.replica import Damage, JournalLimits, JournalStatistics, Replica
+
+__all__ = [
+    "Accept",
+    "Damage",
+    "Delta",
+    "Equivocation",
+    "Journal",
+    "JournalError",
+    "JournalLimits",
+    "JournalStatistics",
+    "Merged",
+    "Refuse",
+    "Verdict",
+    "Verify",
+    "Wait",
+]
+
+_FORKED: Final = "its writer equivocated"
+_GAP: Final = "records before it are missing"
+
+
+class JournalError(CrdtError):
+    """A record cannot be drafted now. Nothing was changed."""
+
+
+class _Outcome:
+    """What a call has changed so far."""
+
+    __slots__ = ("accepted", "duplicates", "equivocations", "refused", "superseded", "waiting")
+
+    def __init__(self) -> None:
+        self.accepted: list[Record] = []
+        self.superseded: list[Record] = []
+        self.duplicates = 0
+        self.waiting: list[tuple[Record, str]] = []
+        self.refused: list[tuple[Record, str]] = []
+        self.equivocations: list[Equivocation] = []
+
+    def refuse(self, record: Record, reason: str) -> None:
+        self.refused.append((record, reason))
+
+    def merged(self) -> Merged:
+        return Merged(
+            accepted=tuple(self.accepted),
+            superseded=tuple(self.superseded),
+            duplicates=self.duplicates,
+            waiting=tuple(self.waiting),
+            refused=tuple(self.refused),
+            equivocations=tuple(self.equivocations),
+        )
+
+
+class Journal(Replica):
+    """See the module's docstring."""
+
+    def __init__(
+        self, *, verify: Verify, fingerprint_key: bytes = b"", limits: JournalLimits | None = None
+    ) -> None:
+        super().__init__(fingerprint_key=fingerprint_key, limits=limits)
+        self._verify = verify
+
+    # ------------------------------------------------------------------ writing our own
+
+    def draft(
+        self,
+        *,
+        writer: bytes,
+        kind: str,
+        key: str,
+        payload: bytes,
+        context: Context = (),
+        now_ms: int,
+        sign: Callable[[bytes], bytes],
+        pending: Sequence[Record] = (),
+    ) -> Record:
+        """The writer's next record, signed but not applied: make it durable, then `merge` it.
+
+        `pending` are the earlier drafts of the same batch, none of them merged yet. Tombstones that no longer say
+        anything are let go on the way, by the record's floor. Raises JournalError when the writer may not write
+        now, RecordError when the record would break a bound.
+        """
+        if writer in self._forks:
+            raise JournalError(
+                "this node's journal has forked: two of its records share a seq. It needs a new identity"
+            )
+        log = self._logs.get(writer) or WriterLog()
+        head = max(log.head, pending[-1].seq if pending else 0)
+        if head < self._reserved.get(writer, 0):
+            raise JournalError(
+                f"this node has written {self._reserved[writer]} records but holds {head}: "
+                "it must hear them from its peers first"
+            )
+        assert [record.seq for record in pending] == list(range(log.head + 1, head + 1)), "not one batch"
+        seq = head + 1
+        unsigned = Record(
+            writer=writer,
+            seq=seq,
+            kind=kind,
+            key=key,
+            payload=payload,
+            context=context,
+            hlc=self.clock.tick(now_ms),
+            floor=pending[-1].floor if pending else log.spent_upto(),
+            live_sum=seq,
+            signature=bytes(SIGNATURE_BYTES),
+        )
+        fault = record_fault(unsigned)
+        if fault is not None:
+            raise RecordError(fault)
+        unsigned = replace(unsigned, live_sum=log.next_sum([*pending, unsigned]))
+        record = replace(unsigned, signature=sign(unsigned.signing_bytes()))
+        move = log.plan([*pending, record])
+        assert isinstance(move, Move)
+        full = self._beyond_limits(writer, move)
+        if full is not None:
+            raise JournalError(full)
+        return record
+
+    # ------------------------------------------------------------------ taking in
+
+    def merge(self, records: Iterable[Record], now_ms: int) -> Merged:
+        """Take in records that came one by one, in any order. One that is ahead of its predecessors waits for them."""
+        out = _Outcome()
+        for record in records:
+            self._offer(record, now_ms, out)
+        return self._finish(out)
+
+    def absorb(self, delta: Delta, now_ms: int) -> Merged:
+        """Take in a delta, or a part of one. One refused record refuses all of it."""
+        out = _Outcome()
+        self._absorb(delta, now_ms, out)
+        return self._finish(out)
+
+    def retry_waiting(self, now_ms: int) -> Merged:
+        """Judge again what waits: after an introduction, and as time passes."""
+        out = _Outcome()
+        for writer in self._quarantine.writers:
+            self._drain(writer, now_ms, out)
+        return self._finish(out)
+
+    def introduce(self, writer: bytes, blob: bytes) -> None:
+        """Keep a writer's credential, which goes along with its records. Call `retry_waiting` afterwards."""
+        if len(blob) > INTRODUCTION_BYTES_MAX:
+            raise JournalError(f"introduction of {len(blob)} bytes, at most {INTRODUCTION_BYTES_MAX}")
+        if writer not in self._introductions and len(self._introductions) >= self.limits.writers_max:
+            raise JournalError(f"{len(self._introductions)} writers are introduced already")
+        self._introductions[writer] = blob
+
+    def evict(self, writer: bytes, kinds: Iterable[str] | None = None) -> tuple[Record, ...]:
+        """Take a writer's records of some kinds (None: all) out of view, for good; returns those that were in it.
+
+        They stay in the journal: peers that have not evicted them yet, or never will, can still be served, and
+        the head and the fingerprint stay what they were.
+        """
+        log = self._logs.get(writer) or WriterLog()
+        gone = {kind for kind in log.by_kind if not self.hidden(writer, kind)}
+        if kinds is None:
+            self._evicted[writer] = None
+        else:
+            chosen = frozenset(kinds)
+            gone &= chosen
+            already = self._evicted.get(writer, frozenset())
+            self._evicted[writer] = None if already is None else already | chosen
+        return tuple(record for kind in sorted(gone) for record in log.by_kind[kind].values())
+
+    # ------------------------------------------------------------------ inside
+
+    def _offer(self, record: Record, now_ms: int, out: _Outcome) -> None:
+        writer = record.writer
+        head = self._heads.get(writer, 0)
+        if writer in self._forks:
+            out.refuse(record, _FORKED)
+        elif record.seq <= head:
+            self._compare(record, now_ms, out)
+        elif isinstance(self._judge(record, now_ms, out), Accept):
+            if record.seq == head + 1:
+                if self._advance(writer, [record], out):
+                    self._drain(writer, now_ms, out)
+            else:
+                out.waiting.append((record, _GAP))
+                self._hold(record, None, out)
+
+    def _absorb(self, delta: Delta, now_ms: int, out: _Outcome) -> None:
+        writer = delta.writer
+        fault = _FORKED if writer in self._forks else delta_fault(delta)
+        if fault is not None:
+            out.refused.extend((record, fault) for record in delta.records)
+            return
+        for record, following in pairwise(delta.records):
+            if record.seq == following.seq and not same_content(record, following):
+                self._accuse(record, following, (record, following), now_ms, out)
+                return
+        fresh = self._verify_all(delta, now_ms, out)
+        if not fresh:
+            return
+        head = self._heads.get(writer, 0)
+        if delta.complete and delta.after <= head and all(reason is None for _, reason in fresh):
+            if self._advance(writer, [record for record, _ in fresh], out):
+                self._drain(writer, now_ms, out)
+            return
+        overflowed = self._quarantine.overflowed
+        for record, reason in fresh:
+            self._hold(record, reason, out)
+        if self._quarantine.overflowed == overflowed and writer not in self._forks:
+            self._quarantine.stage(delta, head)
+            self._drain(writer, now_ms, out)
+
+    def _verify_all(self, delta: Delta, now_ms: int, out: _Outcome) -> list[tuple[Record, str | None]]:
+        """The records of a delta that are above the head, each with why it has to wait (None: it need not);
+        nothing if one is refused or convicts the writer."""
+        head = self._heads.get(delta.writer, 0)
+        fresh: list[tuple[Record, str | None]] = []
+        for record in delta.records:
+            if record.seq <= head:
+                self._compare(record, now_ms, out)
+                if delta.writer in self._forks:
+                    return []
+                continue
+            match self._verify(record, now_ms):
+                case Accept():
+                    fresh.append((record, None))
+                case Wait(reason):
+                    fresh.append((record, reason))
+                    out.waiting.append((record, reason))
+                case Refuse(reason):
+                    out.refuse(record, reason)
+                    return []
+                case never:
+                    assert_never(never)
+        return fresh
+
+    def _judge(self, record: Record, now_ms: int, out: _Outcome) -> Verdict:
+        """Ask for the verdict and note it; what has to wait goes into quarantine."""
+        verdict = self._verify(record, now_ms)
+        match verdict:
+            case Accept():
+                pass
+            case Wait(reason):
+                out.waiting.append((record, reason))
+                self._hold(record, reason, out)
+            case Refuse(reason):
+                out.refuse(record, reason)
+            case never:
+                assert_never(never)
+        return verdict
+
+    def _hold(self, record: Record, reason: str | None, out: _Outcome) -> None:
+        other = self._quarantine.hold(record, reason)
+        if other is not None and reason is None:
+            self._convict(Equivocation(first=other, second=record), out)
+
+    def _compare(self, record: Record, now_ms: int, out: _Outcome) -> None:
+        """A record at or below the head: a duplicate, superseded, or an equivocation."""
+        held = self._logs[record.writer].by_seq.get(record.seq)
+        if held is None or same_content(held, record):
+            out.duplicates += 1
+        else:
+            self._accuse(held, record, (record,), now_ms, out)
+
+    def _accuse(
+        self, first: Record, second: Record, unverified: Iterable[Record], now_ms: int, out: _Outcome
+    ) -> None:
+        """Two contents under one seq: a proof, if both are authentic."""
+        for record in unverified:
+            match self._verify(record, now_ms):
+                case Accept():
+                    continue
+                case Wait(reason):
+                    out.waiting.append((record, reason))
+                case Refuse(reason):
+                    out.refuse(record, reason)
+                case never:
+                    assert_never(never)
+            return
+        self._convict(Equivocation(first=first, second=second), out)
+
+    def _convict(self, equivocation: Equivocation, out: _Outcome) -> None:
+        self._fork(equivocation)
+        out.equivocations.append(equivocation)
+
+    def _advance(self, writer: bytes, fresh: list[Record], out: _Outcome) -> bool:
+        """Move a writer's head over verified records, if they add up and fit."""
+        log = self._logs.get(writer)
+        if log is None:
+            if len(self._logs) >= self.limits.writers_max:
+                out.refuse(fresh[-1], f"more than {self.limits.writers_max} writers")
+                return False
+            log = WriterLog()
+        move = log.plan(fresh)
+        if isinstance(move, Mismatch):
+            self._contested.add(writer)
+            out.refuse(fresh[-1], move.reason)
+            return False
+        full = self._beyond_limits(writer, move)
+        if full is not None:
+            out.refuse(fresh[-1], full)
+            return False
+        before = log.head
+        log.commit(move)
+        self._logs[writer] = log
+        self._heads[writer] = log.head
+        self._fingerprint.note(writer, log.head, log.digest)
+        self._contested.discard(writer)
+        for record in move.kept:
+            self.clock.observe(record.hlc, 0)
+        out.accepted.extend(move.kept)
+        out.superseded.extend(move.dropped)
+        for held in self._quarantine.take(writer, before, log.head):
+            ours = log.by_seq.get(held.record.seq)
+            if ours is not None and held.reason is None and not same_content(ours, held.record):
+                self._convict(Equivocation(first=ours, second=held.record), out)
+                break
+        return True
+
+    def _drain(self, writer: bytes, now_ms: int, out: _Outcome) -> None:
+        """Let what waited take effect as far as it can: a whole delta, or record after record."""
+        while True:
+            head = self._heads.get(writer, 0)
+            claim = self._quarantine.claim(writer)
+            if claim is not None and claim.complete and claim.after <= head:
+                ready = self._quarantine.within(writer, head, claim.upto)
+            else:
+                following = self._quarantine.at(writer, head + 1)
+                ready = [following] if following is not None else []
+            for held in ready:
+                if held.reason is None:
+                    continue
+                match self._judge(held.record, now_ms, out):
+                    case Accept():
+                        self._quarantine.hold(held.record, None)  # verified once is enough
+                    case Wait():
+                        return
+                    case Refuse():
+                        self._quarantine.remove(held.record)
+                        return
+            if not ready:
+                return
+            if not self._advance(writer, [held.record for held in ready], out):
+                self._quarantine.discard(writer)
+                return
+
+    def _beyond_limits(self, writer: bytes, move: Move) -> str | None:
+        log = self._logs.get(writer)
+        records = (len(log.by_seq) if log else 0) + len(move.kept) - len(move.dropped)
+        if records > self.limits.writer_records_max:
+            return f"journal of {records} records, at most {self.limits.writer_records_max}"
+        if move.bytes > self.limits.writer_bytes_max:
+            return f"journal of {move.bytes} bytes, at most {self.limits.writer_bytes_max}"
+        return None
+
+    def _finish(self, out: _Outcome) -> Merged:
+        self._accepted += len(out.accepted)
+        self._duplicates += out.duplicates
+        self._refused += len(out.refused)
+        return out.merged()

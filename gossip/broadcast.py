@@ -1,0 +1,161 @@
+"""What is still to be told: two bounded queues and the rule by which they share a datagram.
+
+SWIM (section 4.1) piggybacks updates on datagrams that are sent anyway, each update lambda * log n times. As in
+memberlist, what was sent least goes first, and among those the newest. Membership statements and published records
+wait in queues of their own and take turns at having the first pick of a datagram's room, so that neither a storm of
+suspicions nor a flood of records can starve the other: each is sure of every second datagram.
+
+Invariant: at most `items_max` items a queue; on overflow the one told most often (then the oldest) goes, counted.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from sortedcontainers import SortedList
+
+from gossip.message import item_bytes
+
+_MISFITS_MAX: Final = 16  # items tried that do not fit the room left before a datagram counts as full
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(slots=True)
+class _Item:
+    data: bytes
+    serial: int
+    transmissions: int = 0
+
+
+class Queue(Generic[K]):
+    """Items by key, ordered by (fewest transmissions, newest)."""
+
+    __slots__ = ("_items", "_items_max", "_order", "_serial", "dropped")
+
+    def __init__(self, items_max: int) -> None:
+        self._items_max = items_max
+        self._items: dict[K, _Item] = {}
+        self._order: SortedList[tuple[int, int, K]] = SortedList()
+        self._serial = 0
+        self.dropped = 0
+
+    def put(self, key: K, data: bytes) -> None:
+        """Queue `data` under `key` with no transmissions yet, in place of what was there."""
+        self.discard(key)
+        if len(self._items) >= self._items_max:
+            _, _, loser = self._order.pop(-1)
+            del self._items[loser]
+            self.dropped += 1
+        self._serial += 1
+        item = _Item(data, self._serial)
+        self._items[key] = item
+        self._order.add((0, -item.serial, key))
+
+    def discard(self, key: K) -> None:
+        """Tell `key` no more."""
+        item = self._items.pop(key, None)
+        if item is not None:
+            self._order.remove((item.transmissions, -item.serial, key))
+
+    def take(self, room: int, limit: int, *, skip: K | None = None) -> list[bytes]:
+        """Items that fit into `room` bytes together; each counts as sent, and is gone after `limit` times."""
+        chosen: list[tuple[K, _Item]] = []
+        misfits = 0
+        for _, _, key in self._order:
+            item = self._items[key]
+            size = item_bytes(item.data)
+            if size > room or key == skip:
+                misfits += 1
+                if misfits > _MISFITS_MAX:
+                    break
+                continue
+            room -= size
+            chosen.append((key, item))
+        for key, item in chosen:
+            self._order.remove((item.transmissions, -item.serial, key))
+            item.transmissions += 1
+            if item.transmissions >= limit:
+                del self._items[key]
+            else:
+                self._order.add((item.transmissions, -item.serial, key))
+        return [item.data for _, item in chosen]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+        self._order.clear()
+
+
+UpdateKey = tuple[bytes, str, bytes]  # subject, kind of statement, accuser (empty unless a Suspect)
+
+
+class Broadcasts:
+    """The two queues of one engine."""
+
+    __slots__ = ("_payloads_first", "_subjects", "payloads", "updates")
+
+    def __init__(self, *, updates_max: int, payloads_max: int) -> None:
+        self.updates: Queue[UpdateKey] = Queue(updates_max)
+        self.payloads: Queue[bytes] = Queue(payloads_max)
+        self._subjects: dict[bytes, list[UpdateKey]] = {}
+        self._payloads_first = False
+
+    def tell(self, subject: bytes, kind: str, data: bytes, *, accuser: bytes = b"") -> None:
+        """Queue a statement about `subject`. A Suspect joins those queued; anything else replaces them all."""
+        key = (subject, kind, accuser)
+        keys = [old for old in self._subjects.get(subject, []) if old in self.updates]
+        if not accuser:
+            for old in keys:
+                self.updates.discard(old)
+            keys = []
+        if key not in keys:
+            keys.append(key)
+        self.updates.put(key, data)
+        self._subjects[subject] = keys
+        if len(self._subjects) > 2 * len(self.updates) + 16:
+            self._subjects = {
+                s: k for s, k in self._subjects.items() if any(key in self.updates for key in k)
+            }
+
+    def forget(self, subject: bytes) -> None:
+        """Tell nothing about `subject` any more."""
+        for key in self._subjects.pop(subject, []):
+            self.updates.discard(key)
+
+    def publish(self, digest: bytes, payload: bytes) -> None:
+        """Queue a record, unless it is waiting already."""
+        if digest not in self.payloads:
+            self.payloads.put(digest, payload)
+
+    def fill(
+        self, room: int, limit: int, *, skip: UpdateKey | None = None, records: bool = True
+    ) -> tuple[list[bytes], list[bytes]]:
+        """(statements, records) for one datagram with `room` bytes; the queues take turns at going first."""
+        if not records:
+            return self.updates.take(room, limit, skip=skip), []
+        if not len(self.updates) and not len(self.payloads):
+            return [], []
+        self._payloads_first = not self._payloads_first
+        if self._payloads_first:
+            payloads = self.payloads.take(room, limit)
+            updates = self.updates.take(room - sum(map(item_bytes, payloads)), limit, skip=skip)
+        else:
+            updates = self.updates.take(room, limit, skip=skip)
+            payloads = self.payloads.take(room - sum(map(item_bytes, updates)), limit)
+        return updates, payloads
+
+    def __len__(self) -> int:
+        return len(self.updates) + len(self.payloads)
+
+    def clear(self) -> None:
+        """Forget everything: nobody is there to be told."""
+        self.updates.clear()
+        self.payloads.clear()
+        self._subjects.clear()

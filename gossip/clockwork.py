@@ -1,0 +1,199 @@
+"""What time sets off: probe rounds, indirect probes, verdicts, gossip rounds, contacts, push-pull, reaping.
+
+Each timer is one float; `deadline` is the least of those that matter now, so an idle engine sleeps from probe to
+probe. Rounds are kept by interval from when they ran, not from when they should have: after a pause there is one
+round, not a burst of those missed.
+
+Invariant: a `tick` at or after `deadline` moves `deadline` forward.
+"""
+
+from gossip.events import LeaveSpread
+from gossip.member import State
+from gossip.message import Nack, PingRequest
+from gossip.parts import Parts
+from gossip.probe import Probe, Purpose
+
+_REAP_INTERVAL_S = 10.0
+_GRACES_APART = (
+    10  # a grace after lag at most once in ten of its own lengths, so that constant lag cannot stop time
+)
+
+
+class Clockwork:
+    """The timers of one engine."""
+
+    def __init__(self, parts: Parts, now: float) -> None:
+        self._parts = parts
+        config, rng = parts.config, parts.rng
+        # random phases: peers started together must not probe and gossip in step
+        self._probe_at = now + rng.uniform(0, config.probe_interval_s)
+        self._gossip_at = now + rng.uniform(0, config.gossip_interval_s)
+        self._push_pull_at = now + rng.uniform(0.5, 1.0) * config.push_pull_interval_s
+        self._contact_at = now + config.contact_interval_s
+        self._reap_at = now + _REAP_INTERVAL_S
+        self._leave_until: float | None = None
+        self._lag_counted_until = now
+        self._graced_at = now - _GRACES_APART * config.probe_timeout_s
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` wants to be called next."""
+        parts = self._parts
+        times = [self._reap_at]
+        if len(parts.broadcasts) or self._leave_until is not None:
+            times.append(self._gossip_at)
+        if parts.presence.left is None:
+            if parts.roster.live():
+                times += [self._probe_at, self._push_pull_at]
+            if len(parts.dead) or len(parts.seeds):
+                times.append(self._contact_at)
+        times += [at for at in (parts.probes.deadline, parts.judge.deadline) if at is not None]
+        return min(times)
+
+    def tick(self, now: float) -> None:
+        """Do all that is due."""
+        parts = self._parts
+        for probe in parts.probes.asking(now):
+            self._ask_relays(now, probe)
+        for probe in parts.probes.failed(now):
+            self._fail(now, probe)
+        for relay in parts.probes.nacks_due(now):
+            requester = parts.roster.get(relay.requester)
+            if requester is not None:
+                nack = Nack(sequence=relay.sequence)
+                parts.send(requester, nack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
+        parts.judge.condemn_due(now)
+        if parts.presence.left is None:
+            self._rounds(now)
+        if now >= self._reap_at:
+            self._reap_at = now + _REAP_INTERVAL_S
+            parts.judge.reap(now)
+        if now >= self._gossip_at:
+            self._gossip_at = now + parts.config.gossip_interval_s
+            parts.gossip_round(now)
+            self._finish_leave(now)
+
+    def lagged(self, now: float, lag_s: float) -> None:
+        """This node did not run for the last `lag_s`: that time counts against nobody, and it trusts itself less.
+        The same stretch of time told twice (by the driver, by a late tick) counts once."""
+        parts = self._parts
+        lag_s = min(lag_s, now - self._lag_counted_until)
+        if lag_s < parts.config.loop_lag_s_max:
+            return
+        self._lag_counted_until = now
+        parts.health.adjust(1)
+        shift_s, grace_s = lag_s, parts.config.probe_timeout_s
+        if now - self._graced_at >= _GRACES_APART * grace_s:
+            self._graced_at = now
+            shift_s += grace_s  # for the answers that wait in the socket's buffer
+        parts.probes.delay(shift_s)
+        parts.judge.delay(shift_s)
+
+    def start_leaving(self, now: float) -> None:
+        """From here on only the good-bye is told, for a while."""
+        self._parts.probes.clear()
+        self._leave_until = now + self._parts.config.leave_timeout_s
+
+    def stop_leaving(self) -> None:
+        """The node joins again."""
+        self._leave_until = None
+
+    # ------------------------------------------------------------ probes
+    def _ask_relays(self, now: float, probe: Probe) -> None:
+        """The direct ping went unanswered: ping again, introducing this node (the target may have forgotten it), ask
+        relays, and try a stream, in case only datagrams are lost."""
+        parts = self._parts
+        entry = parts.roster.get(probe.target)
+        if entry is None or probe.purpose is Purpose.CONTACT:
+            return
+        entry.link.knows_us = False
+        parts.ping(now, entry, probe.sequence)
+        relays = parts.roster.sample(
+            parts.rng,
+            (
+                other
+                for other in parts.roster.live()
+                if other is not entry and other.member.state is State.ALIVE
+            ),
+            parts.config.indirect_probes,
+        )
+        probe.asked = tuple(relay.member.id for relay in relays)
+        for relay in relays:
+            request = PingRequest(
+                sequence=probe.sequence,
+                target=probe.target,
+                fingerprint=parts.fingerprint,
+                settled=parts.divergence.settled(now),
+            )
+            parts.send(relay, request)
+        parts.request_sync(now, entry.member.address, probe.target, "no answer to pings")
+
+    def _fail(self, now: float, probe: Probe) -> None:
+        parts = self._parts
+        entry = parts.roster.get(probe.target)
+        if entry is None or probe.purpose is Purpose.CONTACT or not entry.member.live:
+            return
+        if entry.member.rank > probe.rank:
+            return  # meanwhile it announced something: it lives
+        if entry.member.state is State.ALIVE:
+            missing = len(probe.asked) - len(probe.nacked)
+            parts.health.adjust(missing if probe.asked else 1)
+        parts.judge.accuse(now, entry)
+
+    # ------------------------------------------------------------ rounds
+    def _rounds(self, now: float) -> None:
+        parts, config = self._parts, self._parts.config
+        if now >= self._probe_at:
+            # Lifeguard stretches the interval with the timeout; here probes may overlap, so a node in doubt waits
+            # longer for each answer but keeps looking: a small side of a partition finds out in time too
+            self._probe_at = now + config.probe_interval_s
+            entry = parts.round_robin.next(parts.roster, parts.rng)
+            if entry is not None:
+                parts.probe(now, entry, Purpose.ROUND)
+        if now >= self._contact_at:
+            self._contact_at = now + config.contact_interval_s
+            self._contact(now)
+        if now >= self._push_pull_at:
+            interval_s = config.push_pull_s(parts.roster.size)
+            self._push_pull_at = now + interval_s * parts.rng.uniform(0.9, 1.1)
+            peers = [entry for entry in parts.roster.live() if entry.member.state is State.ALIVE]
+            for entry in parts.roster.sample(parts.rng, peers, 1):
+                parts.request_sync(now, entry.member.address, entry.member.id, "push-pull")
+
+    def _contact(self, now: float) -> None:
+        """Knock at one door: the dead member or the seed that has waited longest beyond its time."""
+        parts = self._parts
+        if not len(parts.dead) and not len(parts.seeds):
+            return
+        held = {entry.member.address for entry in parts.roster.live()} | {parts.presence.address}
+        seed = parts.seeds.overdue(now, lambda address: address not in held)
+        dead = parts.dead.overdue(now, lambda node: self._reachable(node, held))
+        if seed is not None and (dead is None or seed[0] <= dead[0]):
+            parts.seeds.tried(seed[1], now)
+            parts.request_sync(now, seed[1], None, "seed")
+        elif dead is not None:
+            entry = parts.roster.get(dead[1])
+            assert entry is not None, "only known members are contacted"
+            if parts.dead.tried(dead[1], now) % parts.config.contact_stream_every == 0:
+                parts.request_sync(now, entry.member.address, dead[1], "dead member")
+            else:
+                entry.link.knows_us = False
+                parts.probe(now, entry, Purpose.CONTACT)
+
+    def _reachable(self, node: bytes, held: set[tuple[str, int]]) -> bool:
+        """Whether a dead member may be worth knocking at: known, not revoked, its address not another's now."""
+        entry = self._parts.roster.get(node)
+        return (
+            entry is not None
+            and entry.member.state is State.DEAD
+            and node not in self._parts.judge.evicted
+            and entry.member.address not in held
+        )
+
+    def _finish_leave(self, now: float) -> None:
+        if self._leave_until is None:
+            return
+        told = (self._parts.presence.id, "left", b"") not in self._parts.broadcasts.updates
+        if told or now >= self._leave_until or not self._parts.roster.live():
+            self._leave_until = None
+            self._parts.out.append(LeaveSpread())

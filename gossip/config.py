@@ -1,0 +1,190 @@
+"""The settings of the membership engine: one frozen dataclass, four profiles, coupled fields checked once.
+
+Names follow memberlist (`config.go`) so that operators are at home; where a default differs from memberlist's LAN
+profile, the comment says why. Units are in the names. `*_mult` values multiply `probe_interval_s`, most of them also
+log10 of the number of members, because an epidemic needs O(log n) rounds to reach everybody (SWIM, section 4.1).
+
+Invariant: a GossipConfig that exists is consistent; the engine never checks settings again.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gossip.errors import ConfigError
+
+# Fits the 1500-byte Ethernet MTU under IPv6 (40), UDP (8) and a tunnel's header, so that nothing fragments.
+DATAGRAM_BYTES_MAX: Final = 1400
+# A published record travels whole in one datagram: 1400 less header, tag, fingerprint and framing, rounded down.
+PAYLOAD_BYTES_MAX: Final = 1200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipConfig:
+    """Settings of one engine. The field defaults are the `lan` profile. Raises ConfigError."""
+
+    # Failure detector (SWIM, sections 3 and 4). One probe a second costs each node two small datagrams a second
+    # whatever n is; half of the interval is left for the indirect probes.
+    probe_interval_s: float = 1.0
+    probe_timeout_s: float = 0.5
+    indirect_probes: int = 3  # with 3 relays and 5 % loss a probe of a live member fails about once in 10^4
+    nack_share: float = (
+        0.8  # a relay answers after this share of the probe timeout, so that the nack is in time
+    )
+
+    # Suspicion (Lifeguard, section 3.2). `alone`: the floor when nobody else can confirm, memberlist's 4.
+    # `corroborated`: the floor once every expected observer failed to reach the suspect by its own probe; lower than
+    # memberlist's because witnesses have also carried the accusation to the suspect and gave it the time to refute.
+    suspicion_mult_alone: float = 4.0
+    suspicion_mult_corroborated: float = 2.0
+    suspicion_max_mult: float = 6.0  # the ceiling, times the `alone` floor, while nobody else confirms
+    confirmations: int = (
+        2  # independent confirmations that bring the timeout to the floor (memberlist: mult - 2)
+    )
+    witnesses: int = 3  # one more than `confirmations`, so that one witness may be down too
+
+    # Local health (Lifeguard, section 3.1): scores 0..7, each point stretches timeouts by one more multiple.
+    health_max: int = 8
+    loop_lag_s_max: float = 0.25  # later than half a probe timeout, and our own timeouts cannot be trusted
+
+    # Dissemination (SWIM, section 4.1; memberlist's queue). 200 ms x 3 nodes reaches 1000 members in about 1.5 s.
+    gossip_interval_s: float = 0.2
+    gossip_nodes: int = 3
+    gossip_to_the_dead_s: float = 30.0  # the falsely dead hear it soon enough to refute
+    retransmit_mult: int = 4
+    urgent_rounds_per_s: float = (
+        50.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches
+    )
+
+    # Repair. Random push-pull bounds how long a lost update can stay lost; the fingerprints find lost records sooner.
+    push_pull_interval_s: float = 30.0
+    sync_spacing_s: float = 2.0  # to one address; several reasons within it are one stream
+    diverged_settle_s: float = (
+        0.5  # a push reaches everybody within this, so a difference younger than it is no news
+    )
+    diverged_patience_s: float = (
+        5.0  # under constant writes nothing ever settles: differing this long is enough
+    )
+    diverged_spacing_s: float = 2.0  # per peer
+
+    # Healing. One contact per `contact_interval_s` in all; each dead member or seed at doubling distances up to the
+    # cap, for ever: a split of a week heals within about one cap of the network coming back.
+    contact_interval_s: float = 1.0
+    contact_backoff_s: float = 2.0
+    contact_backoff_s_max: float = 30.0
+    contact_stream_every: int = 4  # each fourth attempt is a stream, for networks that carry no UDP
+    leave_timeout_s: float = 3.0  # a leave is told for at most this long
+    reap_grace_s: float = (
+        60.0  # after its credential expired a dead member is kept this long, for skewed clocks
+    )
+
+    # Bounds; each has a counter in `Statistics` or ends in `Rejected`.
+    members_max: int = 10_000
+    updates_max: int = 4096  # queued membership statements; the most often told is dropped first
+    payloads_max: int = 1024  # queued records, likewise
+    heard_max: int = 8192  # digests of records heard lately, to tell news from repeats
+    probes_max: int = 64  # probes under way
+    relays_max: int = 256  # probes under way for others
+    keys_max: int = 8192  # derived keys kept
+    seeds_max: int = 64
+    evicted_max: int = 10_000
+    introductions_per_s: float = 100.0  # strangers verified per second (about 0.3 ms each)
+
+    def __post_init__(self) -> None:
+        for name in ("probe_timeout_s", "gossip_interval_s", "contact_interval_s", "contact_backoff_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be more than 0")
+        for name in (
+            "gossip_nodes",
+            "contact_stream_every",
+            "retransmit_mult",
+            "health_max",
+            "members_max",
+            "updates_max",
+            "payloads_max",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("indirect_probes", "confirmations", "witnesses"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if self.probe_timeout_s >= self.probe_interval_s:
+            raise ConfigError(
+                f"probe_timeout_s ({self.probe_timeout_s}) must be less than probe_interval_s "
+                f"({self.probe_interval_s}): the rest of the interval is for indirect probes"
+            )
+        if not 0 < self.nack_share < 1:
+            raise ConfigError(f"nack_share is {self.nack_share}: it must lie between 0 and 1")
+        if self.suspicion_mult_corroborated > self.suspicion_mult_alone:
+            raise ConfigError("suspicion_mult_corroborated must not exceed suspicion_mult_alone")
+        if self.suspicion_mult_corroborated <= 0 or self.suspicion_max_mult < 1:
+            raise ConfigError(
+                "suspicion_mult_corroborated must be more than 0 and suspicion_max_mult at least 1"
+            )
+        if self.contact_backoff_s > self.contact_backoff_s_max:
+            raise ConfigError("contact_backoff_s must not exceed contact_backoff_s_max")
+
+    def retransmits(self, members: int) -> int:
+        """How often one update is sent by each member that has it: lambda * ceil(log10(n + 1))."""
+        return self.retransmit_mult * math.ceil(math.log10(members + 1))
+
+    def push_pull_s(self, members: int) -> float:
+        """The push-pull interval at `members`; beyond 32 it grows with log2 n (memberlist `pushPullScale`)."""
+        if members <= 32:
+            return self.push_pull_interval_s
+        return self.push_pull_interval_s * (math.ceil(math.log2(members) - 5) + 1)
+
+
+def lan() -> GossipConfig:
+    """One data centre: round trips of a few milliseconds, little loss."""
+    return GossipConfig()
+
+
+def wan() -> GossipConfig:
+    """Several regions: round trips of some hundred milliseconds, bursts of loss (memberlist's WAN profile)."""
+    return GossipConfig(
+        probe_interval_s=5.0,
+        probe_timeout_s=3.0,
+        suspicion_mult_alone=6.0,
+        suspicion_mult_corroborated=3.0,
+        loop_lag_s_max=1.0,
+        gossip_interval_s=0.5,
+        gossip_nodes=4,
+        gossip_to_the_dead_s=60.0,
+        push_pull_interval_s=60.0,
+        diverged_settle_s=2.0,
+        diverged_patience_s=10.0,
+        diverged_spacing_s=5.0,
+        contact_interval_s=2.0,
+        contact_backoff_s=5.0,
+        contact_backoff_s_max=60.0,
+        leave_timeout_s=10.0,
+    )
+
+
+def local() -> GossipConfig:
+    """Several peers on one machine: no loss and no distance, but processes that wait for a processor."""
+    return GossipConfig(
+        probe_interval_s=0.5,
+        probe_timeout_s=0.25,
+        loop_lag_s_max=0.125,
+        gossip_interval_s=0.1,
+        gossip_to_the_dead_s=15.0,
+        push_pull_interval_s=15.0,
+        sync_spacing_s=0.5,
+        diverged_settle_s=0.3,
+        diverged_patience_s=3.0,
+        diverged_spacing_s=1.0,
+        contact_interval_s=0.5,
+        contact_backoff_s=0.5,
+        contact_backoff_s_max=5.0,
+        leave_timeout_s=1.0,
+    )
+
+
+def memberlist() -> GossipConfig:
+    """The algorithm as HashiCorp ships it, for comparison in one run: no witnesses, one suspicion floor."""
+    return replace(lan(), witnesses=0, suspicion_mult_corroborated=lan().suspicion_mult_alone)
+
+
+PROFILES: Final = {"lan": lan, "wan": wan, "local": local, "memberlist": memberlist}

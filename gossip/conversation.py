@@ -1,0 +1,219 @@
+"""What a datagram or a stream payload sets off.
+
+An opened datagram (gossip/courier.py) is a message with statements and records riding along. Statements are weighed
+first, because they may change what the message then means (a refutation rides on an ack); records are handed up; the
+message is answered. News about who is behind is acted on: a sender with old news gets what is newer, once per probe
+interval; about what this node lacks it asks for a stream.
+
+Invariant: whatever the bytes, the outcome is outputs; MalformedError and ForgedError end here as `Rejected`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import assert_never
+
+from gossip.config import DATAGRAM_BYTES_MAX
+from gossip.courier import Opened
+from gossip.errors import ForgedError, MalformedError
+from gossip.events import Address, Datagram, Diverged, Heard, MembersReceived, Rejected
+from gossip.judge import Verdict
+from gossip.member import State
+from gossip.message import Ack, Gossip, Nack, Ping, PingRequest
+from gossip.parts import Parts
+from gossip.probe import Purpose, Relay
+from gossip.roster import Entry
+from gossip.statement import Alive, Statement, decode_statement
+from gossip.sync import decode_members
+
+_DIGEST_BYTES = 16
+
+
+class Conversation:
+    """Answers datagrams and takes in stream payloads for one engine."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._heard: OrderedDict[bytes, None] = OrderedDict()
+        self.rejected = 0
+
+    def remember(self, payload: bytes) -> tuple[bytes, bool]:
+        """(digest, whether it is news) of a record heard or published; from now on it is not."""
+        digest = blake2b(payload, digest_size=_DIGEST_BYTES).digest()
+        if digest in self._heard:
+            return digest, False
+        self._heard[digest] = None
+        if len(self._heard) > self._parts.config.heard_max:
+            self._heard.popitem(last=False)
+        return digest, True
+
+    def datagram(self, now: float, event: Datagram) -> None:
+        """Take in one datagram."""
+        try:
+            opened = self._parts.courier.open(now, event.data)
+        except (MalformedError, ForgedError) as error:
+            self._reject(event.source, str(error))
+            return
+        entry = opened.entry
+        corrections = self._statements(now, event.source, opened)
+        for payload in opened.body.payloads:
+            _, news = self.remember(payload)
+            if news:
+                self._parts.out.append(Heard(node=entry.member.id, payload=payload))
+        self._answer(now, event, opened, corrections)
+
+    def members(self, now: float, event: MembersReceived) -> None:
+        """Take in one chunk of a stream peer's members. Having it is proof that the peer lives."""
+        parts = self._parts
+        try:
+            statements = decode_members(event.data)
+        except MalformedError as error:
+            self._reject(None, f"members: {error}")
+            return
+        for statement in statements:
+            try:
+                parts.judge.hear(now, statement)
+            except ForgedError as error:
+                self._reject(None, f"members: {error}")
+        probe = None if event.node is None else parts.probes.finish_target(event.node)
+        if probe is not None and probe.purpose is not Purpose.CONTACT:
+            parts.health.adjust(-1)
+
+    # ------------------------------------------------------------ statements
+    def _statements(self, now: float, source: Address, opened: Opened) -> tuple[bytes, ...]:
+        """Weigh the introduction and the riders; returns what the sender should hear in turn."""
+        parts, entry = self._parts, opened.entry
+        corrections: dict[bytes, list[bytes]] = {}
+        behind = False
+        raw = (opened.introduction, *opened.body.updates) if opened.introduction else opened.body.updates
+        for statement in self._decoded(source, raw):
+            try:
+                verdict = parts.judge.hear(now, statement)
+            except ForgedError as error:
+                self._reject(source, f"from {entry.member.name}: {error}")
+                continue
+            match verdict:
+                case Verdict.NEWS | Verdict.KNOWN:
+                    pass
+                case Verdict.AHEAD:
+                    behind = True
+                case Verdict.OLD:
+                    if isinstance(statement, Alive):
+                        continue  # every Alive that was overtaken on its way is old: that is no sign of anything
+                    if statement.subject == parts.presence.id:
+                        entry.link.knows_us = False
+                    corrections[statement.subject] = parts.judge.truth(statement.subject)
+                case _:
+                    assert_never(verdict)
+        if behind and entry.member.live:
+            parts.request_sync(now, entry.member.address, entry.member.id, "it knows of members unknown here")
+        return tuple(update for updates in corrections.values() for update in updates)
+
+    def _decoded(self, source: Address, raw: Iterable[bytes]) -> Iterable[Statement]:
+        for item in raw:
+            try:
+                yield decode_statement(item)
+            except MalformedError as error:
+                self._reject(source, f"statement: {error}")
+
+    # ------------------------------------------------------------ messages
+    def _answer(self, now: float, event: Datagram, opened: Opened, corrections: tuple[bytes, ...]) -> None:
+        parts, entry, message = self._parts, opened.entry, opened.body.message
+        # until the address has proved itself, no reply is larger than what it answers
+        reply_bytes_max = DATAGRAM_BYTES_MAX if event.source == entry.link.proved else len(event.data)
+        match message:
+            case Ping(sequence=sequence, fingerprint=fingerprint, settled=settled):
+                ack = Ack(
+                    sequence=sequence,
+                    fingerprint=parts.fingerprint,
+                    settled=parts.divergence.settled(now),
+                )
+                parts.send(entry, ack, to=event.source, bytes_max=reply_bytes_max, updates=corrections)
+                self._compare(now, entry, fingerprint, settled)
+                return
+            case Ack(sequence=sequence, fingerprint=fingerprint, settled=settled):
+                self._acked(now, event.source, entry, sequence)
+                self._compare(now, entry, fingerprint, settled)
+            case PingRequest(fingerprint=fingerprint, settled=settled):
+                self._relay(now, event.source, entry, message, reply_bytes_max)
+                self._compare(now, entry, fingerprint, settled)
+            case Nack(sequence=sequence):
+                parts.probes.nack(sequence, sender=entry.member.id)
+            case Gossip():
+                pass
+            case _:
+                assert_never(message)
+        self._correct(now, event.source, entry, reply_bytes_max, corrections)
+
+    def _acked(self, now: float, source: Address, entry: Entry, sequence: int) -> None:
+        parts, node = self._parts, entry.member.id
+        probe = parts.probes.finish(sequence, sender=node)
+        if probe is not None:
+            if node == probe.target:
+                entry.link.proved = source
+            if probe.purpose is not Purpose.CONTACT:
+                parts.health.adjust(-1)
+            return
+        relay = parts.probes.finish_relay(sequence, sender=node)
+        if relay is None:
+            return
+        entry.link.proved = source
+        requester = parts.roster.get(relay.requester)
+        if requester is not None:
+            ack = Ack(
+                sequence=relay.sequence,
+                fingerprint=parts.fingerprint,
+                settled=parts.divergence.settled(now),
+            )
+            parts.send(requester, ack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
+
+    def _relay(
+        self, now: float, source: Address, entry: Entry, request: PingRequest, reply_bytes_max: int
+    ) -> None:
+        """Ping the target for somebody else; what cannot be pinged is nacked at once."""
+        parts = self._parts
+        target = parts.roster.get(request.target)
+        sequence = None
+        if target is not None and target.member.id not in parts.judge.evicted:
+            timeout_s = parts.config.probe_timeout_s
+            sequence = parts.probes.relay(
+                Relay(
+                    target=request.target,
+                    requester=entry.member.id,
+                    reply_to=source,
+                    reply_bytes_max=reply_bytes_max,
+                    sequence=request.sequence,
+                    nack_at=now + timeout_s * parts.config.nack_share,
+                    ends_at=now + parts.config.probe_interval_s,
+                )
+            )
+        if target is None or sequence is None:
+            parts.send(entry, Nack(sequence=request.sequence), to=source, bytes_max=reply_bytes_max)
+        else:
+            parts.ping(now, target, sequence)
+
+    def _correct(
+        self,
+        now: float,
+        source: Address,
+        entry: Entry,
+        reply_bytes_max: int,
+        corrections: tuple[bytes, ...],
+    ) -> None:
+        """Tell a sender, unasked, what it has wrong: about others, or that it is itself thought dead."""
+        accused = entry.member.state in (State.SUSPECT, State.DEAD) and entry.evidence
+        last = entry.link.corrected_at
+        spacing_s = self._parts.config.probe_interval_s
+        if (corrections or accused) and (last is None or now - last >= spacing_s):
+            entry.link.corrected_at = now
+            self._parts.send(entry, Gossip(), to=source, bytes_max=reply_bytes_max, updates=corrections)
+
+    def _compare(self, now: float, entry: Entry, fingerprint: bytes, settled: bool) -> None:
+        if self._parts.divergence.judge(now, entry.link, fingerprint, settled=settled):
+            self._parts.out.append(
+                Diverged(node=entry.member.id, address=entry.member.address, fingerprint=fingerprint)
+            )
+
+    def _reject(self, source: Address | None, reason: str) -> None:
+        self.rejected += 1
+        self._parts.out.append(Rejected(source=source, reason=reason))

@@ -1,0 +1,190 @@
+"""Datagrams out and in: sealing with introductions and riders, opening with authentication before everything else.
+
+Introductions. A receiver can open a datagram only if it knows the sender's credential. So until a peer has shown
+that it knows this boot (the `known_boot` of any authenticated datagram of its present boot), what is sent to it has
+this node's signed Alive in front. The knowledge is dropped when the peer restarts (a higher boot authenticates or is
+announced), when a direct ping of it goes unanswered, and when it tells old news about this node; so whatever was
+lost or forgotten on either side, the two introduce themselves again. What cannot be opened is answered with nothing.
+
+Replies. A source address in a header proves nothing, so a reply is no larger than its request until that address has
+answered a ping of ours (`Link.proved`).
+
+Invariant: nothing but lengths and the introduction, which is signed, is read before the datagram authenticates; each
+counter is used once.
+"""
+
+from dataclasses import dataclass
+
+from gossip.broadcast import Broadcasts
+from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
+from gossip.errors import ForgedError, MalformedError
+from gossip.events import Address, Send
+from gossip.judge import Judge
+from gossip.message import FRAMING_BYTES, Body, Message, decode_body, encode_body, item_bytes
+from gossip.presence import Presence
+from gossip.rate import TokenBucket
+from gossip.roster import Entry, Link, Roster
+from gossip.statement import Alive, decode_statement
+from gossip.wire import SENDER_BYTES, KeyRing, Packet, overhead_bytes, parse, seal, unseal
+from trust.credential import Credential
+from trust.identity import format_id
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An authenticated datagram and whose it is. `introduction` is empty if it brings nothing new."""
+
+    entry: Entry
+    body: Body
+    introduction: bytes
+
+
+class Courier:
+    """Seals and opens the datagrams of one engine."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        presence: Presence,
+        roster: Roster,
+        broadcasts: Broadcasts,
+        judge: Judge,
+        now: float,
+    ) -> None:
+        self._config = config
+        self._presence = presence
+        self._roster = roster
+        self._broadcasts = broadcasts
+        self._judge = judge
+        self._keys = KeyRing(presence.identity, keys_max=config.keys_max)
+        self._strangers = TokenBucket(
+            rate_per_s=config.introductions_per_s, burst=2 * config.introductions_per_s, now=now
+        )
+        self._counter = int(now * 1e6)
+        self.sent = 0
+        self.sent_bytes = 0
+        self.introductions = 0
+
+    def seal(
+        self,
+        entry: Entry,
+        message: Message,
+        *,
+        to: Address | None = None,
+        bytes_max: int = DATAGRAM_BYTES_MAX,
+        updates: tuple[bytes, ...] = (),
+        introduce: bool = True,
+        records: bool = True,
+    ) -> Send | None:
+        """A datagram to a member with what should ride along: why it is thought not alive, if it is (buddy notice,
+        Lifeguard 3.3), `updates`, then the queues (`records`: that of the records too). None if not even the message
+        fits into `bytes_max`. `introduce` False leaves the introduction to a datagram sent just before."""
+        link, presence = entry.link, self._presence
+        introduction = presence.encoded if introduce and not link.knows_us else b""
+        bare = len(
+            encode_body(Body(message=message, known_boot=link.boot, updates=(), payloads=()))
+        )  # fmt: skip
+        room = bytes_max - overhead_bytes(introduction) - bare - FRAMING_BYTES
+        if room < 0 and introduction:
+            introduction = b""
+            room = bytes_max - overhead_bytes(b"") - bare - FRAMING_BYTES
+        if room < -FRAMING_BYTES:
+            return None
+        riders: list[bytes] = []
+        for update in (*entry.proofs(), *updates):
+            if item_bytes(update) <= room:
+                riders.append(update)
+                room -= item_bytes(update)
+        skip = (presence.id, "alive", b"") if introduction else None
+        queued, payloads = self._broadcasts.fill(
+            max(0, room), self._config.retransmits(self._roster.size), skip=skip, records=records
+        )
+        body = encode_body(
+            Body(
+                message=message,
+                known_boot=link.boot,
+                updates=(*riders, *queued),
+                payloads=tuple(payloads),
+            )
+        )
+        try:
+            cipher = self._keys.sending(entry.member.id, entry.member.credential.agreement_key, presence.boot)
+        except ForgedError:
+            return None  # a member with an unusable key: it cannot talk to anybody, and its probes will fail
+        self._counter += 1
+        data = seal(
+            cipher,
+            sender=presence.id,
+            boot=presence.boot,
+            counter=self._counter,
+            introduction=introduction,
+            body=body,
+        )
+        self.sent += 1
+        self.sent_bytes += len(data)
+        return Send(address=to or entry.member.address, data=data)
+
+    def open(self, now: float, data: bytes) -> Opened:
+        """The authenticated content of a datagram. Raises MalformedError or ForgedError; then nothing changed but
+        the budget for strangers, and the replay window if it authenticated and only then made no sense."""
+        packet = parse(data)
+        if packet.sender == self._presence.id[:SENDER_BYTES]:
+            raise ForgedError("a datagram in this node's own name")
+        entry = self._roster.by_prefix(packet.sender)
+        if entry is None:
+            return self._open_stranger(now, packet)
+        member, link = entry.member, entry.link
+        if member.id in self._judge.evicted:
+            raise ForgedError(f"{member.name} is evicted")
+        if packet.boot < link.boot:
+            raise ForgedError(f"{member.name} speaks from boot {packet.boot}, its boot is {link.boot}")
+        familiar = packet.boot == link.boot
+        if familiar and not link.window.fresh(packet.counter):
+            raise ForgedError(f"a datagram of {member.name} seen before")
+        expired = now >= member.credential.expires_at
+        if (expired or not familiar) and not self._strangers.take(now):
+            raise ForgedError("too many new boots at once")
+        if expired:
+            self._introduced(now, packet)  # raises unless it shows a renewed credential
+        key = member.credential.agreement_key
+        plain = unseal(self._keys.receiving(member.id, key, packet.boot, keep=familiar), packet)
+        if not familiar:
+            link.enter(packet.boot)
+        return self._accept(entry, packet, plain)
+
+    def _open_stranger(self, now: float, packet: Packet) -> Opened:
+        if not packet.introduction:
+            raise ForgedError(f"unknown sender {packet.sender.hex()}, and it does not introduce itself")
+        if not self._strangers.take(now):
+            raise ForgedError("too many introductions at once")
+        self.introductions += 1
+        alive, credential = self._introduced(now, packet)
+        plain = unseal(
+            self._keys.receiving(alive.node, credential.agreement_key, packet.boot, keep=False), packet
+        )
+        entry = self._judge.admit(now, alive, credential)
+        if entry is None:
+            raise ForgedError(f"no room for {credential.name}: {self._config.members_max} members")
+        return self._accept(entry, packet, plain)
+
+    def _introduced(self, now: float, packet: Packet) -> tuple[Alive, Credential]:
+        alive = decode_statement(packet.introduction)
+        if not isinstance(alive, Alive) or not alive.credential:
+            raise MalformedError("an introduction that is no whole Alive")
+        if alive.node[:SENDER_BYTES] != packet.sender or alive.boot != packet.boot:
+            raise ForgedError("an introduction of somebody else, or of another boot")
+        credential = self._judge.verified(now, alive)
+        assert credential is not None, "a whole Alive verifies or raises"
+        return alive, credential
+
+    def _accept(self, entry: Entry, packet: Packet, plain: bytes) -> Opened:
+        link: Link = entry.link
+        link.window.accept(packet.counter)
+        try:
+            body = decode_body(plain)
+        except MalformedError as error:
+            raise MalformedError(f"from {format_id(entry.member.id)}: {error}") from error
+        link.knows_us = body.known_boot == self._presence.boot
+        known = packet.introduction == entry.encoded
+        return Opened(entry, body, b"" if known else packet.introduction)

@@ -1,0 +1,206 @@
+"""The parts one engine is made of, wired together, and the few acts that need several of them.
+
+`Conversation` (datagrams and stream payloads) and `Clockwork` (time) both work on these parts; outputs collect in
+`out` in the order they happen. Nothing here decides when: that is the callers' business.
+
+Invariant: every datagram, stream request and probe of the engine starts in one of the methods below.
+"""
+
+import random
+from collections.abc import Mapping
+
+from gossip.broadcast import Broadcasts
+from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
+from gossip.contact import Contacts
+from gossip.courier import Courier
+from gossip.events import Address, MemberChanged, MetaValue, Output, RequestSync
+from gossip.health import LocalHealth
+from gossip.judge import Change, Judge
+from gossip.member import State
+from gossip.message import FINGERPRINT_BYTES, Gossip, Message, Ping
+from gossip.presence import Presence
+from gossip.probe import Probe, Probes, Purpose, RoundRobin
+from gossip.rate import TokenBucket
+from gossip.roster import Entry, Roster
+from gossip.sync import Divergence, SyncGate
+from trust.credential import Credential
+from trust.identity import NodeIdentity
+
+
+class Parts:
+    """Everything but time and the outside."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        identity: NodeIdentity,
+        credential: Credential,
+        trust_root: bytes,
+        address: Address,
+        boot: int,
+        zone: str,
+        meta: Mapping[str, MetaValue],
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self.config, self.rng = config, rng
+        self.out: list[Output] = []
+        self.fingerprint = bytes(FINGERPRINT_BYTES)
+        self.presence = Presence(
+            identity=identity,
+            credential=credential,
+            address=address,
+            boot=boot,
+            zone=zone,
+            meta=meta,
+            now=now,
+        )
+        self.roster = Roster(own=identity.id, members_max=config.members_max)
+        self.broadcasts = Broadcasts(updates_max=config.updates_max, payloads_max=config.payloads_max)
+        self.health = LocalHealth(config.health_max)
+        self.judge = Judge(
+            config=config,
+            presence=self.presence,
+            roster=self.roster,
+            broadcasts=self.broadcasts,
+            health=self.health,
+            trust_root=trust_root,
+        )
+        self.courier = Courier(
+            config=config,
+            presence=self.presence,
+            roster=self.roster,
+            broadcasts=self.broadcasts,
+            judge=self.judge,
+            now=now,
+        )
+        self.probes = Probes(probes_max=config.probes_max, relays_max=config.relays_max, rng=rng)
+        self.round_robin = RoundRobin()
+        self.dead: Contacts[bytes] = Contacts(
+            backoff_s=config.contact_backoff_s, backoff_s_max=config.contact_backoff_s_max
+        )
+        self.seeds: Contacts[Address] = Contacts(
+            backoff_s=config.contact_backoff_s, backoff_s_max=config.contact_backoff_s_max
+        )
+        self.gate = SyncGate(config.sync_spacing_s)
+        self.divergence = Divergence(config, self.fingerprint, now)
+        self._urgent_rounds = TokenBucket(
+            rate_per_s=config.urgent_rounds_per_s, burst=config.urgent_rounds_per_s, now=now
+        )
+
+    def send(
+        self,
+        entry: Entry,
+        message: Message,
+        *,
+        to: Address | None = None,
+        bytes_max: int = DATAGRAM_BYTES_MAX,
+        updates: tuple[bytes, ...] = (),
+        introduce: bool = True,
+        records: bool = True,
+    ) -> None:
+        """One datagram to a member, at its own address unless `to` is given (see `Courier.seal`)."""
+        datagram = self.courier.seal(
+            entry,
+            message,
+            to=to,
+            bytes_max=bytes_max,
+            updates=updates,
+            introduce=introduce,
+            records=records,
+        )
+        if datagram is not None:
+            self.out.append(datagram)
+
+    def ping(self, now: float, entry: Entry, sequence: int) -> None:
+        """Ping a member; a suspect is told so in the same datagram."""
+        ping = Ping(sequence=sequence, fingerprint=self.fingerprint, settled=self.divergence.settled(now))
+        self.send(entry, ping)
+
+    def request_sync(self, now: float, address: Address, node: bytes | None, reason: str) -> None:
+        """Ask the driver for a stream, unless one to this address was asked for just now."""
+        if address != self.presence.address and self.gate.ask(now, address):
+            self.out.append(RequestSync(address=address, node=node, reason=reason))
+
+    def probe(self, now: float, entry: Entry, purpose: Purpose) -> Probe | None:
+        """Start probing a member, unless it is being probed."""
+        config, health = self.config, self.health
+        probe = self.probes.start(
+            entry.member,
+            purpose,
+            asks_at=now + health.stretch(config.probe_timeout_s),
+            ends_at=now + health.stretch(config.probe_interval_s),
+        )
+        if probe is not None:
+            self.ping(now, entry, probe.sequence)
+        return probe
+
+    def spread_now(self, now: float) -> None:
+        """A gossip round before its time; beyond the rate for these the next regular round does it."""
+        if self._urgent_rounds.take(now):
+            self.gossip_round(now)
+
+    def gossip_round(self, now: float) -> None:
+        """Tell what is queued to a few members at random, the recently dead among them."""
+        if not len(self.broadcasts):
+            return
+        audience = [
+            entry
+            for entry in self.roster.entries()
+            if entry.member.live
+            or (
+                entry.member.state is State.DEAD
+                and now - entry.member.since < self.config.gossip_to_the_dead_s
+                and entry.member.id not in self.judge.evicted
+            )
+        ]
+        if not audience:
+            self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
+            return
+        for entry in self.roster.sample(self.rng, audience, self.config.gossip_nodes):
+            if not entry.link.knows_us and len(self.broadcasts.payloads):
+                # a record may not fit beside an introduction, so it follows right behind
+                self.send(entry, Gossip(), records=False)
+                self.send(entry, Gossip(), introduce=False)
+            elif len(self.broadcasts):
+                self.send(entry, Gossip())
+
+    def settle(self, now: float) -> None:
+        """What the members' changes of state in this step set off."""
+        judge = self.judge
+        changes, judge.changes = judge.changes, []
+        for change in changes:
+            self.out.append(MemberChanged(member=change.member, previous=change.previous))
+            self._follow(now, change)
+        if judge.urgent:
+            judge.urgent = False
+            self.spread_now(now)
+
+    def _follow(self, now: float, change: Change) -> None:
+        entry, member, previous = change.entry, change.member, change.previous
+        if previous is None:
+            self.round_robin.add(member.id, self.rng)
+        match member.state:
+            case State.ALIVE:
+                self.dead.remove(member.id)
+                if previous is State.DEAD and self.presence.left is None:
+                    self.request_sync(now, member.address, member.id, "back from the dead")
+            case State.SUSPECT:
+                self._call_witnesses(now, entry)
+            case State.DEAD:
+                self.dead.add(member.id, now)
+            case State.LEFT:
+                self.dead.remove(member.id)
+
+    def _call_witnesses(self, now: float, entry: Entry) -> None:
+        """A suspicion is new here: if it is this node's, its witnesses are told at once; a witness probes at once."""
+        own = self.presence.id
+        if self.presence.left is not None or entry.member.state is not State.SUSPECT:
+            return
+        for node in self.roster.witnesses(entry.member.id, self.config.witnesses):
+            witness = self.roster.get(node)
+            if node == own and own not in entry.evidence:
+                self.probe(now, entry, Purpose.WITNESS)
+            elif witness is not None and own in entry.evidence:
+                self.send(witness, Gossip(), updates=(entry.evidence[own].encode(),))

@@ -1,0 +1,54 @@
+"""Certificates on disk: so that a peer which restarts while no signer answers still has what has not expired.
+
+One private file (0600) beside the node's own key, replaced as a whole. What it gives away is no more than the
+node's key does, which can ask for the same certificates again.
+
+Invariant: what is loaded has been verified against the root, as if it had come from the network.
+"""
+
+import logging
+from collections.abc import Iterable
+
+import msgpack
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from peer.io.keys import KeyFile, KeyFileError, Keys
+from trust.bundle import TrustBundle
+from trust.errors import TrustError
+from trust.svid import KeyedSvid
+
+log = logging.getLogger("gossamer.certify")
+
+
+def save_certificates(keys: Keys, held: Iterable[KeyedSvid]) -> None:
+    """Replace the file. A failure is logged: certificates serve from memory all the same."""
+    rows = [[svid.chain_pem, svid.key_pem] for svid in held]
+    try:
+        keys.write(KeyFile.CERTIFICATES, msgpack.packb(rows))
+    except KeyFileError as error:
+        log.warning("certificates_unsaved", extra={"fields": {"reason": str(error)}})
+
+
+def load_certificates(keys: Keys, bundle: TrustBundle, now: float) -> list[KeyedSvid]:
+    """What is still valid at `now` (Unix s). A damaged or stale file means nothing: certificates are asked for anew."""
+    try:
+        data = keys.read(KeyFile.CERTIFICATES)
+        rows = msgpack.unpackb(data) if data else []
+        found = [_svid(chain, key, bundle) for chain, key in rows]
+    except (KeyFileError, TrustError, ValueError, TypeError, msgpack.UnpackException) as error:
+        log.warning("certificates_unread", extra={"fields": {"reason": str(error)}})
+        return []
+    return [svid for svid in found if svid.not_before <= now < svid.not_after]
+
+
+def _svid(chain_pem: bytes, key_pem: bytes, bundle: TrustBundle) -> KeyedSvid:
+    leaf = x509.load_pem_x509_certificate(chain_pem)
+    svid = bundle.read_peer(leaf.public_bytes(Encoding.DER))
+    return KeyedSvid(
+        identity=svid.spiffe,
+        chain_pem=chain_pem,
+        key_pem=key_pem,
+        not_before=svid.not_before,
+        not_after=svid.not_after,
+    )

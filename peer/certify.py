@@ -1,0 +1,172 @@
+"""Keeps this host's certificates and its credential fresh.
+
+One X.509-SVID for the node and one per local account, each with a key of its own that never leaves memory.
+Renewal is at half-life with jitter; a failure is retried with back-off from RETRY_S_MIN to RETRY_S_MAX, and
+what is held goes on serving until it expires. `failures` says what does not work and since when, for
+`gossamer check` and the log.
+
+Invariant: an identity that is no longer wanted is dropped with its key; one that is wanted is never left
+without an attempt due.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gossip.events import Address
+from peer.enroll import EnrollError, Membership, certify, renew
+from peer.io.store import StoreError
+from peer.issuer import Issuer
+from trust.admission import request_renewal
+from trust.credential import Credential
+from trust.errors import TrustError
+from trust.identity import NodeIdentity
+from trust.issuance import request_svid
+from trust.svid import KeyedSvid, keyed, new_leaf_key, renew_at
+
+log = logging.getLogger("gossamer.certify")
+
+RETRY_S_MIN: Final = 1.0
+RETRY_S_MAX: Final = 60.0
+AT_ONCE_MAX: Final = 4
+_CREDENTIAL: Final = "credential"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why the last attempt failed, how many in a row have, and since when (Unix s)."""
+
+    reason: str
+    attempts: int
+    since: float
+
+
+class Certifier:
+    """Runs until cancelled; `changed` is called whenever `held` or `member` has changed."""
+
+    def __init__(
+        self,
+        *,
+        member: Membership,
+        identity: NodeIdentity,
+        issuer: Issuer,
+        signers: Callable[[], Iterable[Address]],
+        now: Callable[[], float],
+        changed: Callable[[], None],
+        renewed: Callable[[Credential], None],
+        rng: random.Random,
+    ) -> None:
+        self.member = member
+        self.failures: dict[str, Failure] = {}
+        self._held: dict[str, KeyedSvid] = {}
+        self._identity = identity
+        self._issuer = issuer
+        self._signers = signers
+        self._now = now
+        self._changed = changed
+        self._renewed = renewed
+        self._rng = rng
+        self._due: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        credential = member.credential
+        self._due[_CREDENTIAL] = renew_at(credential.issued_at, credential.expires_at, rng)
+
+    @property
+    def held(self) -> Mapping[str, KeyedSvid]:
+        """Certificates by SPIFFE ID."""
+        return self._held
+
+    def restore(self, svids: Iterable[KeyedSvid]) -> None:
+        """Take up certificates of an earlier run that are still valid; they are renewed when their time comes."""
+        for svid in svids:
+            if svid.not_after > self._now():
+                self._held[svid.identity] = svid
+                self._due[svid.identity] = renew_at(svid.not_before, svid.not_after, self._rng)
+
+    def want(self, identities: Iterable[str]) -> None:
+        """Hold certificates for exactly these SPIFFE IDs."""
+        wanted = set(identities)
+        for gone in [name for name in self._due if name not in wanted and name != _CREDENTIAL]:
+            del self._due[gone]
+            self._held.pop(gone, None)
+            self.failures.pop(gone, None)
+        for name in sorted(wanted):
+            self._due.setdefault(name, 0.0)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Do what is due, for ever."""
+        while True:
+            self._wake.clear()
+            now = self._now()
+            due = sorted((at, name) for name, at in self._due.items() if at <= now)[:AT_ONCE_MAX]
+            if due:
+                await asyncio.gather(*(self._attempt(name) for _, name in due))
+                continue
+            try:
+                async with asyncio.timeout(max(0.0, min(self._due.values()) - now)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # something is due
+
+    async def _attempt(self, name: str) -> None:
+        try:
+            if name == _CREDENTIAL:
+                await self._renew_credential()
+            else:
+                await self._renew_svid(name)
+        except (EnrollError, TrustError, StoreError) as error:
+            self._note_failure(name, str(error))
+        else:
+            self.failures.pop(name, None)
+            self._changed()
+
+    async def _renew_svid(self, name: str) -> None:
+        key = new_leaf_key(secrets.token_bytes)
+        if self._issuer.authority is not None:
+            request = request_svid(self._identity, self.member.credential, name, key, self._now())
+            svid = keyed(
+                self._issuer.svid(request),
+                key,
+                root_public=self.member.root_public,
+                trust_domain=self.member.trust_domain,
+                now=self._now(),
+            )
+        else:
+            svid = await certify(self.member, self._identity, name, key, self._signers(), self._now)
+        if name in self._due:
+            self._held[name] = svid
+            self._due[name] = renew_at(svid.not_before, svid.not_after, self._rng)
+
+    async def _renew_credential(self) -> None:
+        if self._issuer.authority is not None:
+            request = request_renewal(self._identity, self.member.credential, self._now())
+            credential = await self._issuer.credential(request.encode())
+        else:
+            credential = await renew(self.member, self._identity, self._signers(), self._now)
+        self.member = replace(self.member, credential=credential)
+        self._due[_CREDENTIAL] = renew_at(credential.issued_at, credential.expires_at, self._rng)
+        self._renewed(credential)
+
+    def _note_failure(self, name: str, reason: str) -> None:
+        known = self.failures.get(name)
+        failure = Failure(
+            reason=reason,
+            attempts=known.attempts + 1 if known else 1,
+            since=known.since if known else self._now(),
+        )
+        self.failures[name] = failure
+        wait_s = min(RETRY_S_MAX, RETRY_S_MIN * 2 ** (failure.attempts - 1)) * self._rng.uniform(0.5, 1.0)
+        if name in self._due:
+            self._due[name] = self._now() + wait_s
+        fields = {
+            "identity": name,
+            "reason": reason,
+            "attempts": failure.attempts,
+            "retry_s": round(wait_s, 1),
+        }
+        log.warning("renewal_failed", extra={"fields": fields})

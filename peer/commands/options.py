@@ -1,0 +1,105 @@
+"""Options that many commands share, and what their values mean.
+
+Invariant: `--data-dir` (GOSSAMER_DATA_DIR) on every command that talks to a peer, `-o` on every command that prints
+data; both mean the same everywhere.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from peer.units import QuantityError, parse_address, parse_duration_s, parse_percent
+
+if TYPE_CHECKING:
+    from peer.admin.client import AdminClient
+
+DATA_DIR_DEFAULT = "gossamer-data"
+NAMESPACE_DEFAULT = "default"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """A line for the user, or several where there are several faults, and the exit code to end with."""
+
+    def __init__(self, *lines: str, code: int = 1) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+        self.code = code
+
+
+def data_dir_option(function: F) -> F:
+    return click.option(
+        "--data-dir", type=click.Path(path_type=Path), envvar="GOSSAMER_DATA_DIR", default=DATA_DIR_DEFAULT,
+        metavar="DIR", help="Data directory of the peer (GOSSAMER_DATA_DIR; default ./gossamer-data).",
+    )(function)  # fmt: skip
+
+
+def output_option(function: F) -> F:
+    return click.option(
+        "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True,
+        help="How to print data.",
+    )(function)  # fmt: skip
+
+
+def namespace_option(function: F) -> F:
+    return click.option("-n", "--namespace", metavar="NS", help="Namespace.")(function)
+
+
+def split_name(name: str, namespace: str | None) -> tuple[str | None, str]:
+    """(namespace, name) of "name", or of "namespace/name"; None where neither it nor -n says one."""
+    before, slash, after = name.rpartition("/")
+    if not slash:
+        return namespace, name
+    if not before or not after or (namespace is not None and namespace != before):
+        raise Failure(
+            f"{name!r} is not a name in namespace {namespace}" if namespace else f"{name!r} is no name",
+            code=2,
+        )
+    return before, after
+
+
+def client_of(data_dir: Path) -> "AdminClient":
+    from peer.admin.client import AdminClient
+
+    return AdminClient(data_dir)
+
+
+class CallsPeer:
+    """Turns the peer's refusals into failures of the command: `with CallsPeer(): client.members()`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        from peer.admin.client import ClientError
+
+        if isinstance(error, ClientError):
+            raise Failure(str(error), code=error.code) from error
+
+
+def _quantity(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A click type from a reader that raises QuantityError."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except QuantityError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return convert
+
+
+def _address_text(text: str) -> str:
+    parse_address(text, GOSSIP_PORT)
+    return text
+
+
+GOSSIP_PORT = 7946
+DURATION = _quantity(parse_duration_s)
+PERCENT = _quantity(parse_percent)
+ADDRESS = _quantity(_address_text)

@@ -1,0 +1,231 @@
+"""`apply`, `get`, `describe`, `delete`, `validate`: routes and policies."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peer.commands.files import read_files, read_resources, read_services, source_of
+from peer.commands.kinds import ALL, read_kind
+from peer.commands.options import (
+    DURATION,
+    NAMESPACE_DEFAULT,
+    PERCENT,
+    CallsPeer,
+    Failure,
+    client_of,
+    data_dir_option,
+    namespace_option,
+    output_option,
+    split_name,
+)
+from peer.render import Column, print_data, print_documents, print_lines
+from peer.units import format_age
+
+_FILES_HELP = "File of resources, directory, or - for standard input; repeatable."
+_COLORS = {
+    "active": "green",
+    "accepted": "green",
+    "conflict": "yellow",
+    "quarantined": "red",
+    "rejected": "red",
+}
+
+
+@click.command()
+@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=_FILES_HELP)
+@click.option(
+    "--wait", type=PERCENT, metavar="PERCENT", help="Wait until this share of the mesh enforces it."
+)
+@click.option("--timeout", type=DURATION, default="10s", show_default=True, help="How long --wait waits.")
+@data_dir_option
+@output_option
+def apply(
+    arguments: tuple[str, ...], wait: float | None, timeout: float, data_dir: Path, output: str
+) -> None:
+    """Publish routes and policies.
+
+    All of the files' are published or none, and they are on this peer's disk when the command returns. With --wait, exit code 3 means that they are published but not yet enforced everywhere.
+    """
+    files = read_files(arguments)
+    resources = read_resources(files)
+    documents = [resource.document for resource in resources]
+    with CallsPeer():
+        rows = client_of(data_dir).apply(documents, source_of(files), wait_percent=wait, timeout_s=timeout)
+    if output != "table":
+        print_data(rows, output, [])
+        return
+    print_lines([_action(row) for row in rows])
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", required=False)
+@namespace_option
+@data_dir_option
+@output_option
+def get(kind: str, name: str | None, namespace: str | None, data_dir: Path, output: str) -> None:
+    """Show resources of a KIND, or `all`.
+
+    They are of every namespace unless -n names one. With -o yaml they are printed as `apply -f -` takes them back.
+    """
+    wanted = read_kind(kind, several=True)
+    if name is not None:
+        namespace, name = split_name(name, namespace)
+    with CallsPeer():
+        rows = client_of(data_dir).get(wanted, namespace, name)
+    if name is not None and not rows:
+        raise Failure(f"there is no {wanted if wanted != ALL else 'resource'} {_where(namespace, name)}")
+    if output != "table":
+        print_documents(rows, output)
+        return
+    columns = [
+        Column("NAMESPACE", lambda row: _metadata(row, "namespace")),
+        Column("NAME", lambda row: _metadata(row, "name")),
+        Column("STATUS", _status, squeeze=True, colors=_COLORS),
+        Column("AUTHOR", _author, squeeze=True),
+        Column("AGE", _age, right=True),
+    ]
+    if wanted == ALL:
+        columns.insert(0, Column("KIND", "kind"))
+    where = f" in namespace {namespace}" if namespace else ""
+    print_data(rows, output, columns, empty=f"no {'resources' if wanted == ALL else wanted}{where}")
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@namespace_option
+@data_dir_option
+@output_option
+def describe(kind: str, name: str, namespace: str | None, data_dir: Path, output: str) -> None:
+    """Show one resource: author, status here, conflicts."""
+    wanted = read_kind(kind)
+    where, name = split_name(name, namespace)
+    with CallsPeer():
+        row = client_of(data_dir).describe(wanted, where or NAMESPACE_DEFAULT, name)
+    print_data(row, "yaml" if output == "table" else output, [])
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+@click.option("-f", "--file", "arguments", multiple=True, metavar="FILE", help=_FILES_HELP)
+@namespace_option
+@data_dir_option
+@output_option
+def delete(
+    kind: str | None,
+    name: str | None,
+    arguments: tuple[str, ...],
+    namespace: str | None,
+    data_dir: Path,
+    output: str,
+) -> None:
+    """Delete a resource by KIND and NAME, or those in files."""
+    keys: list[tuple[str, str, str]] = []
+    if arguments:
+        if kind is not None:
+            raise Failure("give either KIND and NAME, or -f", code=2)
+        resources = read_resources(read_files(arguments))
+        keys = [(resource.kind, resource.namespace, resource.name) for resource in resources]
+    elif kind is None or name is None:
+        raise Failure("what to delete? give KIND and NAME, or -f FILE", code=2)
+    else:
+        where, name = split_name(name, namespace)
+        keys = [(read_kind(kind), where or NAMESPACE_DEFAULT, name)]
+    rows = []
+    failures: list[str] = []
+    client = client_of(data_dir)
+    code = 1
+    for key in keys:  # each deletion stands by itself: what is gone already must not keep the rest alive
+        try:
+            with CallsPeer():
+                rows.append(client.delete(*key))
+        except Failure as error:
+            code = error.code
+            failures += error.lines
+    if output != "table":
+        print_data(rows, output, [])
+    else:
+        print_lines([_action(row) for row in rows])
+    if failures:
+        raise Failure(*failures, code=code)
+
+
+@click.command()
+@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=_FILES_HELP)
+@output_option
+def validate(arguments: tuple[str, ...], output: str) -> None:
+    """Check files of resources or services without a peer."""
+    files = read_files(arguments)
+    services = [file for file in files if file.holds_services]
+    others = [file for file in files if not file.holds_services]
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    try:
+        rows += [
+            {"kind": each.kind, "namespace": each.namespace, "name": each.name}
+            for each in read_resources(others)
+        ]
+    except Failure as error:
+        problems += error.lines
+    try:
+        rows += [
+            {"kind": "service", "namespace": each.namespace, "name": each.name}
+            for each in read_services(services)
+        ]
+    except Failure as error:
+        problems += error.lines
+    if problems:
+        raise Failure(*problems, code=2)
+    if output != "table":
+        print_data([row | {"valid": True} for row in rows], output, [])
+    else:
+        print_lines([f"{row['kind']} {row['namespace']}/{row['name']} is valid" for row in rows])
+
+
+def _action(row: Mapping[str, Any]) -> str:
+    return f"{row.get('kind')} {row.get('namespace')}/{row.get('name')} {row.get('action')}"
+
+
+def _where(namespace: str | None, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name
+
+
+def _metadata(row: Mapping[str, Any], key: str) -> str:
+    metadata = row.get("metadata")
+    return str(metadata.get(key, "-")) if isinstance(metadata, Mapping) else "-"
+
+
+def _status_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    status = row.get("status")
+    return status if isinstance(status, Mapping) else {}
+
+
+def _status(row: Mapping[str, Any]) -> str:
+    """`conflict` (two edits that do not know each other, settled by the next one), `rejected`, `accepted`, or
+    `pending` while this host has not compiled it; with the reason of the first condition that does not hold."""
+    status = _status_of(row)
+    if status.get("conflict"):
+        return "conflict"
+    conditions = status.get("conditions") or []
+    broken = [each for each in conditions if isinstance(each, Mapping) and each.get("status") == "False"]
+    accepted = status.get("accepted")
+    word = "pending" if accepted is None else "accepted" if accepted else "rejected"
+    return f"{word} ({broken[0].get('reason')})" if broken else word
+
+
+def _author(row: Mapping[str, Any]) -> str:
+    status = _status_of(row)
+    return str(status.get("authorName") or status.get("author") or "-")
+
+
+def _age(row: Mapping[str, Any]) -> str:
+    try:
+        written_at = datetime.fromisoformat(str(_status_of(row).get("writtenAt")))
+    except ValueError:
+        return "-"
+    return format_age((datetime.now(UTC) - written_at.astimezone(UTC)).total_seconds())

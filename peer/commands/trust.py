@@ -1,0 +1,87 @@
+"""`token` and `ca`: who may join, and who certifies."""
+
+from pathlib import Path
+
+import click
+
+from peer.commands.options import DURATION, CallsPeer, client_of, data_dir_option, output_option
+from peer.render import Column, print_data, print_lines
+
+
+@click.group()
+def token() -> None:
+    """Tokens that let a peer join the mesh."""
+
+
+@token.command("create")
+@click.option(
+    "--service", "services", multiple=True, metavar="NAMESPACE/NAME",
+    help='A service the peer may offer, with * for any part; repeatable (default "*/*").',
+)  # fmt: skip
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long the token is good for.")
+@click.option(
+    "--uses", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Peers it admits."
+)
+@click.option("--no-publish", is_flag=True, help="The peer may not publish routes and policies.")
+@click.option("--no-invite", is_flag=True, help="The peer may not create tokens itself.")
+@data_dir_option
+@output_option
+def create(
+    services: tuple[str, ...],
+    ttl: float,
+    uses: int,
+    no_publish: bool,
+    no_invite: bool,
+    data_dir: Path,
+    output: str,
+) -> None:
+    """Create a join token. It is a secret; it is printed alone on standard output."""
+    patterns = [name if "/" in name else f"default/{name}" for name in services] or ["*/*"]
+    with CallsPeer():
+        text = client_of(data_dir).token_create(
+            services=patterns, ttl_s=ttl, uses=uses, publish=not no_publish, invite=not no_invite
+        )
+    if output == "table":
+        print_lines([text])
+    else:
+        print_data({"token": text}, output, [])
+
+
+@click.group()
+def ca() -> None:
+    """The mesh's certificate authority."""
+
+
+@ca.command("status")
+@data_dir_option
+@output_option
+def status(data_dir: Path, output: str) -> None:
+    """Show the root, and who signs."""
+    with CallsPeer():
+        data = client_of(data_dir).ca_status()
+    if output != "table":
+        print_data(data, output, [])
+        return
+    can = "yes" if data.get("can_issue") else "no"
+    print_lines(
+        [
+            f"mode:       {data.get('mode')}",
+            f"root:       {data.get('root')}",
+            f"epoch:      {data.get('epoch')}",
+            f"threshold:  {data.get('threshold')} of {len(data.get('signers') or [])}",
+            f"can issue:  {can}",
+            "",
+        ]
+    )
+    print_data(
+        data.get("signers") or [],
+        output,
+        [
+            Column("SIGNER", "name"),
+            Column(
+                "STATE", "state", colors={"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim"}
+            ),
+            Column("ID", "id", squeeze=True),
+        ],
+        empty="no signers known",
+    )

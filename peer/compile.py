@@ -1,0 +1,292 @@
+"""From the view to the snapshot: what this host's data plane is to do, and what became of every policy.
+
+Each policy is compiled by itself. One that cannot be read is set aside with the reason in its status, and the rest
+goes on: a bad update changes nothing but its own effect.
+
+The root namespace is `gossamer-system`: an AuthorizationPolicy there without selection holds for the whole mesh,
+and the one MeshConfig, `gossamer-system/default`, lives there. Of two TrafficPolicies for one service the first by
+name holds. Concurrent edits: authorization takes the most restrictive reading (peer/workloads.py), as does
+MeshConfig's defaultAction; of all else the first readable version holds.
+
+Invariant: compilation is a pure function of its arguments; equal views give equal snapshots. Everything a snapshot
+names is in it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from peer.attachment import Attachments, attach, longer_s
+from peer.catalog import ServiceInstance, View
+from peer.directory import Directory, ServiceKey, cluster_name, host_name, port_names
+from peer.policies import Condition, Policy, Reader, Status
+from peer.translate import with_traffic_policy
+from peer.workloads import authorization, workloads
+from proxy.resources.authorization import AuthorizationPolicySpec
+from proxy.resources.resource import MESH_CONFIG_NAME, ROOT_NAMESPACE
+from proxy.resources.traffic import MeshConfigSpec, TrafficPolicySpec
+from proxy.retry import RETRY_CONDITIONS
+from proxy.snapshot import (
+    AppProtocol,
+    Authorization,
+    Certificate,
+    Cluster,
+    Destination,
+    InboundService,
+    Limits,
+    Listener,
+    RetryPolicy,
+    Snapshot,
+)
+
+__all__ = ["Compiled", "Condition", "Reader", "Status", "compile_snapshot", "listeners_for"]
+
+REQUEST_TIMEOUT_S: Final = 15.0  # Envoy's route timeout
+HTTP_PORT_DEFAULT: Final = 80  # of an upstream nothing is known of yet
+
+# Every answer of the default conditions says that the request was not processed.
+_RETRY: Final = RetryPolicy(on=("connect-failure", "refused-stream", "unavailable", "cancelled"))
+assert set(_RETRY.on) <= set(RETRY_CONDITIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A snapshot and what became of each policy, by `<Kind>/<namespace>/<name>`."""
+
+    snapshot: Snapshot
+    statuses: Mapping[str, Status] = field(default_factory=dict)
+
+
+def compile_snapshot(
+    view: View,
+    *,
+    version: int,
+    listeners: Sequence[Listener] = (),
+    certificates: Sequence[Certificate] = (),
+    trust_bundle_pem: bytes = b"",
+    limits: Limits | None = None,
+    reader: Reader | None = None,
+) -> Compiled:
+    """Compile a view. `listeners` are those of `listeners_for`. A `reader` kept from one call to the next reads each
+    policy once; the result does not depend on it."""
+    directory = Directory(view)
+    policies = (reader or Reader()).read(view.policies)
+    statuses = {policy.key: list(policy.conditions) for policy in policies}
+    readable = [policy for policy in policies if policy.versions]
+
+    routes = attach((each for each in readable if each.kind == "HTTPRoute"), directory)
+    for name, found in routes.conditions.items():
+        statuses[name] += found
+    traffic = _traffic_policies(readable, directory, statuses)
+    for policy in readable:
+        if policy.kind in {"AuthorizationPolicy", "MeshConfig"}:
+            statuses[policy.key].append(_accepted())
+        if policy.kind == "AuthorizationPolicy":
+            statuses[policy.key] += _target_conditions(policy, directory)
+    default_deny, access_log = _mesh_config(readable, view)
+
+    places = {
+        (key, port): protocol
+        for key, each in directory.services.items()
+        for port, protocol in each.ports.items()
+    }
+    places |= {place: "http" for place in routes.places if place[0] not in directory.services}
+    destinations: list[Destination] = []
+    clusters: list[Cluster] = []
+    for (key, port), protocol in sorted(places.items()):
+        spec = traffic.get(key)
+        destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec)))
+        clusters.append(_cluster(directory, key, port, protocol, spec))
+
+    allowed = _authorizations(directory, readable, view.trust_domain, default_deny)
+    return Compiled(
+        snapshot=Snapshot(
+            version=version,
+            node=view.node,
+            node_name=view.node_name,
+            trust_domain=view.trust_domain,
+            zone=view.zone,
+            listeners=tuple(listeners),
+            certificates=tuple(sorted(certificates, key=lambda each: each.identity)),
+            trust_bundle_pem=trust_bundle_pem,
+            revoked=tuple(sorted(view.revoked)),
+            inbound=tuple(_inbound(directory, allowed, traffic, routes)),
+            clusters=tuple(clusters),
+            destinations=tuple(destinations),
+            limits=limits or Limits(),
+            access_log=access_log,
+        ),
+        statuses={key: Status(conditions=tuple(each)) for key, each in sorted(statuses.items())},
+    )
+
+
+def listeners_for(view: View) -> tuple[Listener, ...]:
+    """The sockets a host needs: `inbound`, `outbound`, and `upstream:<local port>` for each upstream of a local service.
+
+    What comes through `outbound` is called as the account of the local services if they have one only, else as the
+    node. Of two services that want the same local port the first by name gets it.
+    """
+    directory = Directory(view)
+    accounts = {(each.namespace, each.account) for each in directory.local}
+    outbound = Listener(
+        name="outbound", kind="outbound", caller=f"spiffe://{view.trust_domain}/node/{view.node}"
+    )
+    if len(accounts) == 1:
+        only = directory.local[0]
+        outbound = replace(
+            outbound,
+            caller=directory.identity(only),
+            caller_namespace=only.namespace,
+            caller_service=only.name if len(directory.local) == 1 else only.account,
+        )
+    upstreams: dict[int, Listener] = {}
+    for instance in directory.local:
+        for namespace, service, port, local_port in instance.upstreams:
+            key = (namespace, service)
+            listener = Listener(
+                name=f"upstream:{local_port}",
+                kind="upstream",
+                caller=directory.identity(instance),
+                caller_namespace=instance.namespace,
+                caller_service=instance.name,
+                destination=cluster_name(key, port or _upstream_port(directory, key)),
+            )
+            upstreams.setdefault(local_port, listener)
+    inbound = Listener(name="inbound", kind="inbound")
+    return (inbound, outbound, *(upstreams[port] for port in sorted(upstreams)))
+
+
+def _upstream_port(directory: Directory, key: ServiceKey) -> int:
+    """The first HTTP port of a service, else its first."""
+    service = directory.services.get(key)
+    if service is None:
+        return HTTP_PORT_DEFAULT
+    return service.http_ports[0] if service.http_ports else service.first_port
+
+
+# ---------------------------------------------------------------- TrafficPolicy and MeshConfig
+
+
+def _traffic_policies(
+    policies: Iterable[Policy], directory: Directory, statuses: Mapping[str, list[Condition]]
+) -> dict[ServiceKey, TrafficPolicySpec]:
+    """The policy of each service."""
+    holding: dict[ServiceKey, TrafficPolicySpec] = {}
+    holder: dict[ServiceKey, Policy] = {}
+    for policy in policies:
+        spec = policy.effective.spec
+        if not isinstance(spec, TrafficPolicySpec):
+            continue
+        taken: list[str] = []
+        for reference in spec.target_refs:
+            key = (policy.namespace, reference.name)
+            if holder.setdefault(key, policy) is policy:
+                holding[key] = spec
+            else:
+                taken.append(f"{host_name(key)} has {holder[key].key}")
+        if len(taken) == len(spec.target_refs):
+            statuses[policy.key].append(
+                Condition(type="Accepted", status="False", reason="Conflicted", message="; ".join(taken))
+            )
+        else:
+            statuses[policy.key].append(_accepted("; ".join(taken)))
+        statuses[policy.key] += _target_conditions(policy, directory)
+    return holding
+
+
+def _target_conditions(policy: Policy, directory: Directory) -> list[Condition]:
+    """Whether the services a policy targets are there. It holds for them as soon as they are."""
+    spec = policy.effective.spec
+    if not isinstance(spec, TrafficPolicySpec | AuthorizationPolicySpec) or not spec.target_refs:
+        return []
+    keys = [(policy.namespace, each.name) for each in spec.target_refs]
+    missing = [
+        f"{host_name(key)} has no instance in the mesh" for key in keys if key not in directory.services
+    ]
+    if not missing:
+        return [Condition(type="ResolvedRefs", status="True", reason="ResolvedRefs")]
+    return [
+        Condition(type="ResolvedRefs", status="False", reason="TargetNotFound", message="; ".join(missing))
+    ]
+
+
+def _accepted(message: str = "") -> Condition:
+    return Condition(type="Accepted", status="True", reason="Accepted", message=message)
+
+
+def _mesh_config(policies: Iterable[Policy], view: View) -> tuple[bool, bool]:
+    """(default deny, access log)."""
+    default_deny, access_log = view.default_deny, view.access_log
+    for policy in policies:
+        if (policy.kind, policy.namespace, policy.name) != ("MeshConfig", ROOT_NAMESPACE, MESH_CONFIG_NAME):
+            continue
+        specs = [each.spec for each in policy.versions if isinstance(each.spec, MeshConfigSpec)]
+        actions = [each.default_action for each in specs if each.default_action is not None]
+        if actions:
+            default_deny = "DENY" in actions or (len(actions) < len(specs) and default_deny)
+        if specs[0].access_log is not None:
+            access_log = specs[0].access_log
+    return default_deny, access_log
+
+
+def _request_timeout_s(spec: TrafficPolicySpec | None) -> float:
+    given = spec.timeouts.request if spec is not None and spec.timeouts is not None else None
+    return REQUEST_TIMEOUT_S if given is None else given
+
+
+def _cluster(
+    directory: Directory, key: ServiceKey, port: int, protocol: AppProtocol, spec: TrafficPolicySpec | None
+) -> Cluster:
+    cluster = replace(directory.cluster(key, port, protocol), retry=_RETRY)
+    return cluster if spec is None else with_traffic_policy(cluster, spec)
+
+
+# ---------------------------------------------------------------- the services of this host
+
+
+def _authorizations(
+    directory: Directory, policies: Sequence[Policy], trust_domain: str, default_deny: bool
+) -> dict[ServiceKey, Authorization]:
+    """What holds for each local service: the same for all services of one workload."""
+    holding = [each for each in policies if each.kind == "AuthorizationPolicy"]
+    allowed: dict[ServiceKey, Authorization] = {}
+    for workload in workloads(directory.local):
+        found = authorization(holding, workload, trust_domain=trust_domain, default_deny=default_deny)
+        allowed |= {(each.namespace, each.name): found for each in workload.services}
+    return allowed
+
+
+def _inbound(
+    directory: Directory,
+    allowed: Mapping[ServiceKey, Authorization],
+    traffic: Mapping[ServiceKey, TrafficPolicySpec],
+    routes: Attachments,
+) -> Iterable[InboundService]:
+    longest = routes.longest_timeouts_s()
+    for instance in directory.local:
+        key = (instance.namespace, instance.name)
+        # The callee must not give up before a caller whose route is more patient does.
+        own_s = _request_timeout_s(traffic.get(key))
+        for number in dict.fromkeys(each.port for each in instance.ports):
+            timeout_s = longer_s(longest.get(cluster_name(key, number)), own_s)
+            yield from _inbound_port(directory, instance, number, allowed[key], timeout_s)
+
+
+def _inbound_port(
+    directory: Directory, instance: ServiceInstance, number: int, allowed: Authorization, timeout_s: float
+) -> Iterable[InboundService]:
+    port = next(each for each in instance.ports if each.port == number)
+    for sni in port_names(instance, number):
+        yield InboundService(
+            sni=sni,
+            service=instance.name,
+            namespace=instance.namespace,
+            port=port.port,
+            protocol=port.protocol,
+            identity=directory.identity(instance),
+            app_host=instance.address,
+            app_port=port.target,
+            labels=instance.labels,
+            authorization=allowed,
+            request_timeout_s=timeout_s,
+        )

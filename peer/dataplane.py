@@ -1,0 +1,128 @@
+"""From the view to the data plane: compile what is known, hand it over, and see that it is served.
+
+Changes come in bursts, so a refresh is asked for (`changed`) and done once, SETTLE_S later; while one
+snapshot is being applied the next request waits. A snapshot the plane rejects leaves the last good one in
+force, and the reason in `rejected`.
+
+Invariant: what is enforced is always one whole snapshot; `enforced` is the state it was compiled from.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from peer.catalog import View
+from peer.compile import compile_snapshot, listeners_for
+from peer.policies import Reader, Status
+from peer.sockets import BindError, ListeningSockets
+from proxy.plane import Plane, Rejected
+from proxy.snapshot import Certificate, Limits, Listener, Snapshot
+from trust.svid import KeyedSvid
+
+log = logging.getLogger("gossamer.dataplane")
+
+SETTLE_S: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a snapshot is made from. `heads` says how much of the journal is in the view."""
+
+    view: View
+    heads: Mapping[bytes, int]
+    certificates: Mapping[str, KeyedSvid]
+    trust_bundle_pem: bytes
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """Keeps one plane serving the newest situation. `situation` is asked for it when it is needed."""
+
+    plane: Plane
+    sockets: ListeningSockets
+    situation: Callable[[], Situation]
+    limits: Limits
+    enforced: Mapping[bytes, int] = field(default_factory=dict)
+    statuses: Mapping[str, Status] = field(default_factory=dict)
+    rejected: str = ""
+    served: Snapshot | None = None
+    _reader: Reader = field(default_factory=Reader)
+    _version: int = 0
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _done: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def changed(self) -> None:
+        """The situation is no longer what it was."""
+        self._asked.set()
+
+    def open_listeners(self, view: View) -> Mapping[str, socket.socket]:
+        """Bind what `view` needs and is not bound yet. Raises BindError and binds nothing."""
+        return self.sockets.open(listeners_for(view))
+
+    async def run(self) -> None:
+        """Refresh whenever something changed, for ever."""
+        while True:
+            await self._asked.wait()
+            await asyncio.sleep(SETTLE_S)
+            self._asked.clear()
+            await self._refresh()
+            async with self._done:
+                self._done.notify_all()
+
+    async def wait_enforced(self, heads: Mapping[bytes, int]) -> None:
+        """Return when the plane serves a snapshot in which the journal went at least up to `heads`."""
+        async with self._done:
+            await self._done.wait_for(lambda: self.enforces(heads))
+
+    def enforces(self, heads: Mapping[bytes, int]) -> bool:
+        return all(self.enforced.get(writer, 0) >= seq for writer, seq in heads.items())
+
+    async def _refresh(self) -> None:
+        situation = self.situation()
+        try:
+            sockets = self.open_listeners(situation.view)
+        except BindError as error:
+            # Only a port that was free when its service was registered and has been taken since can fail here.
+            self._reject(str(error))
+            return
+        listeners = listeners_for(situation.view)
+        compiled = compile_snapshot(
+            situation.view,
+            version=self._version + 1,
+            listeners=listeners,
+            certificates=_certificates(situation.certificates),
+            trust_bundle_pem=situation.trust_bundle_pem,
+            limits=self.limits,
+            reader=self._reader,
+        )
+        self.statuses = compiled.statuses
+        snapshot = compiled.snapshot
+        if self.served is None or replace(snapshot, version=self.served.version) != self.served:
+            self._version += 1
+            answer = await self.plane.apply(snapshot, sockets)
+            if isinstance(answer, Rejected):
+                self._reject(answer.reason)
+                return
+            self.served = snapshot
+            self.rejected = ""
+            self._release(listeners)
+        self.enforced = situation.heads
+
+    def _release(self, listeners: Sequence[Listener]) -> None:
+        self.sockets.keep_only(listeners)
+
+    def _reject(self, reason: str) -> None:
+        self.rejected = reason
+        log.error("snapshot_rejected", extra={"fields": {"reason": reason}})
+
+
+def _certificates(held: Mapping[str, KeyedSvid]) -> tuple[Certificate, ...]:
+    return tuple(
+        Certificate(
+            identity=svid.identity, chain_pem=svid.chain_pem, key_pem=svid.key_pem, not_after=svid.not_after
+        )
+        for _, svid in sorted(held.items())
+    )

@@ -1,0 +1,185 @@
+"""The asking side of identity: how a host gets its credential and its certificates from a signer.
+
+A joining host trusts nothing but the fingerprint in its token. It connects without a certificate and without
+anchors, hears the greeting, and goes on only when the root in it has that fingerprint and the certificate
+shown in the handshake is a node's, signed by that root. Nothing is asked before. A seed that is no signer
+says where the signers are.
+
+Invariant: what comes back is verified against the root before it is used.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from gossip.events import Address
+from peer.io.stream import ALPN, ISSUE, FrameStream, Hello, StreamError, connect, greet
+from peer.issuer import CREDENTIAL, REFUSED, SVID
+from trust.admission import Token, request_join, request_renewal
+from trust.authority import read_root, root_fingerprint
+from trust.credential import Credential, decode_credential, verify_credential
+from trust.errors import TrustError
+from trust.identity import NodeIdentity
+from trust.issuance import request_svid
+from trust.svid import KeyedSvid, LeafKey, keyed
+from trust.tls import client_context_unverified, verify_introduction
+
+_T = TypeVar("_T")
+
+SIGNERS_TRIED_MAX: Final = 8
+
+
+class EnrollError(Exception):
+    """No identity was obtained; the message lists who was asked and what each said."""
+
+
+class UnreachableError(EnrollError):
+    """Nobody who could have granted it answered: trying again later may help."""
+
+
+class RefusedError(Exception):
+    """A signer understood the request and said no: asking another will not help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What makes a host a member: the mesh's root and what it says of this host."""
+
+    root_certificate: bytes
+    trust_domain: str
+    credential: Credential
+
+    @property
+    def root_public(self) -> bytes:
+        return read_root(self.root_certificate, self.trust_domain)
+
+
+async def join(
+    token: Token, identity: NodeIdentity, name: str, seeds: Iterable[Address], now: Callable[[], float]
+) -> Membership:
+    """Ask for admission, first at `seeds`, then at the token's. Raises EnrollError."""
+
+    async def ask(stream: FrameStream, hello: Hello) -> Membership:
+        request = request_join(identity, token, name, now())
+        credential = decode_credential(await _ask(stream, CREDENTIAL, request.encode()))
+        root_public = read_root(hello.root_certificate, token.trust_domain)
+        verify_credential(credential, root_public, token.trust_domain, int(now()))
+        return Membership(
+            root_certificate=hello.root_certificate, trust_domain=token.trust_domain, credential=credential
+        )
+
+    anchor = Anchor(fingerprint=token.root_fingerprint, trust_domain=token.trust_domain, now=now)
+    return await _at_a_signer("could not join the mesh", [*seeds, *token.seeds], anchor, ask)
+
+
+async def renew(
+    member: Membership, identity: NodeIdentity, signers: Iterable[Address], now: Callable[[], float]
+) -> Credential:
+    """The next credential. Raises EnrollError."""
+
+    async def ask(stream: FrameStream, _hello: Hello) -> Credential:
+        request = request_renewal(identity, member.credential, now())
+        credential = decode_credential(await _ask(stream, CREDENTIAL, request.encode()))
+        verify_credential(credential, member.root_public, member.trust_domain, int(now()))
+        return credential
+
+    return await _at_a_signer("the credential was not renewed", signers, _anchor(member, now), ask)
+
+
+async def certify(
+    member: Membership,
+    identity: NodeIdentity,
+    spiffe_id: str,
+    key: LeafKey,
+    signers: Iterable[Address],
+    now: Callable[[], float],
+) -> KeyedSvid:
+    """A certificate for `spiffe_id` and `key`. Raises EnrollError."""
+
+    async def ask(stream: FrameStream, _hello: Hello) -> KeyedSvid:
+        request = request_svid(identity, member.credential, spiffe_id, key, now())
+        der = await _ask(stream, SVID, request.encode())
+        return keyed(der, key, root_public=member.root_public, trust_domain=member.trust_domain, now=now())
+
+    return await _at_a_signer(f"no certificate for {spiffe_id}", signers, _anchor(member, now), ask)
+
+
+# ------------------------------------------------------------------ one caller, one signer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """What the other end has to prove: that it is a node under the root with this fingerprint."""
+
+    fingerprint: bytes
+    trust_domain: str
+    now: Callable[[], float]
+
+
+def _anchor(member: Membership, now: Callable[[], float]) -> Anchor:
+    fingerprint = root_fingerprint(member.root_public)
+    return Anchor(fingerprint=fingerprint, trust_domain=member.trust_domain, now=now)
+
+
+async def _at_a_signer(
+    failing: str,
+    addresses: Iterable[Address],
+    anchor: Anchor,
+    ask: Callable[[FrameStream, Hello], Awaitable[_T]],
+) -> _T:
+    """Try addresses in order, and those of signers they name, until one signer grants or refuses the request."""
+    queue = list(dict.fromkeys(addresses))
+    failed: dict[Address, str] = {}
+    for address in queue:  # grows while it is iterated
+        if len(failed) >= SIGNERS_TRIED_MAX:
+            break
+        try:
+            stream, hello = await _call(address, anchor)
+        except (StreamError, TrustError) as error:
+            failed[address] = str(error)
+            continue
+        try:
+            if hello.signer:
+                return await ask(stream, hello)
+            failed[address] = "is no signer"
+            queue.extend(signer for signer in hello.signers if signer not in queue)
+        except RefusedError as error:
+            raise EnrollError(f"{failing}: {_text(address)} refused: {error}") from error
+        except (StreamError, TrustError) as error:
+            failed[address] = str(error)
+        finally:
+            await stream.closed()
+    said = [f"{_text(address)}: {reason}" for address, reason in failed.items()]
+    raise UnreachableError(f"{failing}: {'; '.join(said) or 'no seed and no signer is known'}")
+
+
+async def _call(address: Address, anchor: Anchor) -> tuple[FrameStream, Hello]:
+    """Connect without a certificate; return once the other end has proved to be a node of the mesh."""
+    stream = await connect(address, client_context_unverified(alpn=(ALPN,)))
+    try:
+        hello = await greet(stream, ISSUE)
+        verify_introduction(
+            stream.ssl_object,
+            hello.root_certificate,
+            fingerprint=anchor.fingerprint,
+            trust_domain=anchor.trust_domain,
+            now=anchor.now(),
+        )
+    except BaseException:
+        await stream.closed()
+        raise
+    return stream, hello
+
+
+async def _ask(stream: FrameStream, tag: bytes, body: bytes) -> bytes:
+    stream.write(tag + body)
+    answer = await stream.read()
+    if answer[:1] == REFUSED:
+        raise RefusedError(answer[1:].decode(errors="replace"))
+    if answer[:1] != tag:
+        raise StreamError("the signer closed the stream" if not answer else "the signer's answer is garbled")
+    return answer[1:]
+
+
+def _text(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"

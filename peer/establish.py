@@ -1,0 +1,180 @@
+"""How a host comes by its membership: resume it, found a mesh, or join one with a token.
+
+The first start writes, in this order: the node's seed, then (when founding) the root's seed, then root
+certificate and credential. Each file is durable before the next is made, so a crash between any two leaves a
+host that can try again as the same node.
+
+Invariant: a host that is a member stays that member; neither `--bootstrap` nor a token given again changes it.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from peer.config import Config
+from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
+from peer.io.keys import KeyFile, Keys
+from trust.admission import TokenLedger, found, issue_credential, parse_token, request_renewal
+from trust.authority import Authority, SoleAuthority, read_root, root_certificate
+from trust.credential import Credential, decode_credential, verify_credential
+from trust.errors import CredentialError, TrustError
+from trust.identity import SEED_BYTES, NodeIdentity
+from trust.revocation import RevocationSet
+
+log = logging.getLogger("gossamer.establish")
+
+JOIN_TRIES_S: Final = 10.0  # how long a first start waits for seeds that do not answer
+RETRY_S: Final = 0.5
+
+
+class EstablishError(Exception):
+    """This host is no member and could not become one; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Established:
+    """Who this host is. `authority` is there on a signer only."""
+
+    identity: NodeIdentity
+    membership: Membership
+    authority: Authority | None
+    first_start: bool
+
+
+async def establish(config: Config, keys: Keys, now: Callable[[], float]) -> Established:
+    """Resume, found or join. Raises EstablishError, KeyFileError."""
+    seed = keys.read(KeyFile.NODE_SEED)
+    if seed is None:
+        seed = secrets.token_bytes(SEED_BYTES)
+        keys.write(KeyFile.NODE_SEED, seed)
+    identity = NodeIdentity.from_seed(seed)
+    authority = _authority(keys, identity)
+    membership = _resume(config, keys, identity)
+    if membership is not None:
+        membership = await _refreshed(config, keys, identity, membership, authority, now)
+        return Established(identity=identity, membership=membership, authority=authority, first_start=False)
+    if config.bootstrap:
+        membership, authority = _found(config, keys, identity, now)
+    elif config.token is not None:
+        membership = await _join(config, identity, now)
+    else:
+        raise EstablishError(
+            f"{config.data_dir} holds no membership: found a mesh with --bootstrap, or join one with --token "
+            "(made by `gossamer token create` on a member) and --seed"
+        )
+    keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
+    keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
+    return Established(identity=identity, membership=membership, authority=authority, first_start=True)
+
+
+def _authority(keys: Keys, identity: NodeIdentity) -> Authority | None:
+    seed = keys.read(KeyFile.AUTHORITY_SEED)
+    return SoleAuthority.from_seed(seed, holder=identity.id) if seed is not None else None
+
+
+def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | None:
+    root = keys.read(KeyFile.ROOT_CERTIFICATE)
+    encoded = keys.read(KeyFile.CREDENTIAL)
+    if root is None or encoded is None:
+        return None
+    path = keys.path(KeyFile.CREDENTIAL)
+    try:
+        credential = decode_credential(encoded)
+        root_public = read_root(root, credential.trust_domain)
+        verify_credential(credential, root_public, credential.trust_domain, None)
+    except TrustError as error:
+        raise EstablishError(f"{path}: {error}") from error
+    if credential.public_key != identity.public_key:
+        raise EstablishError(f"{path}: is the credential of another node")
+    if credential.name != config.name:
+        log.warning("name_kept", extra={"fields": {"name": credential.name, "configured": config.name}})
+    return Membership(root_certificate=root, trust_domain=credential.trust_domain, credential=credential)
+
+
+async def _refreshed(
+    config: Config,
+    keys: Keys,
+    identity: NodeIdentity,
+    membership: Membership,
+    authority: Authority | None,
+    now: Callable[[], float],
+) -> Membership:
+    """The membership with a credential that has not expired."""
+    try:
+        verify_credential(membership.credential, membership.root_public, membership.trust_domain, int(now()))
+    except CredentialError as error:
+        log.warning("credential_stale", extra={"fields": {"reason": str(error)}})
+    else:
+        return membership
+    try:
+        if authority is not None:
+            credential = _reissue(authority, identity, membership, now)
+        else:
+            credential = await renew(membership, identity, config.seeds, now)
+    except (EnrollError, TrustError) as error:
+        raise EstablishError(f"this host's credential has expired and {error}") from error
+    keys.write(KeyFile.CREDENTIAL, credential.encode())
+    return replace(membership, credential=credential)
+
+
+def _reissue(
+    authority: Authority, identity: NodeIdentity, membership: Membership, now: Callable[[], float]
+) -> Credential:
+    """A signer's own next credential, before anything else of it runs. Raises TrustError."""
+    issued = issue_credential(
+        authority,
+        request_renewal(identity, membership.credential, now()),
+        trust_domain=membership.trust_domain,
+        now=int(now()),
+        entropy=secrets.token_bytes,
+        ledger=TokenLedger(),
+        revoked=RevocationSet(membership.root_public),
+    )
+    return issued.credential
+
+
+def _found(
+    config: Config, keys: Keys, identity: NodeIdentity, now: Callable[[], float]
+) -> tuple[Membership, Authority]:
+    seed = keys.read(KeyFile.AUTHORITY_SEED)
+    if seed is None:
+        seed = secrets.token_bytes(SEED_BYTES)
+        keys.write(KeyFile.AUTHORITY_SEED, seed)
+    authority = SoleAuthority.from_seed(seed, holder=identity.id)
+    root = root_certificate(authority, config.trust_domain, int(now()))
+    try:
+        credential = found(
+            authority,
+            identity,
+            config.name,
+            trust_domain=config.trust_domain,
+            now=int(now()),
+            entropy=secrets.token_bytes,
+        )
+    except TrustError as error:
+        raise EstablishError(f"the mesh could not be founded: {error}") from error
+    log.info("mesh_founded", extra={"fields": {"trust_domain": config.trust_domain}})
+    membership = Membership(root_certificate=root, trust_domain=config.trust_domain, credential=credential)
+    return membership, authority
+
+
+async def _join(config: Config, identity: NodeIdentity, now: Callable[[], float]) -> Membership:
+    assert config.token is not None
+    try:
+        token = parse_token(config.token)
+    except TrustError as error:
+        raise EstablishError(str(error)) from error
+    gives_up_at = now() + JOIN_TRIES_S
+    while True:
+        try:
+            return await join(token, identity, config.name, config.seeds, now)
+        except UnreachableError as error:
+            if now() + RETRY_S > gives_up_at:
+                raise EstablishError(f"{error} (tried for {JOIN_TRIES_S:g} s)") from error
+            log.warning("join_failed", extra={"fields": {"reason": str(error), "retry_s": RETRY_S}})
+            await asyncio.sleep(RETRY_S)
+        except (EnrollError, TrustError) as error:
+            raise EstablishError(str(error)) from error

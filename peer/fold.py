@@ -1,0 +1,140 @@
+"""From records to the view: the folds of the `service` and `policy` kinds.
+
+Decoded payloads are kept by (writer, key, seq), so that a change costs decoding what changed, not everything.
+A record whose writer was not entitled to it (`Registry.objection`) is left out and counted.
+
+Invariant: equal journals, memberships and revocations give equal views.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from crdt.ormap import live_versions
+
+from crdt.journal import Journal
+from crdt.record import Record
+from gossip.member import Member, State
+from peer.catalog import Host, PolicyEntry, PolicyVersion, ServiceInstance
+from peer.records import (
+    POLICY,
+    SERVICE,
+    PayloadError,
+    Registry,
+    ServicePayload,
+    decode_policy,
+    decode_service,
+)
+from trust.identity import format_id
+
+REACHABLE: Final = (State.ALIVE, State.SUSPECT)
+
+
+def host_of(member: Member) -> Host:
+    """What services need to know of the member they run on."""
+    inbound = member.meta.get("inbound", 0)
+    return Host(
+        id=format_id(member.id),
+        name=member.name,
+        host=member.address[0],
+        inbound_port=inbound if isinstance(inbound, int) else 0,
+        zone=member.zone,
+        reachable=member.state in REACHABLE and not member.meta.get("draining", False),
+    )
+
+
+class Folder:
+    """Folds a journal, again and again, decoding each record once. `ignored` counts the records not obeyed at the last
+    fold, by reason."""
+
+    def __init__(self, journal: Journal, registry: Registry) -> None:
+        self._journal = journal
+        self._registry = registry
+        self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: Counter()}
+        self._services: dict[tuple[bytes, str, int], ServicePayload] = {}
+        self._documents: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
+
+    def services(self, members: Iterable[Member], *, but: bytes) -> tuple[ServiceInstance, ...]:
+        """The services of all nodes in the mesh `but` one (a node knows its own at first hand), in order of name."""
+        present = {member.id: member for member in members if member.state in REACHABLE}
+        kept: dict[tuple[bytes, str, int], ServicePayload] = {}
+        found = []
+        self.ignored[SERVICE].clear()
+        for record in self._journal.records(SERVICE):
+            member = present.get(record.writer)
+            if not record.payload or member is None or record.writer == but or not self._obeyed(record):
+                continue
+            key = (record.writer, record.key, record.seq)
+            payload = self._services.get(key) or _service(record)
+            if payload is None:
+                continue
+            kept[key] = payload
+            found.append(instance(payload, host_of(member)))
+        self._services = kept
+        return tuple(sorted(found, key=lambda s: (s.namespace, s.name, s.node)))
+
+    def policies(self) -> tuple[PolicyEntry, ...]:
+        """All policies with their live versions, in order of key."""
+        self.ignored[POLICY].clear()
+        records = [record for record in self._journal.records(POLICY) if self._obeyed(record)]
+        kept: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
+        entries = []
+        for key, versions in sorted(live_versions(records).items()):
+            decoded = []
+            for record in versions:
+                place = (record.writer, record.key, record.seq)
+                document = self._documents.get(place) or _document(record)
+                if document is None:
+                    continue
+                kept[place] = document
+                decoded.append(
+                    PolicyVersion(
+                        resource=document, writer=format_id(record.writer), seq=record.seq, hlc=record.hlc
+                    )
+                )
+            if decoded:
+                kind, namespace, name = key.split("/")
+                entries.append(
+                    PolicyEntry(kind=kind, namespace=namespace, name=name, versions=tuple(decoded))
+                )
+        self._documents = kept
+        return tuple(entries)
+
+    def _obeyed(self, record: Record) -> bool:
+        reason = self._registry.objection(record)
+        if reason:
+            self.ignored[record.kind][reason] += 1
+        return not reason
+
+
+def instance(payload: ServicePayload, host: Host) -> ServiceInstance:
+    """A service as one node offers it."""
+    return ServiceInstance(
+        node=host.id,
+        node_name=host.name,
+        host=host.host,
+        inbound_port=host.inbound_port,
+        zone=host.zone,
+        reachable=host.reachable,
+        namespace=payload.namespace,
+        name=payload.name,
+        account=payload.account,
+        address=payload.address,
+        ports=payload.ports,
+        labels=payload.labels,
+        health=payload.health,
+    )
+
+
+def _service(record: Record) -> ServicePayload | None:
+    try:
+        return decode_service(record.payload)
+    except PayloadError:
+        return None  # `objection` has said why
+
+
+def _document(record: Record) -> Mapping[str, Any] | None:
+    try:
+        return decode_policy(record.payload)
+    except PayloadError:
+        return None  # as above

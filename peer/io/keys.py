@@ -1,0 +1,156 @@
+"""What makes a node itself, in private files: its seed, its credential, the mesh's root, its boot number.
+
+Files and not rows, because they must survive a corrupt database. A write goes to a temporary file that is fsynced
+and renamed over the old one, then the directory is fsynced: after a crash at any instant a reader finds the old
+content or the new, never a part.
+
+Boot numbers order the lives of one node (DESIGN 5): nonces and replay windows hang on them, so a number is durable
+before it is used and never used again, whatever the clock says.
+
+Invariant: a seed is written once and never replaced; a secret that others can read is refused, not used.
+"""
+
+import contextlib
+import enum
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+BOOT_MAX: Final = 2**63 - 1
+FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+_SEED_BYTES: Final = 32
+_TEMPORARY: Final = ".tmp"
+
+
+class KeyFile(enum.Enum):
+    """The files, by the name they have on disk."""
+
+    NODE_SEED = "node.key"
+    CREDENTIAL = "node.credential"
+    ROOT_CERTIFICATE = "root.der"
+    AUTHORITY_SEED = "authority.key"
+    CERTIFICATES = "certificates"
+    BOOT = "boot"
+
+
+_SEEDS: Final = frozenset({KeyFile.NODE_SEED, KeyFile.AUTHORITY_SEED})
+
+
+class KeyFileError(Exception):
+    """A key file cannot be used or written; the message names it. What was on disk is unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The directory of key files. The data directory's lock must be held by this process."""
+
+    directory: Path
+
+    @classmethod
+    def open(cls, data_dir: Path) -> Self:
+        """Make `<data_dir>/keys` (0700) if need be and clear what a crash left half-written."""
+        directory = data_dir / "keys"
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)
+            for leftover in directory.glob("*" + _TEMPORARY):
+                leftover.unlink()
+        except OSError as error:
+            raise KeyFileError(f"{directory}: {error.strerror}") from error
+        return cls(directory)
+
+    def path(self, file: KeyFile) -> Path:
+        return self.directory / file.value
+
+    def read(self, file: KeyFile) -> bytes | None:
+        """The content, or None where there is no such file yet."""
+        path = self.path(file)
+        try:
+            with path.open("rb") as stream:
+                if file in _SEEDS:
+                    _refuse_shared(path, os.fstat(stream.fileno()))
+                data = stream.read(FILE_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from error
+        if file in _SEEDS and len(data) != _SEED_BYTES:
+            raise KeyFileError(f"{path}: is damaged: {len(data)} bytes where a key has {_SEED_BYTES}")
+        if not 0 < len(data) <= FILE_BYTES_MAX:
+            raise KeyFileError(f"{path}: is damaged: {len(data)} bytes")
+        return data
+
+    def write(self, file: KeyFile, data: bytes) -> None:
+        """Replace the content, durable when it returns. A seed is written once: another one is refused."""
+        if file in _SEEDS:
+            if len(data) != _SEED_BYTES:
+                raise AssertionError(f"a seed has {_SEED_BYTES} bytes")
+            present = self.read(file)
+            if present is not None:
+                if present != data:
+                    raise KeyFileError(
+                        f"{self.path(file)}: holds another key already, and it is not replaced"
+                    )
+                return
+        elif not 0 < len(data) <= FILE_BYTES_MAX:
+            raise AssertionError(f"{file.value} of {len(data)} bytes")
+        write_private(self.path(file), data)
+
+    def next_boot(self, now_ms: int) -> int:
+        """A boot number above every earlier one: max(last + 1, now_ms), durable before it is returned."""
+        path = self.path(KeyFile.BOOT)
+        text = self.read(KeyFile.BOOT)
+        last = 0
+        if text is not None:
+            if not text.strip().isdigit() or int(text) > BOOT_MAX:
+                raise KeyFileError(
+                    f"{path}: is damaged; if this host's clock is right, remove the file and start again"
+                )
+            last = int(text)
+        boot = max(last + 1, now_ms)
+        if not 0 < boot <= BOOT_MAX:
+            raise KeyFileError(f"{path}: no boot number is left above {last}")
+        self.write(KeyFile.BOOT, b"%d\n" % boot)
+        return boot
+
+
+def _refuse_shared(path: Path, status: os.stat_result) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise KeyFileError(
+            f"{path}: others can read this key (mode {mode:04o}); if nobody has, make it private with: chmod 600 {path}"
+        )
+    if status.st_uid not in (os.geteuid(), 0):
+        raise KeyFileError(f"{path}: belongs to user {status.st_uid}, not to this peer's user {os.geteuid()}")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Put `data` at `path` (mode 0600) atomically and durably. Raises KeyFileError with the old content in place."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    try:
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                os.fchmod(descriptor, 0o600)
+                stream.write(data)
+                stream.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first failure is the one to tell
+                temporary.unlink()
+            raise
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

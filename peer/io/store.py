@@ -1,0 +1,346 @@
+"""The journal's disk: SQLite in WAL mode with `synchronous=FULL`, one transaction per batch.
+
+What `commit` returned from is on disk; what it raised for is not there at all. Every row carries a CRC-32 of its
+content: SQLite's own check proves the shape of the pages, not the bytes in them, and a record whose signature no
+longer fits must not be restored as if it had been verified. A file that fails either check is set aside under a new
+name with its write-ahead log, and the store starts empty: the state is refetched from the peers (DESIGN 4).
+
+The database is made under another name and renamed when its schema is complete. A file under the final name that
+is empty or without a schema is therefore damage, never a start that was interrupted.
+
+Invariant: heads only rise, and a record is replaced only by one of a higher seq. Use from one thread at a time.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from peer.io.datadir import DataDirLock, lock_data_dir
+from peer.io.keys import fsync_directory
+
+STORE_NAME: Final = "store.db"
+SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
+_SIDE_FILES: Final = ("", "-wal", "-shm")
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_SCHEMA: Final = f"""
+CREATE TABLE records (
+    writer BLOB NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY (writer, kind, key)
+) WITHOUT ROWID;
+CREATE TABLE heads (writer BLOB PRIMARY KEY, seq INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE introductions (
+    writer BLOB PRIMARY KEY, blob BLOB NOT NULL, crc INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE spent_tokens (
+    token BLOB NOT NULL, node BLOB NOT NULL, expires_at INTEGER NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (token, node)
+) WITHOUT ROWID;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_PUT: Final = """
+INSERT INTO records (writer, kind, key, seq, data, crc) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (writer, kind, key) DO UPDATE SET seq = excluded.seq, data = excluded.data, crc = excluded.crc
+WHERE excluded.seq > records.seq
+"""
+_HEAD: Final = """
+INSERT INTO heads (writer, seq, crc) VALUES (?, ?, ?)
+ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, crc = excluded.crc WHERE excluded.seq > heads.seq
+"""
+_ROWS: Final = (
+    "SELECT crc, writer, kind, key, seq, data FROM records",
+    "SELECT crc, writer, seq FROM heads",
+    "SELECT crc, writer, blob FROM introductions",
+    "SELECT crc, key, value FROM meta",
+    "SELECT crc, token, node, expires_at FROM spent_tokens",
+)
+
+
+class StoreError(Exception):
+    """The disk did not do it; the message says why in plain words. Nothing of the batch was stored."""
+
+
+class _DamagedError(Exception):
+    """What the file holds is not what was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one transaction changes: first `delete`, then the rest.
+
+    `put`: (writer, kind, key, seq, encoded record). `delete`: (writer, kind, key). `introductions` replace.
+    `spent`: (token id, node id, when the token expires in Unix seconds). `forget_spent`: ids of tokens that have
+    expired, so that the table stays bounded.
+    """
+
+    put: Sequence[tuple[bytes, str, str, int, bytes]] = ()
+    delete: Sequence[tuple[bytes, str, str]] = ()
+    heads: Mapping[bytes, int] = field(default_factory=dict)
+    introductions: Mapping[bytes, bytes] = field(default_factory=dict)
+    spent: Sequence[tuple[bytes, bytes, int]] = ()
+    forget_spent: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Everything the journal starts from. Records are in rising seq for each writer."""
+
+    records: tuple[bytes, ...]
+    heads: Mapping[bytes, int]
+    introductions: Mapping[bytes, bytes]
+    spent: frozenset[tuple[bytes, bytes, int]]
+
+
+class Store:
+    """An open store. `fresh`: it holds nothing yet (a first start, or the old one was set aside).
+    `set_aside`: where a damaged file went, `damage` says what was wrong with it."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, lock: DataDirLock, *, path: Path, fresh: bool, set_aside: Path | None,
+        damage: str,
+    ) -> None:  # fmt: skip
+        self.path = path
+        self.fresh = fresh
+        self.set_aside = set_aside
+        self.damage = damage
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def open(cls, data_dir: Path, lock: DataDirLock | None = None) -> Self:
+        """Lock the directory (unless the caller has), check the database, and open or make it.
+
+        Raises DataDirBusy, DataDirError, or StoreError. A damaged database is no error: see `set_aside`.
+        """
+        held = lock if lock is not None else lock_data_dir(data_dir)
+        path = data_dir / STORE_NAME
+        set_aside: Path | None = None
+        damage = ""
+        try:
+            with _plain_words(path, "open"):
+                if path.exists():
+                    try:
+                        return cls(
+                            _open_checked(path), held, path=path, fresh=False, set_aside=None, damage=""
+                        )
+                    except _DamagedError as error:
+                        damage = str(error)
+                        set_aside = _set_aside(path)
+                _create(path)
+                return cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
+        except BaseException:
+            if lock is None:
+                held.close()
+            raise
+
+    def load(self) -> Loaded:
+        """All of it, once, at start."""
+        with _plain_words(self.path, "read"):
+            run = self._connection.execute
+            return Loaded(
+                records=tuple(row[0] for row in run("SELECT data FROM records ORDER BY writer, seq")),
+                heads=dict(run("SELECT writer, seq FROM heads")),
+                introductions=dict(run("SELECT writer, blob FROM introductions")),
+                spent=frozenset(run("SELECT token, node, expires_at FROM spent_tokens")),
+            )
+
+    def commit(self, batch: Batch) -> None:
+        """Apply the batch, durable when it returns; StoreError means that nothing of it was."""
+        with _plain_words(self.path, "write to"), self._transaction() as connection:
+            many = connection.executemany
+            many("DELETE FROM records WHERE writer = ? AND kind = ? AND key = ?", batch.delete)
+            many(_PUT, [(*row, _crc(row)) for row in batch.put])
+            many(_HEAD, [(*row, _crc(row)) for row in batch.heads.items()])
+            many(
+                "INSERT OR REPLACE INTO introductions (writer, blob, crc) VALUES (?, ?, ?)",
+                [(*row, _crc(row)) for row in batch.introductions.items()],
+            )
+            many(
+                "INSERT OR IGNORE INTO spent_tokens (token, node, expires_at, crc) VALUES (?, ?, ?, ?)",
+                [(*row, _crc(row)) for row in batch.spent],
+            )
+            many("DELETE FROM spent_tokens WHERE token = ?", [(token,) for token in batch.forget_spent])
+
+    def meta_get(self, key: str) -> bytes | None:
+        with _plain_words(self.path, "read"):
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row is not None else None
+
+    def meta_set(self, key: str, value: bytes) -> None:
+        """Durable when it returns."""
+        with _plain_words(self.path, "write to"), self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)",
+                (key, value, _crc((key, value))),
+            )
+
+    def close(self) -> None:
+        """Fold the log into the database and release the directory."""
+        try:
+            with _plain_words(self.path, "close"):
+                self._connection.close()
+        finally:
+            self._lock.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Opened in one thread, used in another, one at a time: the caller's promise, not sqlite3's check.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(path: Path) -> None:
+    """Make an empty database, whole or not at all."""
+    building = path.with_name(path.name + ".new")
+    for name in (building.name + suffix for suffix in (*_SIDE_FILES, "-journal")):
+        path.with_name(name).unlink(missing_ok=True)
+    for suffix in _SIDE_FILES[1:]:  # a log without its database would be replayed into the new one
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.close(os.open(building, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = _connect(building)
+    try:
+        connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    finally:
+        connection.close()
+    if mode != "wal":
+        raise StoreError(f"{path}: the file system does not allow SQLite's WAL mode (is it a network share?)")
+    building.replace(path)
+    fsync_directory(path.parent)
+
+
+def _open_checked(path: Path) -> sqlite3.Connection:
+    """The database, after every check. Raises _DamagedError, or StoreError for one from a newer version."""
+    if path.stat().st_size == 0:
+        raise _DamagedError("it is empty")
+    path.chmod(0o600)
+    try:
+        connection = _connect(path)
+        try:
+            _check(connection, path)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        raise _damage_of(error) from error
+    except UnicodeDecodeError as error:  # text, or SQLite's own words about a table's definition, are no text
+        raise _DamagedError("text in it is not UTF-8") from error
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    run = connection.execute
+    if run("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise _DamagedError("its header is not that of a gossamer store")
+    version = run("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer gossamer (format {version}, this one knows {SCHEMA_VERSION}); "
+            "run that version, or name another data directory"
+        )
+    if version != SCHEMA_VERSION:
+        raise _DamagedError(f"its format is {version}")
+    finding = run("PRAGMA quick_check(1)").fetchone()[0]
+    if finding != "ok":
+        raise _DamagedError(str(finding).splitlines()[-1])
+    for query in _ROWS:
+        for crc, *row in run(query):
+            if crc != _crc(tuple(row)):
+                raise _DamagedError(
+                    f"a row of {query.rpartition(' ')[2]} does not have the content it was written with"
+                )
+
+
+def _damage_of(error: sqlite3.DatabaseError) -> Exception:
+    """The damage an error of SQLite means, or the error itself when it means something else."""
+    if _code(error) in _DAMAGE:
+        return _DamagedError(str(error))
+    # The catalogue of tables lies in the file too: damaged there, a table or column is missing.
+    if _code(error) == sqlite3.SQLITE_ERROR:
+        return _DamagedError(str(error))
+    return error
+
+
+def _set_aside(path: Path) -> Path:
+    """Move the database and its log out of the way, under a name that is free."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
+    for suffix in _SIDE_FILES:
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            source.rename(aside.with_name(aside.name + suffix))
+    fsync_directory(path.parent)
+    return aside
+
+
+def _crc(row: tuple[bytes | str | int, ...]) -> int:
+    """CRC-32 of a row's values, each with its length so that none can flow into the next."""
+    crc = 0
+    for value in row:
+        text = str(value) if isinstance(value, int) else value
+        data = text.encode() if isinstance(text, str) else text
+        crc = zlib.crc32(data, zlib.crc32(b"%d:" % len(data), crc))
+    return crc
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+
+
+_WORDS: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
+    sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened (permissions, or too many open files)",
+    sqlite3.SQLITE_BUSY: "another program has it locked",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; restart the peer to set it aside and refetch the state from others",
+}
+
+
+@contextlib.contextmanager
+def _plain_words(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        words = _WORDS.get(_code(error))
+        detail = f"{words} ({error})" if words else str(error)
+        raise StoreError(f"cannot {doing} {path}: {detail}") from error
+    except OverflowError as error:
+        raise StoreError(f"cannot {doing} {path}: a number is beyond 64 bits") from error
+    except OSError as error:
+        raise StoreError(f"cannot {doing} {path}: {error.strerror}") from error

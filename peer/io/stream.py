@@ -1,0 +1,227 @@
+"""Streams between peers: length-prefixed frames over TLS 1.3 on the gossip port.
+
+    frame = 4 bytes length, big-endian | body      (body <= FRAME_BYTES_MAX)
+
+The accepting side speaks first: a `Hello` with the mesh root's certificate and where the signers are. A
+caller that is a member has shown its certificate in the handshake; a caller without one may ask for identity
+(`peer/issuer.py`) and nothing else. The caller's first frame then names its purpose: `sync` hands the stream
+to the node, `issue` to the issuer, `ask` to whoever answers questions about this peer.
+
+Invariant: no read waits for ever, no frame is read beyond its bound, and no more than CONNECTIONS_MAX callers
+are served.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from gossip.events import Address
+
+log = logging.getLogger("gossamer.stream")
+
+FRAME_BYTES_MAX: Final = 256 * 1024
+CONNECTIONS_MAX: Final = 256
+CONNECT_TIMEOUT_S: Final = 5.0
+FRAME_TIMEOUT_S: Final = 15.0
+WRITE_BUFFER_MAX: Final = 8 * 1024 * 1024
+PROTOCOL_VERSION: Final = 1
+ALPN: Final = "gossamer/1"
+
+SYNC, ISSUE, ASK = b"sync", b"issue", b"ask"
+
+
+class StreamError(Exception):
+    """A stream could not be opened or broke; the message is for a person."""
+
+
+class FrameStream:
+    """One connection, in frames. Every method raises StreamError only."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject:
+        found = self._writer.get_extra_info("ssl_object")
+        assert isinstance(found, ssl.SSLObject)
+        return found
+
+    async def read(self, timeout_s: float = FRAME_TIMEOUT_S) -> bytes:
+        """The next frame; b"" at a clean end."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    head = await self._reader.readexactly(4)
+                except asyncio.IncompleteReadError as error:
+                    if not error.partial:
+                        return b""
+                    raise
+                length = int.from_bytes(head, "big")
+                if not 0 < length <= FRAME_BYTES_MAX:
+                    raise StreamError(f"frame of {length} bytes")
+                return await self._reader.readexactly(length)
+        except TimeoutError:
+            raise StreamError(f"no frame within {timeout_s:g} s") from None
+        except (asyncio.IncompleteReadError, OSError, ssl.SSLError) as error:
+            raise StreamError(f"connection lost: {error}") from error
+
+    def write(self, body: bytes) -> None:
+        """Queue a frame. A receiver that lets WRITE_BUFFER_MAX bytes pile up is cut off."""
+        if len(body) > FRAME_BYTES_MAX:
+            raise StreamError(f"frame of {len(body)} bytes is over the bound of {FRAME_BYTES_MAX}")
+        if self._writer.transport.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > WRITE_BUFFER_MAX:
+            self._writer.transport.abort()
+            return
+        self._writer.write(len(body).to_bytes(4, "big") + body)
+
+    async def flush(self) -> None:
+        try:
+            await self._writer.drain()
+        except (OSError, ssl.SSLError) as error:
+            raise StreamError(f"connection lost: {error}") from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def closed(self) -> None:
+        """Close and wait until it is."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(1.0):
+                await self._writer.wait_closed()
+        except (OSError, ssl.SSLError):
+            self._writer.transport.abort()  # the other side did not say goodbye in time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What the accepting side says first."""
+
+    root_certificate: bytes  # DER
+    signer: bool
+    signers: tuple[Address, ...]
+
+
+def encode_hello(hello: Hello) -> bytes:
+    body: bytes = msgpack.packb(
+        [PROTOCOL_VERSION, hello.root_certificate, hello.signer, [list(a) for a in hello.signers[:16]]]
+    )
+    return body
+
+
+def decode_hello(data: bytes) -> Hello:
+    """Raises StreamError."""
+    fields: Any
+    try:
+        fields = msgpack.unpackb(data, max_bin_len=4096, max_str_len=64, max_array_len=32)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise StreamError(f"not a greeting: {error}") from error
+    match fields:
+        case [int(version), bytes(root), bool(signer), list(signers), *_]:
+            if version != PROTOCOL_VERSION:
+                raise StreamError(f"the other side speaks protocol {version}, this peer {PROTOCOL_VERSION}")
+            addresses = [(a[0], a[1]) for a in signers if _is_address(a)]
+            return Hello(root_certificate=root, signer=signer, signers=tuple(addresses))
+    raise StreamError("not a greeting")
+
+
+def _is_address(item: object) -> bool:
+    match item:
+        case [str(_), int(port)]:
+            return 0 < port < 65536
+    return False
+
+
+async def connect(
+    address: Address, context: ssl.SSLContext, timeout_s: float = CONNECT_TIMEOUT_S
+) -> FrameStream:
+    """Open a stream. Raises StreamError with the reason in plain words."""
+    host, port = address
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(
+                host, port, ssl=context, server_hostname=host, limit=FRAME_BYTES_MAX + 4
+            )
+    except TimeoutError:
+        raise StreamError(f"no answer from {host}:{port} within {timeout_s:g} s") from None
+    except ssl.SSLError as error:
+        raise StreamError(f"{host}:{port} refused in the TLS handshake: {error.reason or error}") from error
+    except OSError as error:
+        raise StreamError(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+    return FrameStream(reader, writer)
+
+
+async def greet(stream: FrameStream, purpose: bytes) -> Hello:
+    """The caller's opening: hear the greeting, name the purpose."""
+    hello = decode_hello(await stream.read())
+    stream.write(purpose)
+    return hello
+
+
+Handler = Callable[[FrameStream, bytes], Awaitable[None]]
+
+
+class StreamServer:
+    """Accepts streams: greets, reads the purpose, and hands the stream to the handler of that purpose."""
+
+    def __init__(self, context: ssl.SSLContext, hello: Callable[[], Hello]) -> None:
+        self._context = context
+        self._hello = hello
+        self._handlers: dict[bytes, Handler] = {}
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refused = 0
+
+    def handle(self, purpose: bytes, handler: Handler) -> None:
+        self._handlers[purpose] = handler
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind and listen. Raises OSError."""
+        self._server = await asyncio.start_server(
+            self._accepted,
+            host,
+            port,
+            ssl=self._context,
+            limit=FRAME_BYTES_MAX + 4,
+            ssl_handshake_timeout=CONNECT_TIMEOUT_S,
+            reuse_address=True,
+        )
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stream = FrameStream(reader, writer)
+        if len(self._tasks) >= CONNECTIONS_MAX:
+            self.refused += 1
+            stream.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            stream.write(encode_hello(self._hello()))
+            purpose = await stream.read()
+            handler = self._handlers.get(purpose)
+            if handler is not None:
+                await handler(stream, purpose)
+        except StreamError as error:
+            log.debug("stream_ended", extra={"fields": {"reason": str(error)}})
+        except asyncio.CancelledError:
+            pass  # the server is closing; the connection goes with it
+        finally:
+            self._tasks.discard(task)
+            await stream.closed()
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,65 @@
+"""The log: one line an event on standard error, as text for people or JSON for machines.
+
+An event has a name and fields (`extra={"fields": {...}}`). Control characters are escaped, so nothing that came from the
+network can forge a line.
+
+Invariant: whoever logs passes no secret; this module adds none.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any, Literal
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields = getattr(record, "fields", None)
+    return fields if isinstance(fields, dict) else {}
+
+
+def _stamp(created: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created)) + f".{int(created % 1 * 1000):03d}Z"
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z INFO  member_alive name=node-2 address=…`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [_stamp(record.created), f"{record.levelname:<5}", record.getMessage()]
+        parts += [f"{key}={_quoted(str(value))}" for key, value in _fields(record).items()]
+        line = " ".join(parts)
+        if record.exc_info:
+            line += " " + json.dumps(self.formatException(record.exc_info))
+        return line.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _quoted(text: str) -> str:
+    plain = text.isascii() and text.isprintable() and not any(c in ' "=' for c in text)
+    return text if plain and text else json.dumps(text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def configure(level: str, form: Literal["text", "json"]) -> None:
+    """Send the `gossamer` loggers to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("gossamer").setLevel(level.upper())

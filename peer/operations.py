@@ -1,0 +1,298 @@
+"""What a running peer can be asked to do: `PeerApi`, on a `Daemon`.
+
+Invariant: nothing here holds state of its own.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from gossip.events import Address
+from gossip.member import Member, State
+from peer.admin.stat import stat_rows
+from peer.api import ApiError, Json
+from peer.catalog import ServiceInstance
+from peer.config_keys import GOSSIP_PORT
+from peer.daemon import Daemon, resolve
+from peer.enforcement import wait_enforced
+from peer.publishing import Publishing
+from peer.units import QuantityError, format_address, parse_address
+from trust.admission import create_token
+from trust.errors import TrustError
+from trust.identity import format_id
+
+EXPIRY_WARNING_SHARE: Final = 0.25  # of a certificate's life: by then two renewals should have happened
+
+
+class Operations:
+    """Implements `PeerApi`."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._publishing = Publishing(
+            node=daemon.identity.id,
+            journal=daemon.journal,
+            folder=daemon.folder,
+            write=daemon.write,
+            names=self._name_of,
+            statuses=lambda: daemon.dataplane.statuses,
+        )
+
+    # ------------------------------------------------------------------ the mesh
+
+    def health(self) -> Json:
+        daemon = self._daemon
+        return {
+            "live": not daemon.stopping,
+            "ready": daemon.ready.is_set(),
+            "detail": "ready" if daemon.ready.is_set() else self._not_ready(),
+            "name": self._me().name,
+            "id": format_id(daemon.identity.id),
+        }
+
+    async def members(self) -> list[Json]:
+        members = sorted(self._daemon.node.engine.members(), key=lambda m: (m.name, m.id))
+        return [self._member(member) for member in members]
+
+    async def join(self, seeds: Sequence[str]) -> Json:
+        try:
+            named = [parse_address(seed, GOSSIP_PORT) for seed in seeds]
+        except QuantityError as error:
+            raise ApiError(f"seed {error}", code=2) from error
+        addresses, unresolved = await resolve(named)
+        failed = {format_address(address): reason for address, reason in unresolved.items()}
+        contacted: tuple[Address, ...] = ()
+        if addresses:
+            joined = await self._daemon.join(addresses)
+            contacted = joined.contacted
+            failed.update({format_address(address): reason for address, reason in joined.failed.items()})
+        if not contacted:
+            words = "; ".join(f"{seed}: {reason}" for seed, reason in failed.items())
+            raise ApiError(f"no seed could be joined: {words}")
+        return {"contacted": [format_address(address) for address in contacted], "failed": failed}
+
+    async def leave(self) -> Json:
+        self._daemon.stop_asked.set()
+        return {"left": True, "name": self._me().name}
+
+    async def token_create(
+        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+    ) -> str:
+        daemon = self._daemon
+        try:
+            token = create_token(
+                daemon.identity,
+                daemon.certifier.member.credential,
+                root_public=daemon.membership.root_public,
+                seeds=[self._me().address, *daemon.signers()][:4],
+                services=[s if "/" in s else f"default/{s}" for s in services] or ["*/*"],
+                now=daemon.clock.now(),
+                entropy=secrets.token_bytes,
+                ttl_s=ttl_s,
+                uses=uses,
+                publish=publish,
+                invite=invite,
+            )
+        except TrustError as error:
+            raise ApiError(str(error), code=2) from error
+        return token.text
+
+    async def ca_status(self) -> Json:
+        daemon = self._daemon
+        signers = [m for m in daemon.node.engine.members() if m.meta.get("signer")]
+        rows = [{"id": format_id(m.id), "name": m.name, "state": m.state.value} for m in signers]
+        return {
+            "mode": "threshold",
+            "root": daemon.membership.root_public.hex(),
+            "epoch": daemon.authority.epoch if daemon.authority else 0,
+            "threshold": daemon.authority.threshold if daemon.authority else 1,
+            "signers": rows,
+            "can_issue": any(m.live for m in signers),
+        }
+
+    # ------------------------------------------------------------------ services
+
+    async def services(self) -> list[Json]:
+        return [_service(instance) for instance in self._daemon.view().services]
+
+    async def register(self, documents: Sequence[Mapping[str, Any]], source: str) -> list[Json]:
+        specs = await self._daemon.local.register(documents, source)
+        keys = {(spec.namespace, spec.name) for spec in specs}
+        mine = format_id(self._daemon.identity.id)
+        instances = [s for s in self._daemon.view().services if s.node == mine]
+        return [_service(instance) for instance in instances if (instance.namespace, instance.name) in keys]
+
+    async def deregister(self, namespace: str, name: str) -> Json:
+        await self._daemon.local.deregister(namespace, name)
+        return {"namespace": namespace, "name": name, "action": "deregistered"}
+
+    # ------------------------------------------------------------------ policies
+
+    async def apply(
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        source: str,
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Json]:
+        results, reach = await self._publishing.apply(documents, source)
+        await self._settled(reach)
+        if wait_percent is not None:
+            await wait_enforced(self._daemon, reach, share=wait_percent / 100, timeout_s=timeout_s)
+        return results
+
+    async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
+        return self._publishing.get(kind, namespace, name)
+
+    async def describe(self, kind: str, namespace: str, name: str) -> Json:
+        return self._publishing.describe(kind, namespace, name)
+
+    async def delete(self, kind: str, namespace: str, name: str) -> Json:
+        result, reach = await self._publishing.delete(kind, namespace, name)
+        await self._settled(reach)
+        return result
+
+    async def _settled(self, reach: Mapping[bytes, int]) -> None:
+        """Until this host's own data plane serves what was written, or refuses to."""
+        dataplane = self._daemon.dataplane
+        try:
+            async with asyncio.timeout(2.0):
+                await dataplane.wait_enforced(reach)
+        except TimeoutError:
+            pass  # it is durable and on its way; `get` shows what the data plane made of it
+
+    # ------------------------------------------------------------------ looking
+
+    async def stat(self) -> list[Json]:
+        self._daemon.observe()
+        loop = asyncio.get_running_loop()
+        return stat_rows(self._daemon.traffic, loop.time())
+
+    async def check(self) -> list[Json]:
+        return self._checks()
+
+    def metrics(self) -> bytes:
+        return self._daemon.metrics.render()
+
+    def _checks(self) -> list[Json]:
+        daemon = self._daemon
+        rows: list[Json] = []
+
+        def add(check: str, problem: str, detail: str, *, level: str = "fail") -> None:
+            rows.append({"check": check, "status": level if problem else "ok", "detail": problem or detail})
+
+        add(
+            "peer ready",
+            "" if daemon.ready.is_set() else self._not_ready(),
+            "certificate held, state exchanged",
+        )
+        states = [member.state for member in daemon.node.engine.members()]
+        dead = states.count(State.DEAD)
+        live = len(states) - dead - states.count(State.LEFT)
+        add("members", f"{dead} dead, {live} live" if dead else "", f"{live} live", level="warn")
+        for name, problem in self._certificate_problems():
+            add(name, problem, "valid")
+        add("data plane", daemon.dataplane.rejected, f"serves snapshot {self._served()}")
+        bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
+        add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
+        conflicts = [
+            f"{e.kind}/{e.namespace}/{e.name}" for e in daemon.folder.policies() if len(e.versions) > 1
+        ]
+        add(
+            "conflicts",
+            f"concurrent edits: {', '.join(conflicts[:5])}" if conflicts else "",
+            "none",
+            level="warn",
+        )
+        failing = [
+            f"{ns}/{name}" for (ns, name), health in daemon.local.health.items() if health == "failing"
+        ]
+        add(
+            "local services",
+            f"failing: {', '.join(failing[:5])}" if failing else "",
+            "none failing",
+            level="warn",
+        )
+        problems = daemon.problems_of_files
+        add("service files", problems[0] if problems else "", "all read")
+        return rows
+
+    def _certificate_problems(self) -> list[tuple[str, str]]:
+        certifier = self._daemon.certifier
+        now = self._daemon.clock.now()
+        rows = []
+        for identity in sorted(self._daemon.wanted_identities()):
+            held = certifier.held.get(identity)
+            failure = certifier.failures.get(identity)
+            problem = ""
+            if held is None:
+                problem = f"none held: {failure.reason if failure else 'being issued'}"
+            elif held.not_after - now < EXPIRY_WARNING_SHARE * (held.not_after - held.not_before):
+                problem = f"expires in {held.not_after - now:.0f} s and was not renewed"
+                problem += f": {failure.reason}" if failure else ""
+            rows.append((f"certificate {identity.removeprefix('spiffe://')}", problem))
+        return rows
+
+    # ------------------------------------------------------------------ pieces
+
+    def _me(self) -> Member:
+        me = self._daemon.node.engine.member(self._daemon.identity.id)
+        assert me is not None
+        return me
+
+    def _served(self) -> int:
+        served = self._daemon.dataplane.served
+        return served.version if served is not None else 0
+
+    def _not_ready(self) -> str:
+        daemon = self._daemon
+        if daemon.stopping:
+            return "stopping"
+        if daemon.node_spiffe not in daemon.certifier.held:
+            failure = daemon.certifier.failures.get(daemon.node_spiffe)
+            return f"no certificate yet{': ' + failure.reason if failure else ''}"
+        if daemon.dataplane.rejected:
+            return f"the data plane serves nothing new: {daemon.dataplane.rejected}"
+        return "entering the mesh"
+
+    def _name_of(self, node: str) -> str:
+        for member in self._daemon.node.engine.members():
+            if format_id(member.id) == node:
+                return member.name
+        for credential in self._daemon.registry.credentials.values():
+            if format_id(credential.node) == node:
+                return credential.name
+        return ""
+
+    def _member(self, member: Member) -> Json:
+        return {
+            "name": member.name,
+            "id": format_id(member.id),
+            "address": format_address(member.address),
+            "state": member.state.value,
+            "incarnation": member.incarnation,
+            "boot": member.boot,
+            "zone": member.zone,
+            "signer": bool(member.meta.get("signer")),
+            "draining": bool(member.meta.get("draining")),
+            "self": member.id == self._daemon.identity.id,
+        }
+
+
+def _service(instance: ServiceInstance) -> Json:
+    return {
+        "name": instance.name,
+        "namespace": instance.namespace,
+        "node": instance.node_name,
+        "nodeId": instance.node,
+        "address": f"{instance.host}:{instance.inbound_port}",
+        "ports": [
+            {"name": p.name, "port": p.port, "target": p.target, "protocol": p.protocol}
+            for p in instance.ports
+        ],
+        "labels": dict(instance.labels),
+        "account": instance.account,
+        "health": instance.health,
+    }

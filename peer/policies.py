@@ -1,0 +1,165 @@
+"""From replicated documents to policies that can be obeyed: each version is read and tried out once.
+
+A peer replicates documents it did not write, also from newer peers, so a version that cannot be read here is
+set aside with the reason and the others go on. Where several versions of one policy live (concurrent edits),
+the first that can be read is the effective one, on every node alike.
+
+Invariant: whatever `Reader.read` returns compiles; nothing a member publishes can make a snapshot unusable.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from peer.catalog import PolicyEntry, PolicyVersion
+from peer.translate import authorization_rules, route_rules
+from proxy.authorize import compile_authorization
+from proxy.resources.authorization import AuthorizationPolicySpec
+from proxy.resources.httproute import HTTPRouteSpec
+from proxy.resources.resource import KINDS, Resource, parse_resource
+from proxy.resources.wording import ResourceError
+from proxy.route import compile_rules
+from proxy.snapshot import AppProtocol, Authorization, AuthzPolicy
+
+MESSAGE_CHARS_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One statement about a policy, as Gateway API conditions are: `Accepted`, `ResolvedRefs`, `Conflicted`."""
+
+    type: str
+    status: Literal["True", "False"]
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What this node made of a policy. There is one condition of each type."""
+
+    conditions: tuple[Condition, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the policy is obeyed here."""
+        return any(each.type == "Accepted" and each.status == "True" for each in self.conditions)
+
+    def document(self) -> dict[str, list[dict[str, str]]]:
+        """As in a resource's `status`."""
+        return {
+            "conditions": [
+                {"type": each.type, "status": each.status, "reason": each.reason, "message": each.message}
+                for each in self.conditions
+            ]
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A policy as far as it can be obeyed. `versions` are those that can be read, the effective one first."""
+
+    kind: str
+    namespace: str
+    name: str
+    versions: tuple[Resource, ...]
+    conditions: tuple[Condition, ...] = ()  # what reading it showed; more is said when it is compiled
+    unreadable: tuple[str, ...] = field(default=())
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}"
+
+    @property
+    def effective(self) -> Resource:
+        return self.versions[0]
+
+
+class Reader:
+    """Reads versions, each once: what was read is kept while it lives. One per peer."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, str, int], Resource | str] = {}
+
+    def read(self, entries: Sequence[PolicyEntry]) -> tuple[Policy, ...]:
+        """The policies in order of key. One without any readable version has none (`versions` is empty)."""
+        kept: dict[tuple[str, str, int], Resource | str] = {}
+        policies = []
+        for entry in sorted(entries, key=lambda each: (each.kind, each.namespace, each.name)):
+            key = f"{entry.kind}/{entry.namespace}/{entry.name}"
+            resources: list[Resource] = []
+            problems: list[str] = []
+            for version in entry.versions:
+                place = (key, version.writer, version.seq)
+                outcome = self._read.get(place) or _read(entry, version)
+                kept[place] = outcome
+                if isinstance(outcome, Resource):
+                    resources.append(outcome)
+                else:
+                    problems.append(outcome)
+            policies.append(
+                Policy(
+                    kind=entry.kind,
+                    namespace=entry.namespace,
+                    name=entry.name,
+                    versions=tuple(resources),
+                    conditions=tuple(_conditions(entry, resources, problems)),
+                    unreadable=tuple(problems),
+                )
+            )
+        self._read = kept
+        return tuple(policies)
+
+
+def _read(entry: PolicyEntry, version: PolicyVersion) -> Resource | str:
+    """The resource, or why there is none."""
+    if entry.kind not in KINDS:
+        return f"this peer does not know the kind {entry.kind:.60}"
+    try:
+        resource = parse_resource(version.resource)
+        if (resource.kind, resource.namespace, resource.name) != (entry.kind, entry.namespace, entry.name):
+            return "the document is of another policy"
+        _try_out(resource)
+    except ResourceError as error:
+        return "; ".join(error.problems)[:MESSAGE_CHARS_MAX]
+    except ValueError as error:
+        return f"does not compile: {error}"[:MESSAGE_CHARS_MAX]
+    return resource
+
+
+def _try_out(resource: Resource) -> None:
+    """Compile it as the data planes will. Raises ValueError."""
+    match resource.spec:
+        case HTTPRouteSpec() as spec:
+            compile_rules(route_rules(resource.key, spec, lambda _: ""))
+        case AuthorizationPolicySpec() as spec:
+            policy = AuthzPolicy(name=resource.key, variants=(authorization_rules(spec, "example.org"),))
+            protocols: tuple[AppProtocol, ...] = ("http", "tcp")
+            for protocol in protocols:
+                compile_authorization(Authorization(deny=(policy,), allow=(policy,)), protocol)
+        case _:
+            pass  # made of numbers the schema has bounded
+
+
+def _conditions(
+    entry: PolicyEntry, resources: Sequence[Resource], problems: Sequence[str]
+) -> list[Condition]:
+    found = []
+    if not resources:
+        reason = "Invalid" if entry.kind in KINDS else "UnsupportedKind"
+        message = problems[0] if problems else "no version is left"
+        found.append(Condition(type="Accepted", status="False", reason=reason, message=message))
+    if len(entry.versions) > 1:
+        writers = ", ".join(each.writer for each in entry.versions)
+        message = f"{len(entry.versions)} concurrent edits (by {writers}); the next edit settles them"
+        if problems and resources:
+            message += f"; set aside: {problems[0]}"
+        found.append(
+            Condition(
+                type="Conflicted",
+                status="True",
+                reason="ConcurrentEdits",
+                message=message[:MESSAGE_CHARS_MAX],
+            )
+        )
+    return found

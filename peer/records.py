@@ -1,0 +1,244 @@
+"""The kinds of record this peer understands: what their payloads hold and who may write them.
+
+    service     key `<namespace>/<name>`         one writer per key: the node itself, for names its credential
+    allows policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish revocation
+    key printed serial of the proof  carries its own proof: signed by the mesh root or by the holder
+
+A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
+come, of a size that is allowed. Whether its writer was *entitled* to it is another question (`objection`),
+asked of the author before writing and by everyone else when reading (`peer/fold.py`): rights change with
+credentials, bytes do not. Kinds this version does not know are kept and passed on unread, so that a mesh can
+be upgraded peer by peer.
+
+Invariant: `judge` depends on the record and its writer's key alone, so that equal heads mean equal state on
+every replica.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from crdt.clock import hlc_ms
+from crdt.codec import MalformedError, pack, unpack
+from crdt.journal import Accept, Refuse, Verdict, Wait
+from crdt.record import Record
+from peer.catalog import Health, ServicePort
+from trust.credential import Credential, decode_credential, verify_credential
+from trust.errors import CredentialError, TrustError
+from trust.identity import verify
+from trust.revocation import RevocationSet, decode_revocation, verify_revocation
+
+SERVICE: Final = "service"
+POLICY: Final = "policy"
+REVOCATION: Final = "revocation"
+
+PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {SERVICE: 8 * 1024, POLICY: 128 * 1024, REVOCATION: 1024}
+UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
+PORTS_MAX: Final = 32
+DOCUMENT_DEPTH_MAX: Final = 24  # a route's filters lie eleven levels deep
+LABELS_MAX: Final = 64
+
+
+class PayloadError(ValueError):
+    """A payload is not what its kind says. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePayload:
+    """What a node tells the mesh about one of its services."""
+
+    namespace: str
+    name: str
+    account: str
+    address: str
+    ports: tuple[ServicePort, ...]
+    labels: tuple[tuple[str, str], ...]
+    health: Health
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def encode_service(service: ServicePayload) -> bytes:
+    return pack(
+        {
+            "ns": service.namespace,
+            "name": service.name,
+            "account": service.account,
+            "address": service.address,
+            "ports": [[p.name, p.port, p.target, p.protocol] for p in service.ports],
+            "labels": dict(service.labels),
+            "health": service.health,
+        }
+    )
+
+
+def decode_service(payload: bytes) -> ServicePayload:
+    """Inverse of `encode_service`. Raises PayloadError."""
+    try:
+        data = unpack(payload, bytes_max=PAYLOAD_BYTES_MAX[SERVICE])
+    except MalformedError as error:
+        raise PayloadError(str(error)) from error
+    if not isinstance(data, dict):
+        raise PayloadError("service: not a map")
+    fields = {name: data.get(name) for name in ("ns", "name", "account", "address", "health")}
+    for name, value in fields.items():
+        if not isinstance(value, str) or not value or len(value) > 253:
+            raise PayloadError(f"service: field {name} must be a short string")
+    health = fields["health"]
+    if health not in ("passing", "failing", "unknown"):
+        raise PayloadError("service: unknown health")
+    labels = data.get("labels")
+    if not isinstance(labels, dict) or len(labels) > LABELS_MAX:
+        raise PayloadError("service: labels must be a small map")
+    if not all(isinstance(k, str) and isinstance(v, str) for k, v in labels.items()):
+        raise PayloadError("service: labels must be strings")
+    return ServicePayload(
+        namespace=str(fields["ns"]),
+        name=str(fields["name"]),
+        account=str(fields["account"]),
+        address=str(fields["address"]),
+        ports=_decode_ports(data.get("ports")),
+        labels=tuple(sorted(labels.items())),
+        health=health,
+    )
+
+
+def _decode_ports(ports: Any) -> tuple[ServicePort, ...]:
+    if not isinstance(ports, list) or not 1 <= len(ports) <= PORTS_MAX:
+        raise PayloadError(f"service: 1 to {PORTS_MAX} ports")
+    decoded = []
+    for item in ports:
+        if not isinstance(item, list) or len(item) != 4:
+            raise PayloadError("service: a port is [name, port, target, protocol]")
+        name, port, target, protocol = item
+        if not isinstance(name, str) or protocol not in ("http", "grpc", "tcp"):
+            raise PayloadError("service: bad port name or protocol")
+        for number in (port, target):
+            if type(number) is not int or not 1 <= number <= 65535:
+                raise PayloadError("service: port numbers are 1 to 65535")
+        decoded.append(ServicePort(name=name, port=port, target=target, protocol=protocol))
+    return tuple(decoded)
+
+
+def policy_key(kind: str, namespace: str, name: str) -> str:
+    return f"{kind}/{namespace}/{name}"
+
+
+def encode_policy(document: Mapping[str, Any]) -> bytes:
+    return pack(dict(document))
+
+
+def decode_policy(payload: bytes) -> dict[str, Any]:
+    """The resource document. Raises PayloadError."""
+    try:
+        document = unpack(payload, bytes_max=PAYLOAD_BYTES_MAX[POLICY], depth_max=DOCUMENT_DEPTH_MAX)
+    except MalformedError as error:
+        raise PayloadError(str(error)) from error
+    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+        raise PayloadError("policy: not a resource")
+    return document
+
+
+@dataclass(slots=True)
+class Registry:
+    """Who the writers are and what has been revoked: all that judging needs besides the record.
+
+    `root` is the mesh root's public key; `drift_ms` how far ahead of our clock a stamp may be.
+    """
+
+    root: bytes
+    trust_domain: str
+    drift_ms: int
+    revocations: RevocationSet
+    credentials: dict[bytes, Credential] = field(default_factory=dict)
+
+    def introduce(self, writer: bytes, blob: bytes) -> str:
+        """Learn a writer's credential. Returns why it was refused, or "". The newest credential is kept.
+
+        Expiry is not judged: what a member signed while it was one stays signed.
+        """
+        try:
+            credential = decode_credential(blob)
+            if credential.node != writer:
+                return "credential of another node"
+            known = self.credentials.get(writer)
+            if known is not None and known.issued_at >= credential.issued_at:
+                return ""
+            verify_credential(credential, self.root, self.trust_domain, None)
+        except CredentialError as error:
+            return str(error)
+        self.credentials[writer] = credential
+        return ""
+
+    def judge(self, record: Record, now_ms: int) -> Verdict:
+        """Is this record authentic? `now_ms` is Unix time."""
+        credential = self.credentials.get(record.writer)
+        if credential is None:
+            return Wait("unknown writer")
+        if not verify(credential.public_key, record.signing_bytes(), record.signature):
+            return Refuse("bad signature")
+        if hlc_ms(record.hlc) > now_ms + self.drift_ms:
+            return Wait("stamped in the future")
+        if len(record.payload) > PAYLOAD_BYTES_MAX.get(record.kind, UNKNOWN_KIND_BYTES_MAX):
+            return Refuse(f"{record.kind} of {len(record.payload)} bytes is too large")
+        return Accept()
+
+    def objection(self, record: Record) -> str:
+        """Why its writer was not entitled to the record, or what is wrong in it; "" if it is to be obeyed."""
+        credential = self.credentials.get(record.writer)
+        if credential is None:
+            return "unknown writer"
+        if self.revocations.covers(credential.spiffe) is not None:
+            return "writer is revoked"
+        rule = _RULES.get(record.kind)
+        return rule(self, record, credential) if rule else ""
+
+
+def _judge_service(_registry: Registry, record: Record, credential: Credential) -> str:
+    if not record.payload:
+        return ""
+    try:
+        service = decode_service(record.payload)
+    except PayloadError as error:
+        return str(error)
+    if service.key != record.key:
+        return "service: key and name differ"
+    for name in (service.name, service.account):
+        if not credential.allows(service.namespace, name):
+            return f"{credential.name} may not be service {service.namespace}/{name}"
+    return ""
+
+
+def _judge_policy(_registry: Registry, record: Record, credential: Credential) -> str:
+    if not credential.publish:
+        return f"{credential.name} may not publish policies"
+    if record.key.count("/") != 2:
+        return "policy: key is not Kind/namespace/name"
+    if not record.payload:
+        return ""
+    try:
+        document = decode_policy(record.payload)
+    except PayloadError as error:
+        return str(error)
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict):
+        return "policy: no metadata"
+    named = policy_key(document["kind"], str(metadata.get("namespace")), str(metadata.get("name")))
+    return "" if named == record.key else "policy: key and metadata differ"
+
+
+def _judge_revocation(registry: Registry, record: Record, _credential: Credential) -> str:
+    try:
+        verify_revocation(decode_revocation(record.payload), registry.root, registry.trust_domain)
+    except TrustError as error:
+        return str(error)
+    return ""
+
+
+_RULES: Final[Mapping[str, Callable[[Registry, Record, Credential], str]]] = {
+    SERVICE: _judge_service,
+    POLICY: _judge_policy,
+    REVOCATION: _judge_revocation,
+}

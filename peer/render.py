@@ -1,0 +1,164 @@
+"""How the command line prints: tables for people, JSON and YAML for scripts.
+
+On a terminal a table is drawn by rich, fits the width and uses colour where it means something. Anywhere else it is
+plain columns with two spaces between them, nothing cut and nothing coloured, for grep and awk.
+
+Names and details come from other peers, so control characters are shown as escapes and never sent to a terminal.
+
+Invariant: standard output carries data only; what is said about it goes to standard error.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+
+Row = Mapping[str, Any]
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its title, and the row's key or a function of the row.
+
+    `squeeze`: may be cut with an ellipsis on a narrow terminal. `drop`: left out there, the highest number first.
+    `fold`: continues on the next line.
+    """
+
+    title: str
+    value: str | Callable[[Row], str]
+    right: bool = False
+    squeeze: bool = False
+    fold: bool = False
+    drop: int = 0
+    colors: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, row: Row) -> str:
+        return cell(row.get(self.value)) if isinstance(self.value, str) else safe(self.value(row))
+
+
+def print_data(data: Any, output: str, columns: Sequence[Column], *, empty: str = "nothing") -> None:
+    """Print `data` as asked. As a table: a list of rows; an empty one is told on standard error."""
+    if output == "json":
+        click.echo(json.dumps(data, indent=2))
+    elif output == "yaml":
+        click.echo(yaml_text(data), nl=False)
+    elif not data:
+        print_notes([empty])
+    else:
+        _print_table(data, columns)
+
+
+def print_documents(documents: Sequence[Row], output: str) -> None:
+    """Resources as YAML documents that `apply -f -` takes back, or as a JSON list."""
+    if output == "json":
+        click.echo(json.dumps(documents, indent=2))
+    else:
+        click.echo("---\n".join(yaml_text(document) for document in documents), nl=False)
+
+
+def print_notes(lines: Sequence[str]) -> None:
+    """Say something about the data: standard error."""
+    for line in lines:
+        click.echo(safe(line), err=True)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Data that is lines of text."""
+    for line in lines:
+        click.echo(safe(line))
+
+
+def yaml_text(data: Any) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
+    return text
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return safe(",".join(f"{key}={item}" for key, item in value.items()))
+    if isinstance(value, (list, tuple)):
+        return safe(",".join(str(item) for item in value))
+    return safe(str(value))
+
+
+def safe(text: str) -> str:
+    """Text with control and direction-changing characters written as escapes."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    table = [[column.text(row) for column in columns] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(table, columns)
+    else:
+        _print_plain(table, columns)
+
+
+def _print_plain(table: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
+    lines = [[column.title for column in columns], *table]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    for line in lines:
+        cells = (
+            text.rjust(width) if column.right else text.ljust(width)
+            for text, width, column in zip(line, widths, columns, strict=True)
+        )
+        click.echo("  ".join(cells).rstrip())
+
+
+def _print_rich(table: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    shown = _fitting(table, columns, console.width)
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index in shown:
+        column = columns[index]
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.fold,
+            overflow="fold" if column.fold else "ellipsis",
+            min_width=None if column.squeeze or column.fold else _width(table, columns, index),
+        )
+    for row in table:
+        drawn.add_row(*(Text(row[index], columns[index].colors.get(row[index], "")) for index in shown))
+    console.print(drawn)
+
+
+def _width(table: Sequence[Sequence[str]], columns: Sequence[Column], index: int) -> int:
+    return max(len(columns[index].title), *(len(row[index]) for row in table))
+
+
+def _fitting(table: Sequence[Sequence[str]], columns: Sequence[Column], width: int) -> list[int]:
+    """The columns to show: droppable ones go, highest number first, until the rest fits."""
+    least: Final = 9  # what a column that can be squeezed or folded is still worth showing with
+    shown = list(range(len(columns)))
+
+    def needed() -> int:
+        return sum(
+            min(_width(table, columns, index), least)
+            if columns[index].squeeze or columns[index].fold
+            else _width(table, columns, index)
+            for index in shown
+        ) + 2 * (len(shown) - 1)
+
+    for index in sorted(shown, key=lambda index: -columns[index].drop):
+        if needed() <= width or not columns[index].drop:
+            break
+        shown.remove(index)
+    return shown

@@ -1,0 +1,131 @@
+"""`gossamer peer`: from a configuration to a running process and back.
+
+Exit codes: 0 the peer left as it was asked to, 1 it could not start or a part of it failed. Every reason is
+one line on standard error.
+
+Invariant: the data directory's lock is held from before anything is read until after everything is closed.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Final
+
+import uvloop
+
+from peer.admin.server import AdminError, AdminServer
+from peer.config import Config
+from peer.daemon import Daemon, DaemonError
+from peer.driver import Clock
+from peer.establish import EstablishError, establish
+from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
+from peer.io.keys import KeyFileError, Keys
+from peer.io.store import Store, StoreError
+from peer.logs import configure
+from peer.operations import Operations
+from proxy.embedded.plane import EmbeddedPlane
+from trust.identity import format_id
+
+log = logging.getLogger("gossamer.peer")
+
+REFUSALS: Final = (
+    AdminError,
+    DaemonError,
+    DataDirBusy,
+    DataDirError,
+    EstablishError,
+    KeyFileError,
+    StoreError,
+)
+
+
+def main(config: Config) -> int:
+    """Run a peer until it is told to leave; the exit code."""
+    configure(config.log.level, config.log.format)
+    try:
+        lock = lock_data_dir(config.data_dir)
+        try:
+            return uvloop.run(_run(config, lock))
+        finally:
+            lock.close()
+    except REFUSALS as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+async def _run(config: Config, lock: DataDirLock) -> int:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    clock = Clock()
+    keys = Keys.open(config.data_dir)
+    store = Store.open(config.data_dir, lock)
+    if store.set_aside is not None:
+        fields = {"file": str(store.set_aside), "damage": store.damage}
+        log.error("store_set_aside", extra={"fields": fields})
+    establishing = asyncio.create_task(establish(config, keys, clock.now))
+    stopped = asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({establishing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not establishing.done():
+            establishing.cancel()
+            return 0
+        established = establishing.result()
+        daemon = Daemon(
+            config=config,
+            established=established,
+            keys=keys,
+            store=store,
+            boot=keys.next_boot(int(clock.now() * 1000)),
+            plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config)),
+            clock=clock,
+        )
+    except BaseException:
+        store.close()
+        raise
+    finally:
+        stopped.cancel()
+    return await _serve(config, daemon, asked)
+
+
+async def _serve(config: Config, daemon: Daemon, asked: asyncio.Event) -> int:
+    await daemon.start()
+    operations = Operations(daemon)
+    admin = AdminServer(operations, data_dir=config.data_dir, host=config.loopback, port=config.ports.admin)
+    try:
+        await admin.start()
+        announcing = asyncio.create_task(_announce(daemon))
+        waiting = [asyncio.create_task(asked.wait()), asyncio.create_task(daemon.stop_asked.wait())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in (announcing, *waiting):
+            task.cancel()
+        log.info("leaving", extra={"fields": {"drain_s": config.drain_timeout_s}})
+        await daemon.stop(drain_s=0.0 if daemon.failed else None)
+    finally:
+        await daemon.stop(drain_s=0.0)
+        await admin.close()
+    if daemon.failed:
+        print(f"error: {daemon.failed}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _announce(daemon: Daemon) -> None:
+    """The one line that scripts wait for."""
+    await daemon.ready.wait()
+    host, port = daemon.config.gossip_address
+    name = daemon.certifier.member.credential.name
+    print(f"ready {name} {format_id(daemon.identity.id)} {host}:{port}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _access_log(config: Config) -> int | None:
+    """Where the workers write the access log: a file's descriptor, or None for standard output."""
+    if isinstance(config.access_log, bool):
+        return None
+    try:
+        return os.open(config.access_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise DaemonError(f"access log {config.access_log} cannot be opened: {error.strerror}") from error

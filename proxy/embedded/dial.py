@@ -1,0 +1,102 @@
+"""Making one outgoing connection: TCP, then TLS where the place asks for it, within one deadline.
+
+Invariant: exactly one of `protocol.connection_made` and `failed` happens, and `failed` never synchronously.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.embedded.tls_stream import TlsStream
+from proxy.embedded.wheel import NEVER, Timed
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where to connect. Without a context the connection is plain (an application on this host)."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+    server_name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Dial(Timed):
+    """One attempt. The task it starts belongs to the connection, never to a request."""
+
+    __slots__ = ("_engine", "_failed", "_place", "_protocol", "_stream", "_task")
+
+    def __init__(
+        self, engine: "Engine", place: Place, timeout_s: float, protocol: asyncio.Protocol,
+        failed: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._engine = engine
+        self._place = place
+        self._protocol = protocol
+        self._failed: Callable[[str], None] | None = failed
+        self._stream: TlsStream | None = None
+        self._task: asyncio.Task[None] | None = engine.loop.create_task(self._connect())
+        engine.wheel.arm(self, timeout_s)
+
+    async def _connect(self) -> None:
+        place = self._place
+        try:
+            await self._engine.loop.create_connection(self._protocol_for_socket, place.host, place.port)
+        except OSError as error:
+            self._fail(f"cannot connect to {place}: {error.strerror or error}")
+        finally:
+            self._task = None
+
+    def _protocol_for_socket(self) -> asyncio.Protocol:
+        place = self._place
+        if place.context is None:
+            self._settle()
+            return self._protocol
+        self._stream = TlsStream(
+            place.context,
+            server_side=False,
+            server_name=place.server_name,
+            establish=self._established,
+            failed=self._refused,
+        )
+        return self._stream
+
+    def _established(self, stream: TlsStream) -> asyncio.Protocol:
+        self._settle()
+        self._engine.streams.add(stream)
+        return self._protocol
+
+    def _refused(self, stream: TlsStream, error: Exception) -> None:
+        self._engine.recorder.increment("tls_handshake_failed")
+        self._fail(f"TLS with {self._place} failed: {error}")
+
+    def on_deadline(self) -> None:
+        self._fail(f"no connection to {self._place} in time")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up without calling `failed`."""
+        self._settle()
+        if self._task is not None:
+            self._task.cancel()
+        if self._stream is not None and self._stream.above is None:
+            self._stream.abort()
+
+    def _settle(self) -> None:
+        self.deadline_s = NEVER
+        self._failed = None
+
+    def _fail(self, reason: str) -> None:
+        failed, self._failed = self._failed, None
+        self.deadline_s = NEVER
+        if failed is not None:
+            failed(reason)

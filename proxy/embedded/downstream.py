@@ -1,0 +1,349 @@
+"""A caller's HTTP/1.1 connection: one request after the other, answered in order.
+
+A request is handed to an exchange when its head is complete; its body follows in pieces. What is pipelined behind it
+stays unread until the response has been sent. The connection holds back reading for any of the reasons in
+`exchange.py` (HOLD_*), and all of them must be gone before it reads on.
+
+Invariant: bytes of one request never reach the exchange of another, and after an error in framing nothing more is read.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from proxy.embedded.chunked import ChunkedDecoder, ChunkedError, encode_chunk, encode_last_chunk
+from proxy.embedded.exchange import HOLD_PIPELINED, Exchange
+from proxy.embedded.heads import own_response
+from proxy.embedded.http1 import CHUNKED, HeadError, Request, RequestReader, looks_like_a_head
+from proxy.embedded.wheel import NEVER, Timed
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+
+LINGER_S: Final = (
+    1.0  # how long a refused body is read and dropped, so that the answer is not lost to a reset
+)
+LINGER_BYTES_MAX: Final = 1024 * 1024
+
+# Phases
+_HEAD: Final = 0
+_BODY: Final = 1
+_RESPONSE: Final = 2  # the request is complete, its response is not
+_LINGER: Final = 3
+_DETACHED: Final = 4
+
+
+class Downstream(asyncio.Protocol, Timed):
+    """Base of the connections of outbound, upstream and inbound listeners."""
+
+    __slots__ = (
+        "_buffer", "_consuming", "_decoder", "_exchange", "_head_begun", "_held", "_left", "_lingered", "_phase",
+        "_reader", "_scanned", "close_after", "engine", "full", "peer_ip", "transport",
+    )  # fmt: skip
+
+    def __init__(self, engine: "Engine") -> None:
+        Timed.__init__(self)
+        self.engine = engine
+        self.transport: asyncio.Transport
+        self.peer_ip = ""
+        self.full = False  # the caller's socket takes no more for now
+        self.close_after = False  # the response under way said so
+        self._reader = RequestReader()
+        self._buffer = b""
+        self._scanned = 0
+        self._head_begun = False
+        self._phase = _HEAD
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._exchange: Exchange | None = None
+        self._held = 0
+        self._consuming = False
+        self._lingered = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} from {self.peer_ip} phase={self._phase}>"
+
+    # ------------------------------------------------------------------ for the kinds of listeners
+
+    def exchange_for(self, request: Request) -> Exchange:
+        """The exchange of a request on this connection."""
+        raise NotImplementedError
+
+    def on_connect(self, request: Request) -> None:
+        """CONNECT: only the outbound listener is a forward proxy."""
+        self._refuse(HeadError(405, "CONNECT is for the outbound listener"))
+
+    # ------------------------------------------------------------------ for the exchange
+
+    def keeps(self, request: Request) -> bool:
+        """Whether the connection stays after this response."""
+        return not (request.connection_close or self.engine.draining)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def limit(self, timeout_s: float) -> None:
+        self.engine.wheel.arm(self, timeout_s)
+
+    def hold(self, why: int) -> None:
+        if not self._held:
+            self.transport.pause_reading()
+        self._held |= why
+
+    def release(self, why: int) -> None:
+        if self._held & why:
+            self._held &= ~why
+            if not self._held and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def detach(self) -> bytes:
+        """A tunnel takes the transport; what was read beyond the request is returned."""
+        rest, self._buffer = self._buffer, b""
+        self._phase = _DETACHED
+        self._exchange = None
+        self.deadline_s = NEVER
+        return rest
+
+    def on_detached_end(self) -> None:
+        self.engine.on_connection_end(self)
+
+    def on_response_sent(self) -> None:
+        """The exchange is over. Read on, or close."""
+        request_complete = self._phase == _RESPONSE
+        self._exchange = None
+        self._decoder = None
+        if self.close_after or self.transport.is_closing():
+            if request_complete and not self._buffer:
+                self.transport.close()
+            else:
+                self._linger()
+            return
+        assert request_complete, "an exchange that ended early keeps no connection"
+        self._phase = _HEAD
+        self._head_begun = False
+        self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
+        held, self._held = self._held, 0  # the reasons of this exchange are gone with it
+        if not self._consuming and self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._consume(data)
+        if held and not self._held and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def close_if_idle(self) -> None:
+        """A drain has begun: a connection between two requests ends now, another after its response."""
+        if self._phase == _HEAD and self._exchange is None and not self._head_begun:
+            self.transport.close()
+
+    # ------------------------------------------------------------------ asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        peer = transport.get_extra_info("peername")
+        self.peer_ip = peer[0] if peer else ""
+        if not self.engine.on_connection(self):
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._phase == _DETACHED:
+            return
+        self.deadline_s = NEVER
+        self._buffer = b""
+        exchange, self._exchange = self._exchange, None
+        self.engine.on_connection_end(self)
+        if exchange is not None:
+            exchange.on_caller_gone()
+
+    def eof_received(self) -> bool:
+        # A caller may close its side once it has sent its request; the response still goes out.
+        if self._phase == _RESPONSE:
+            self.close_after = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        self.full = True
+        if self._exchange is not None:
+            self._exchange.on_caller_full()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self._exchange is not None:
+            self._exchange.on_caller_drained()
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        self._consume(data)
+
+    def on_deadline(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_timeout()
+        elif self._phase == _HEAD and self._head_begun:
+            self._refuse(HeadError(408, "the request's head did not arrive in time"))
+        else:
+            self.transport.close()
+
+    # ------------------------------------------------------------------ reading
+
+    def _consume(self, data: bytes) -> None:
+        self._consuming = True
+        while data:
+            phase = self._phase
+            if phase == _HEAD:
+                data = self._take_head(data)
+            elif phase == _BODY:
+                data = self._take_body(data)
+            elif phase == _RESPONSE:
+                self._buffer = data
+                self.hold(HOLD_PIPELINED)
+                break
+            else:
+                self._drop(data)
+                break
+        self._consuming = False
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Begins an exchange when the head is complete. Returns what follows the head and the body's beginning."""
+        limits = self.engine.limits
+        if data[0] == 13:  # an empty line before a request is tolerated (RFC 9112, 2.2)
+            if data == b"\r" or data[:2] == b"\r\n":
+                if data == b"\r":
+                    self._buffer = data
+                    return b""
+                return data[2:]
+        end = data.find(b"\r\n\r\n", self._scanned) + 4
+        if end < 4 or end > limits.header_bytes_max:
+            self._wait_for_head(data)
+            return b""
+        self._scanned = 0
+        head = data if len(data) == end else data[:end]
+        try:
+            request = self._reader.read(head, limits.headers_max)
+        except HeadError as error:
+            self._refuse(error)
+            return b""
+        rest = data[end:]
+        if request.method == "CONNECT":
+            self._buffer = rest
+            self.on_connect(request)
+            rest, self._buffer = self._buffer, b""
+            return rest
+        self._begin(self.exchange_for(request), request.body, rest)
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _wait_for_head(self, data: bytes) -> None:
+        limits = self.engine.limits
+        if len(data) > limits.header_bytes_max:
+            self._refuse(HeadError(431, f"the request's head is larger than {limits.header_bytes_max} bytes"))
+            return
+        if self._scanned == 0 and not looks_like_a_head(data):
+            self._refuse(HeadError(400, "not an HTTP/1.1 request"))
+            return
+        self._buffer = data
+        self._scanned = max(0, len(data) - 3)
+        if not self._head_begun:
+            self._head_begun = True
+            self.engine.wheel.arm(self, limits.header_timeout_s)
+
+    def _begin(self, exchange: Exchange, length: int, data: bytes) -> None:
+        """Start an exchange with the body's beginning; the rest of `data` is left in the buffer."""
+        self.close_after = False
+        self._exchange = exchange
+        self._left = length
+        if length == 0:
+            self._phase = _RESPONSE
+            self._buffer = data
+            exchange.begin(b"", True)
+            return
+        self._phase = _BODY
+        body = b""
+        if length > 0:
+            body, self._buffer = data[:length], data[length:]
+            self._left = length - len(body)
+            exchange.bytes_in = len(body)
+            if self._left == 0:
+                self._phase = _RESPONSE
+        else:
+            self._decoder = ChunkedDecoder()
+            try:
+                body = self._decode(exchange, data)
+            except ChunkedError as error:
+                self._exchange = None
+                self._refuse(HeadError(400, str(error)))
+                return
+        exchange.begin(body, self._phase == _RESPONSE)
+
+    def _decode(self, exchange: Exchange, data: bytes) -> bytes:
+        """The chunked body so far, as it goes on. Sets the phase and the buffer when it is complete."""
+        decoder = self._decoder
+        assert decoder is not None
+        pieces = decoder.feed(data)
+        exchange.bytes_in += sum(map(len, pieces))
+        encoded = encode_chunk(pieces)
+        if decoder.done:
+            encoded += encode_last_chunk(decoder.trailers)
+            self._buffer = decoder.rest
+            self._phase = _RESPONSE
+        return encoded
+
+    def _take_body(self, data: bytes) -> bytes:
+        exchange = self._exchange
+        assert exchange is not None
+        if self._left == CHUNKED:
+            try:
+                body = self._decode(exchange, data)
+            except ChunkedError:
+                self._break_body(exchange)
+                return b""
+            data, self._buffer = self._buffer, b""
+        else:
+            body = data if len(data) <= self._left else data[: self._left]
+            data = data[len(body) :]
+            self._left -= len(body)
+            exchange.bytes_in += len(body)
+            if self._left == 0:
+                self._phase = _RESPONSE
+        exchange.on_request_body(body, self._phase == _RESPONSE)
+        return data
+
+    def _break_body(self, exchange: Exchange) -> None:
+        """A chunked body that is none: what has been sent on cannot be completed."""
+        self.engine.recorder.increment("body_rejected")
+        self._phase = _LINGER
+        exchange.on_bad_body()
+
+    # ------------------------------------------------------------------ refusing
+
+    def _refuse(self, error: HeadError) -> None:
+        """Answer a request that is none, and close."""
+        self.engine.recorder.increment("head_rejected")
+        self.engine.log_refusal(self, error.status, error.reason)
+        answer = own_response(
+            error.status, error.reason, keep=b"connection: close\r\n", headers=[], to_head=False
+        )
+        self.transport.write(answer)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and drop what still arrives, for a moment."""
+        self._phase = _LINGER
+        self._buffer = b""
+        self._exchange = None
+        if self.transport.is_closing():
+            return
+        if self._held:
+            self._held = 0
+            self.transport.resume_reading()
+        self.transport.write_eof()
+        self.engine.wheel.arm(self, LINGER_S)
+
+    def _drop(self, data: bytes) -> None:
+        self._lingered += len(data)
+        if self._lingered > LINGER_BYTES_MAX:
+            self.transport.abort()

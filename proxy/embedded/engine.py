@@ -1,0 +1,141 @@
+"""Everything the connections of one worker share, and the bookkeeping of who is open.
+
+Invariant: `active` is the number of exchanges and tunnels under way; a drain is over when it is zero.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proxy.embedded.access_log import AccessLog, format_line
+from proxy.embedded.clusters import Cluster
+from proxy.embedded.telemetry import Recorder
+from proxy.embedded.tls_stream import TlsStream
+from proxy.embedded.wheel import TimerWheel
+from proxy.plane import Ejection
+from proxy.snapshot import Limits
+from trust.errors import RevokedError
+from trust.svid import Svid
+
+if TYPE_CHECKING:
+    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.pool import Pool
+    from proxy.embedded.runtime import PoolKey, Runtime
+    from proxy.embedded.tunnel import Pipe
+
+# Shorter than the idle timeout of any peer's listener, so that it is this side which closes.
+POOL_IDLE_S_MAX: Final = 60.0
+
+
+class Closable(Protocol):
+    """A connection that was accepted."""
+
+    def close_if_idle(self) -> None: ...
+
+
+class Engine:
+    """One worker's state. `runtime` is replaced as a whole, see runtime.py."""
+
+    __slots__ = (
+        "_access_log", "_drained", "active", "clusters", "connections", "draining", "limits", "loop", "pipes", "pools",
+        "recorder", "rng", "runtime", "streams", "troubled", "wheel",
+    )  # fmt: skip
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, rng: random.Random, access_log: AccessLog | None
+    ) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.wheel = TimerWheel(loop)
+        self.recorder = Recorder()
+        self._access_log = access_log
+        self.runtime: Runtime
+        self.limits = Limits()
+        self.clusters: dict[str, Cluster] = {}
+        self.troubled: set[Cluster] = set()
+        self.pools: dict[PoolKey, Pool] = {}
+        self.connections: set[Closable] = set()
+        self.streams: set[TlsStream] = set()
+        self.pipes: set[Pipe] = set()
+        self.active = 0
+        self.draining = False
+        self._drained: Callable[[], None] | None = None
+
+    @property
+    def access_log(self) -> AccessLog | None:
+        """Where requests are logged, unless the snapshot says not to."""
+        return self._access_log if self.runtime.snapshot.access_log else None
+
+    @property
+    def pool_idle_s(self) -> float:
+        """How long a connection may wait for its next request."""
+        return min(POOL_IDLE_S_MAX, self.limits.idle_timeout_s * 0.8)
+
+    # ------------------------------------------------------------------ who is open
+
+    def on_connection(self, connection: Closable) -> bool:
+        """False: one too many, or a drain has begun; close it."""
+        if self.draining or len(self.connections) >= self.limits.connections_max:
+            self.recorder.increment("connections_refused")
+            return False
+        self.connections.add(connection)
+        return True
+
+    def on_connection_end(self, connection: Closable) -> None:
+        self.connections.discard(connection)
+
+    def on_exchange_end(self) -> None:
+        self.active -= 1
+        if self.draining and self.active == 0 and self._drained is not None:
+            self._drained()
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """No new connection, none kept alive; `drained` is called when nothing is under way."""
+        self.draining = True
+        self._drained = drained
+        for connection in list(self.connections):
+            connection.close_if_idle()
+        if self.active == 0:
+            drained()
+
+    def check_peer(self, svid: Svid) -> None:
+        """Asked in every handshake, of both sides. Raises RevokedError."""
+        revoked = self.runtime.revoked
+        if revoked and (svid.spiffe in revoked or f"serial:{svid.serial.hex()}" in revoked):
+            raise RevokedError(f"{svid.spiffe} has been revoked")
+
+    # ------------------------------------------------------------------ once a second
+
+    def sweep(self) -> None:
+        """Let ejections expire, and forget TLS streams that have closed."""
+        now_s = time.monotonic()
+        self.troubled = {cluster for cluster in self.troubled if cluster.sweep(now_s)}
+        self.streams = {stream for stream in self.streams if not stream.is_closing()}
+
+    def ejections(self) -> tuple[Ejection, ...]:
+        now_s = time.monotonic()
+        return tuple(ejection for cluster in self.troubled for ejection in cluster.ejections(now_s))
+
+    # ------------------------------------------------------------------ rare lines of the access log
+
+    def log_refusal(self, down: "Downstream", status: int, reason: str) -> None:
+        """A head that is no request."""
+        log = self.access_log
+        if log is not None:
+            fields: dict[str, object] = {
+                "time": log.timestamp(), "reporter": "source", "protocol": "HTTP/1.1", "code": status, "flags": "DPE",
+                "source_ip": down.peer_ip, "reason": reason,
+            }  # fmt: skip
+            log.write(format_line(fields))
+
+    def log_handshake_failure(self, reason: str) -> None:
+        """An inbound connection whose caller proved nothing."""
+        log = self.access_log
+        if log is not None:
+            fields: dict[str, object] = {
+                "time": log.timestamp(), "reporter": "destination", "protocol": "tls", "code": 0, "flags": "DPE",
+                "reason": reason,
+            }  # fmt: skip
+            log.write(format_line(fields))

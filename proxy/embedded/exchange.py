@@ -1,0 +1,441 @@
+"""One request and its response, between the caller's connection and the one it is sent on.
+
+What is alike on both sides of a hop is here: streaming both bodies with backpressure, keeping a small body for another
+try, timeouts, answers of the mesh itself, the tunnel after `101`, and the end. `outgoing.py` decides for callers on
+this host, `incoming.py` for applications on it.
+
+Everything runs in callbacks of the two connections; there is no task, future or timer of the loop per request.
+
+Invariant: an exchange ends exactly once (`_end`), and is counted and logged then; after that neither connection
+refers to it.
+"""
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from proxy.embedded.chunked import Pairs, encode_chunk, encode_last_chunk
+from proxy.embedded.heads import HeaderView, own_response, request_head, response_head
+from proxy.embedded.http1 import IDEMPOTENT, Request, Response
+from proxy.embedded.trace import take_identity
+from proxy.embedded.tunnel import splice
+from proxy.embedded.wheel import NEVER, Timed
+from proxy.path import normalise_path
+from proxy.retry import Failure
+
+if TYPE_CHECKING:
+    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.pool import Pool
+    from proxy.embedded.upstream import Upstream
+
+HELD_BYTES_MAX: Final = 64 * 1024  # of a body that no connection takes yet, before the caller is paused
+COALESCED_BYTES_MAX: Final = 64 * 1024  # head and body in one write up to here; beyond it a copy costs more
+# Why the caller's connection is not read, a bit each.
+HOLD_UPSTREAM: Final = 1  # the other side takes no more
+HOLD_BODY: Final = 2  # enough of the body waits for a connection
+HOLD_PIPELINED: Final = 4  # the next request has to wait for this response
+
+_clock = time.monotonic
+_CLOSE: Final = b"connection: close\r\n"
+_KEEP_1_0: Final = b"connection: keep-alive\r\n"
+
+
+class Exchange(Timed):
+    """Base of `Outgoing` and `Incoming`. `request_complete` and `bytes_in` follow the body as the caller sends it."""
+
+    __slots__ = (
+        "_close_delimited", "_encode", "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding",
+        "_retried_stale", "_to_head", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "path",
+        "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s", "status",
+        "timeout_s", "trace_id", "traceparent", "upstream", "view",
+    )  # fmt: skip
+
+    def __init__(self, down: "Downstream", request: Request) -> None:
+        Timed.__init__(self)
+        self.engine = down.engine
+        self.down = down
+        self.request = request
+        self.started_s = self.sent_s = _clock()
+        self.upstream: Upstream | None = None
+        self.pool: Pool | None = None
+        self._held: list[bytes] = []  # the body as it goes on the wire, for the first or another try
+        self._held_bytes = 0
+        self._replay_bytes_max = HELD_BYTES_MAX
+        self._replayable = True
+        self._retried_stale = False
+        self._responding = False
+        self._encode = False  # the response goes to the caller in chunks
+        self._close_delimited = False
+        self._to_head = request.method == "HEAD"
+        self.request_complete = False
+        self.bytes_in = self.bytes_out = 0
+        self.status = 0
+        self.flags = "-"
+        self.policy = ""
+        self.route = ""
+        self.ended = False
+        self.timeout_s = 0.0
+        self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
+            request.headers, self.engine.rng
+        )
+        self.view = HeaderView(request.headers, request.host)
+        self.path = ""
+        self.query = ""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.request!r} status={self.status} flags={self.flags}>"
+
+    # ------------------------------------------------------------------ what the two sides of a hop do differently
+
+    def decide(self) -> None:
+        """Route or authorise, then `_connect` or `_reply`."""
+        raise NotImplementedError
+
+    def head_to_send(self) -> bytes:
+        """The request's head for the connection that was found."""
+        raise NotImplementedError
+
+    def edit_response(self, headers: Pairs) -> Pairs:
+        return headers
+
+    def on_attempt_failed(self, failure: Failure, reason: str) -> None:
+        """Nothing of a response came. Try again or `_reply`."""
+        raise NotImplementedError
+
+    def may_retry_status(self, response: Response) -> bool:
+        """True: this response is discarded and another attempt is on its way."""
+        return False
+
+    def account(self, duration_ms: float) -> None:
+        """The end: count, log, and give back what was taken."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ from the caller's connection
+
+    def begin(self, body: bytes, complete: bool) -> None:
+        """`body` is what of it came along with the head, as it goes on the wire."""
+        self.engine.active += 1
+        self.request_complete = complete
+        if body:
+            self._hold(body)
+        target = self.request.target
+        raw_path, question, query = target.decode("latin-1").partition("?")
+        path = raw_path if raw_path == "*" else normalise_path(raw_path)
+        if path is None:
+            self.path = raw_path
+            self.engine.recorder.increment("path_rejected")
+            self._reply(400, "-", "malformed path")
+            return
+        self.path = path
+        self.query = question + query
+        self.decide()
+
+    def start_clock(self, timeout_s: float) -> None:
+        """The request's timeout, counted from its last byte; until that came, and without one, the idle timeout."""
+        self.timeout_s = timeout_s
+        if timeout_s > 0 and self.request_complete:
+            self.down.limit(timeout_s)
+        else:
+            self.down.limit(self.engine.limits.idle_timeout_s)
+
+    def on_request_body(self, body: bytes, complete: bool) -> None:
+        """More of the body, as it goes on the wire."""
+        self.request_complete = complete
+        if self.timeout_s <= 0 or not complete:
+            self.down.limit(self.engine.limits.idle_timeout_s)
+        else:
+            self.down.limit(self.timeout_s)
+        if not body or self.ended:
+            return
+        upstream = self.upstream
+        if upstream is None or not self._responding:
+            self._hold(body)
+        if upstream is not None:
+            upstream.transport.write(body)
+            if self._held_bytes > self._replay_bytes_max:
+                self._replayable = False
+                self._held.clear()
+                self._held_bytes = 0
+        elif self._held_bytes > HELD_BYTES_MAX:
+            self.down.hold(HOLD_BODY)
+
+    def _hold(self, body: bytes) -> None:
+        if self._replayable:
+            self._held.append(body)
+            self._held_bytes += len(body)
+
+    def on_caller_gone(self) -> None:
+        """The caller's connection ended before the response did."""
+        if self.ended:
+            return
+        if not self._responding:
+            self.status = 0
+        self.flags = "DC"
+        self._leave_upstream()
+        self._end()
+
+    def on_bad_body(self) -> None:
+        """The body's framing broke: what was sent on cannot be completed, and the caller is told if it can be."""
+        self._leave_upstream()
+        self.flags = "DPE"
+        if self._responding:
+            self.down.abort()
+            self._end()
+        else:
+            self._reply(400, "DPE", "malformed chunked body")
+
+    def on_timeout(self) -> None:
+        """The request's time is over."""
+        self._leave_upstream()
+        if self._responding:
+            self.flags = "UT"
+            self.down.abort()
+            self._end()
+        elif not self.request_complete:
+            self._reply(408, "SI", "the request's body did not arrive in time")
+        else:
+            self._reply(504, "UT", "upstream request timeout")
+
+    def on_caller_full(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def on_caller_drained(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    # ------------------------------------------------------------------ getting a connection
+
+    def _connect(self, pool: "Pool", *, fresh: bool = False) -> None:
+        self.pool = pool
+        upstream = None if fresh else pool.take()
+        if upstream is not None:
+            self.on_connection(upstream)
+        elif not pool.wait(self):
+            self.pool = None
+            self._overflow()
+
+    def _overflow(self) -> None:
+        self._reply(503, "UO", "upstream overflow: too many connections or waiting requests")
+
+    def on_connection(self, upstream: "Upstream") -> None:
+        self.pool = None
+        self.upstream = upstream
+        self.sent_s = _clock()
+        head = self.head_to_send()
+        if self.down.full:
+            upstream.pause()
+        if self._held:
+            upstream.begin(self, head + b"".join(self._held))
+            if self._held_bytes > self._replay_bytes_max:
+                self._replayable = False
+                self._held.clear()
+                self._held_bytes = 0
+            self.down.release(HOLD_BODY)
+        else:
+            upstream.begin(self, head)
+
+    def on_no_connection(self, reason: str) -> None:
+        self.pool = None
+        self.on_attempt_failed(Failure.CONNECT, reason)
+
+    def _leave_upstream(self) -> None:
+        """Whatever was taken or asked for is given up."""
+        self.deadline_s = NEVER
+        if self.pool is not None:
+            self.pool.forget(self)
+            self.pool = None
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.drop()
+
+    # ------------------------------------------------------------------ from the connection it was sent on
+
+    def on_upstream_full(self) -> None:
+        self.down.hold(HOLD_UPSTREAM)
+
+    def on_upstream_drained(self) -> None:
+        self.down.release(HOLD_UPSTREAM)
+
+    def on_informational(self, response: Response) -> None:
+        if self.request.minor:
+            self.down.write(response_head(response.status, response.reason, response.headers, b""))
+
+    def on_response(self, response: Response, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
+        """The head, with what of the body came along. When `complete`, the connection has been given back."""
+        if self.ended or (response.status >= 500 and self.may_retry_status(response)):
+            return
+        self.status = response.status
+        self._responding = True
+        self._held = []
+        down = self.down
+        headers = self.edit_response(response.headers)
+        head = response_head(response.status, response.reason, headers, self._framing(response))
+        body = self._encoded(pieces, complete, trailers)
+        if not body:
+            down.write(head)
+        elif len(body) <= COALESCED_BYTES_MAX:
+            down.write(head + body)
+        else:
+            down.write(head)
+            down.write(body)
+        if complete:
+            self._end_response()
+
+    def on_response_body(self, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
+        if self.ended:
+            return
+        body = self._encoded(pieces, complete, trailers)
+        if body:
+            self.down.write(body)
+        if complete:
+            self._end_response()
+        elif self.timeout_s <= 0:
+            self.down.limit(self.engine.limits.idle_timeout_s)
+
+    def on_upstream_lost(self, upstream: "Upstream", reason: str) -> None:
+        """The connection ended before the response did."""
+        self.upstream = None
+        if self.ended:
+            return
+        if self._responding:
+            self.flags = "UC"
+            self.down.abort()  # the only way to say "incomplete"
+            self._end()
+        elif upstream.reused and not upstream.answered:
+            self._on_stale(reason)
+        else:
+            self.on_attempt_failed(Failure.RESET, reason)
+
+    def _on_stale(self, reason: str) -> None:
+        """A kept-alive connection that its server was about to close. Not the endpoint's failure: RFC 9112, 9.3.1."""
+        safe = self._replayable and self.request.method in IDEMPOTENT
+        if safe and not self._retried_stale and self.stale_pool is not None:
+            self._retried_stale = True
+            self.engine.recorder.increment("stale_connection_retries")
+            self._connect(self.stale_pool, fresh=True)
+        else:
+            self.on_attempt_failed(Failure.REFUSED if safe else Failure.RESET, reason)
+
+    @property
+    def stale_pool(self) -> "Pool | None":
+        """Where to get a fresh connection to the same place."""
+        raise NotImplementedError
+
+    def on_upstream_broken(self, reason: str) -> None:
+        """What came back is no HTTP/1.1."""
+        self.upstream = None
+        self.engine.recorder.increment("upstream_protocol_errors")
+        if self._responding:
+            self.flags = "UPE"
+            self.down.abort()
+            self._end()
+        else:
+            self._reply(502, "UPE", f"upstream protocol error: {reason}")
+
+    def on_try_timeout(self) -> None:
+        self.upstream = None
+        self.on_attempt_failed(Failure.TIMEOUT, "no response within the time of one try")
+
+    def on_switch(self, upstream: "Upstream", response: Response, data: bytes) -> None:
+        """`101`: from here on the two connections are one pipe."""
+        self.status = 101
+        self._responding = True
+        self.upstream = None
+        upstream.detach()
+        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or self.request.upgrade)
+        head = response_head(101, response.reason, self.edit_response(response.headers), framing)
+        down = self.down
+        down.write(head + data)
+        self.bytes_out += len(data)
+        rest = down.detach()
+        if rest:
+            upstream.transport.write(rest)
+            self.bytes_in += len(rest)
+
+        def ended(to_upstream: int, to_caller: int) -> None:
+            upstream.on_detached_end()
+            down.on_detached_end()
+            self.bytes_in += to_upstream
+            self.bytes_out += to_caller
+            self._end()
+
+        splice(self.engine, down.transport, upstream.transport, ended)
+
+    # ------------------------------------------------------------------ answering
+
+    def _framing(self, response: Response) -> bytes:
+        """The lines that say how long the body is, and whether the caller's connection stays."""
+        request, down = self.request, self.down
+        body = response.body
+        if body >= 0:
+            if response.status == 204:
+                length = b""
+            elif body or response.length_told:
+                length = b"content-length: %b\r\n" % response.length_told
+            elif self._to_head or response.status == 304:
+                length = b""
+            else:
+                length = b"content-length: 0\r\n"
+        elif request.minor:
+            length = b"transfer-encoding: chunked\r\n"
+            self._encode = True
+        else:
+            length = b""
+            self._close_delimited = True
+        if self.request_complete and not self._close_delimited and down.keeps(request):
+            return length if request.minor else length + _KEEP_1_0
+        down.close_after = True
+        return length + _CLOSE
+
+    def _encoded(self, pieces: list[bytes], complete: bool, trailers: Pairs) -> bytes:
+        """The body as it goes to the caller."""
+        if not pieces:
+            payload = b""
+        elif len(pieces) == 1:
+            payload = pieces[0]
+        else:
+            payload = b"".join(pieces)
+        self.bytes_out += len(payload)
+        if not self._encode:
+            return payload
+        chunk = encode_chunk([payload]) if payload else b""
+        return chunk + encode_last_chunk(trailers) if complete else chunk
+
+    def _reply(self, status: int, flags: str, message: str, headers: Pairs | None = None) -> None:
+        """Answer in the mesh's own name."""
+        if self.ended:
+            return
+        self.status = status
+        self.flags = flags
+        self._responding = True
+        down = self.down
+        keep = b"" if self.request.minor else _KEEP_1_0
+        if not self.request_complete or not down.keeps(self.request):
+            down.close_after = True
+            keep = _CLOSE
+        answer = own_response(status, message, keep=keep, headers=headers or [], to_head=self._to_head)
+        down.write(answer)
+        self.bytes_out += len(message) + 1 if message else 0
+        self._end_response()
+
+    def _end_response(self) -> None:
+        self._end()
+        self.down.on_response_sent()
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.deadline_s = NEVER
+        self.account((_clock() - self.started_s) * 1000.0)
+        self.engine.on_exchange_end()
+
+    # ------------------------------------------------------------------ the request's head
+
+    def _request_head(self, target: bytes, host: bytes, headers: Pairs, identity: bytes) -> bytes:
+        """`identity` is the x-forwarded-client-cert line of the inbound side, or nothing."""
+        request = self.request
+        extra = b"traceparent: %b\r\nx-request-id: %b\r\n%b" % (self.traceparent, self.request_id, identity)
+        if request.expects:
+            extra += b"expect: 100-continue\r\n"
+        return request_head(request.method, target, host, headers, extra, request.body, request.upgrade)

@@ -1,0 +1,134 @@
+"""HTTP/1.1 heads as they are written, and the header filters of routes.
+
+Heads are built with joins of what the reader produced: names in lower case, values without line breaks (llhttp refused
+them), framing of our own. `HeaderView` shows the same fields to the decision modules without building a dictionary
+for the many requests no rule looks into.
+
+Invariant: nothing is written that the reader, `compile_edit` or this module has not made sure is free of CR, LF and NUL.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Final
+
+from proxy.embedded.chunked import Pairs
+from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP
+from proxy.snapshot import HeaderEdit
+
+FORWARDED_CERT: Final = b"x-forwarded-client-cert"
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# Fields a filter must not touch: framing and the identity the mesh vouches for.
+_UNTOUCHABLE: Final = HOP_BY_HOP | {b"content-length", b"host", FORWARDED_CERT}
+_LENGTH_EXPECTED: Final = frozenset(("POST", "PUT", "PATCH"))
+
+_REASONS: Final = {
+    200: b"OK", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 307: b"Temporary Redirect",
+    308: b"Permanent Redirect", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
+    503: b"Service Unavailable", 504: b"Gateway Timeout",
+}  # fmt: skip
+
+
+class HeaderView(Mapping[str, str]):
+    """Headers as the decision modules read them: names in lower case, repeated ones joined with commas."""
+
+    __slots__ = ("_host", "_joined", "_pairs")
+
+    def __init__(self, pairs: Pairs, host: bytes) -> None:
+        self._pairs = pairs
+        self._host = host
+        self._joined: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        joined = self._joined
+        if joined is None:
+            joined = self._joined = {"host": self._host.decode("latin-1")}
+            for raw_name, raw_value in self._pairs:
+                name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+                joined[name] = f"{joined[name]},{value}" if name in joined else value
+        return joined
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+class CompiledEdit:
+    """A `HeaderEdit` on bytes."""
+
+    __slots__ = ("_add", "_dropped", "_removed", "_set")
+
+    def __init__(self, edit: HeaderEdit) -> None:
+        self._set = [_checked(name, value) for name, value in edit.set]
+        self._add = [_checked(name, value) for name, value in edit.add]
+        self._removed = frozenset(_checked(name, "")[0] for name in edit.remove)
+        self._dropped = frozenset(name for name, _ in self._set) | self._removed
+
+    def apply(self, headers: Pairs) -> Pairs:
+        """Set, then add, then remove."""
+        kept = [pair for pair in headers if pair[0] not in self._dropped]
+        return kept + [pair for pair in (*self._set, *self._add) if pair[0] not in self._removed]
+
+
+@lru_cache(maxsize=4096)
+def compile_edit(edit: HeaderEdit) -> CompiledEdit:
+    """Raises ValueError for a name or value that is none, or a field filters must not touch."""
+    return CompiledEdit(edit)
+
+
+def _checked(name: str, value: str) -> tuple[bytes, bytes]:
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise ValueError(f"header filter for {name!r} holds characters a header cannot")
+    raw = name.lower().encode()
+    if raw in _UNTOUCHABLE:
+        raise ValueError(f"header filters must not change {name!r}")
+    return raw, value.encode("latin-1")
+
+
+def request_head(
+    method: str, target: bytes, host: bytes, headers: Pairs, extra: bytes, body: int, upgrade: bytes
+) -> bytes:
+    """`extra` is whole lines (with CRLF) that follow the others."""
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
+    for name, value in headers:
+        lines.append(name + b": " + value)
+    text = b"\r\n".join(lines) + b"\r\n" + extra
+    if body > 0:
+        return text + b"content-length: %d\r\n\r\n" % body
+    if body == CHUNKED:
+        return text + b"transfer-encoding: chunked\r\n\r\n"
+    if upgrade:
+        return text + b"connection: upgrade\r\nupgrade: " + upgrade + b"\r\n\r\n"
+    if method in _LENGTH_EXPECTED:
+        return text + b"content-length: 0\r\n\r\n"
+    return text + b"\r\n"
+
+
+def response_head(status: int, reason: bytes, headers: Pairs, framing: bytes) -> bytes:
+    """`framing` is whole lines (with CRLF): length or coding, and what becomes of the connection."""
+    lines = [b"HTTP/1.1 %d %b" % (status, reason)]
+    for name, value in headers:
+        lines.append(name + b": " + value)
+    lines.append(framing)
+    return b"\r\n".join(lines) + b"\r\n"
+
+
+def own_response(status: int, message: str, *, keep: bytes, headers: Pairs, to_head: bool) -> bytes:
+    """A whole answer of the mesh itself, head and one line of plain text, in one piece. `keep` is the framing's
+    connection line (with CRLF) or nothing."""
+    body = message.encode("utf-8", "replace") + b"\n" if message else b""
+    fields = [(b"server", b"gossamer"), *headers]
+    if body:
+        fields.append((b"content-type", b"text/plain; charset=utf-8"))
+    head = response_head(
+        status, _REASONS.get(status, b""), fields, b"content-length: %d\r\n%b" % (len(body), keep)
+    )
+    return head if to_head else head + body

@@ -1,0 +1,92 @@
+"""A request from the mesh to an application on this host: who is it, may it, then send it on.
+
+The caller's identity is what its certificate proved in the handshake. The application learns it from
+`x-forwarded-client-cert`, which is ours alone to set.
+
+Invariant: no byte of a request reaches an application before `authorize` allowed it.
+"""
+
+from typing import TYPE_CHECKING
+
+from proxy.embedded.access_log import format_request
+from proxy.embedded.exchange import Exchange
+from proxy.embedded.http1 import Request
+from proxy.embedded.runtime import Inbound, source_of
+from proxy.retry import Failure
+
+if TYPE_CHECKING:
+    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.pool import Pool
+
+_ANSWERS = {
+    Failure.CONNECT: (503, "UF", "cannot reach the application"),
+    Failure.REFUSED: (503, "UC", "the application closed the connection"),
+    Failure.RESET: (503, "UC", "the application closed the connection"),
+    Failure.TIMEOUT: (504, "UT", "the application did not answer in time"),
+}
+
+
+class Incoming(Exchange):
+    """`inbound` is None when the service has left this host since the connection was made."""
+
+    __slots__ = ("_application_pool", "_caller", "_inbound")
+
+    def __init__(self, down: "Downstream", request: Request, inbound: Inbound | None, caller: str) -> None:
+        super().__init__(down, request)
+        self._inbound = inbound
+        self._caller = caller
+        self._application_pool: Pool | None = None
+
+    def decide(self) -> None:
+        inbound = self._inbound
+        if inbound is None:
+            self._reply(503, "NR", "the service has left this host")
+            return
+        decision = inbound.authorize(self, self._caller, self.down.peer_ip)
+        if not decision.allowed:
+            self.policy = decision.policy or decision.reason
+            self.engine.recorder.increment("authz_denied")
+            self._reply(403, "-", "RBAC: access denied")
+            return
+        self.start_clock(inbound.service.request_timeout_s)
+        pool = self._application_pool = self.engine.runtime.application_pool(inbound)
+        self._connect(pool)
+
+    def head_to_send(self) -> bytes:
+        inbound = self._inbound
+        assert inbound is not None
+        target = (self.path + self.query).encode("latin-1")
+        return self._request_head(
+            target, self.request.host, self.headers, inbound.forwarded_cert(self._caller)
+        )
+
+    @property
+    def stale_pool(self) -> "Pool | None":
+        return self._application_pool
+
+    def on_attempt_failed(self, failure: Failure, reason: str) -> None:
+        status, flags, message = _ANSWERS[failure]
+        self._reply(status, flags, f"{message}: {reason}")
+
+    def account(self, duration_ms: float) -> None:
+        inbound = self._inbound
+        if inbound is not None:
+            inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls").count(
+                self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+            )
+        log = self.engine.access_log
+        if log is None:
+            return
+        request = self.request
+        log.write(
+            format_request(
+                time_text=log.timestamp(), reporter="destination", method=request.method,
+                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=f"HTTP/1.{request.minor}",
+                code=self.status, flags=self.flags, duration_ms=duration_ms,
+                bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=self._caller,
+                destination=inbound.name if inbound is not None else "",
+                upstream=inbound.application if inbound is not None else "",
+                route="", request_id=self.request_id.decode("latin-1"),
+                trace_id=self.trace_id.decode("latin-1"), policy=self.policy,
+            )
+        )  # fmt: skip

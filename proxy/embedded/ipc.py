@@ -1,0 +1,198 @@
+"""What control process and worker say to each other, and how listening sockets travel.
+
+Two socketpairs: a stream for frames (4-byte big-endian length, then msgpack `[kind, fields...]`), and one that keeps
+message boundaries (SOCK_SEQPACKET) for sockets in SCM_RIGHTS. A socket is sent before the `Apply` that names it, and both
+ends are on one machine, so it is already there when the worker reads that frame.
+
+Invariant: a frame that is not one of these messages, or is longer than `FRAME_BYTES_MAX`, raises ProtocolError and
+nothing else: the reader drops the channel, because two processes of one release that disagree are broken.
+"""
+
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgpack
+
+from proxy.plane import Ejection, Series, SeriesDelta
+from proxy.snapshot import SNAPSHOT_BYTES_MAX
+
+FRAME_BYTES_MAX: Final = SNAPSHOT_BYTES_MAX + 64 * 1024
+SOCKETS_PER_MESSAGE: Final = 64
+_LENGTH: Final = struct.Struct(">I")
+
+
+class ProtocolError(ValueError):
+    """The other end of the channel speaks something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Serve this snapshot. `tokens` maps each listener's name to the socket it listens on."""
+
+    request: int
+    snapshot: bytes
+    tokens: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    request: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The worker's loop runs and waits for a snapshot."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of the `Apply` or `Drain` numbered `request`: "" is success, else why nothing changed."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Telemetry since the last report; ejections and connections as they are."""
+
+    series: list[tuple[Series, SeriesDelta]] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    ejections: tuple[Ejection, ...] = ()
+    connections: int = 0
+
+
+Message = Apply | Drain | Started | Outcome | Report
+
+
+def encode_message(message: Message) -> bytes:
+    """The frame, length included."""
+    match message:
+        case Apply():
+            body: list[Any] = ["apply", message.request, message.snapshot, message.tokens]
+        case Drain():
+            body = ["drain", message.request, message.timeout_s]
+        case Started():
+            body = ["started", message.pid]
+        case Outcome():
+            body = ["outcome", message.request, message.reason]
+        case Report():
+            body = ["report", *_pack_report(message)]
+    packed: bytes = msgpack.packb(body, use_bin_type=True)
+    return _LENGTH.pack(len(packed)) + packed
+
+
+def decode_message(data: bytes) -> Message:
+    """Inverse of `encode_message`, without the length. Raises ProtocolError."""
+    try:
+        kind, *fields = msgpack.unpackb(data, raw=False, strict_map_key=False)
+        match kind:
+            case "apply":
+                request, snapshot, tokens = fields
+                return Apply(
+                    int(request), bytes(snapshot), tuple((str(name), int(token)) for name, token in tokens)
+                )
+            case "drain":
+                request, timeout_s = fields
+                return Drain(int(request), float(timeout_s))
+            case "started":
+                return Started(int(*fields))
+            case "outcome":
+                request, reason = fields
+                return Outcome(int(request), str(reason))
+            case "report":
+                return _unpack_report(*fields)
+            case _:
+                raise ProtocolError(f"unknown message {kind!r}")
+    except (ValueError, TypeError, AttributeError, OverflowError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"not a message: {error}") from error
+
+
+def _pack_report(report: Report) -> list[Any]:
+    series = [
+        [
+            s.reporter, s.source_service, s.source_namespace, s.source_principal, s.destination_service,
+            s.destination_namespace, s.destination_principal, s.protocol, s.code, s.flags, s.security,
+            d.requests, d.duration_sum_ms, d.buckets, d.request_bytes, d.response_bytes,
+        ]
+        for s, d in report.series
+    ]  # fmt: skip
+    ejections = [[e.cluster, e.endpoint, e.node, e.reason, e.remaining_s, e.count] for e in report.ejections]
+    return [series, report.counters, ejections, report.connections]
+
+
+def _unpack_report(series: Any, counters: Any, ejections: Any, connections: Any) -> Report:
+    return Report(
+        [(Series(*row[:11]), SeriesDelta(*row[11:])) for row in series],
+        {str(name): int(count) for name, count in counters.items()},
+        tuple(
+            Ejection(cluster=c, endpoint=e, node=n, reason=r, remaining_s=s, count=k)
+            for c, e, n, r, s, k in ejections
+        ),
+        int(connections),
+    )
+
+
+class FrameReader:
+    """Cuts a stream into messages and hands each to `deliver`."""
+
+    __slots__ = ("_buffer", "_deliver")
+
+    def __init__(self, deliver: Callable[[Message], None]) -> None:
+        self._buffer = bytearray()
+        self._deliver = deliver
+
+    def feed(self, data: bytes) -> None:
+        """Raises ProtocolError; messages before the broken one were delivered."""
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer)
+            if length > FRAME_BYTES_MAX:
+                raise ProtocolError(f"frame of {length} bytes, at most {FRAME_BYTES_MAX}")
+            end = _LENGTH.size + length
+            if len(buffer) < end:
+                return
+            body = bytes(memoryview(buffer)[_LENGTH.size : end])
+            del buffer[:end]
+            self._deliver(decode_message(body))
+
+
+def send_sockets(channel: socket.socket, sockets: Iterable[tuple[int, socket.socket]]) -> None:
+    """Pass sockets with their tokens. Blocks for as long as the channel's queue is full (`channel` has a timeout)."""
+    batch = list(sockets)
+    for start in range(0, len(batch), SOCKETS_PER_MESSAGE):
+        part = batch[start : start + SOCKETS_PER_MESSAGE]
+        payload = msgpack.packb([token for token, _ in part])
+        socket.send_fds(channel, [payload], [sock.fileno() for _, sock in part])
+
+
+def receive_sockets(channel: socket.socket) -> dict[int, socket.socket]:
+    """Everything that has arrived, without waiting (`channel` is non-blocking). Raises ProtocolError."""
+    received: dict[int, socket.socket] = {}
+    while True:
+        try:
+            payload, fds, flags, _ = socket.recv_fds(channel, 8192, SOCKETS_PER_MESSAGE)
+        except BlockingIOError:
+            return received
+        if not payload:
+            return received
+        sockets = [socket.socket(fileno=fd) for fd in fds]
+        try:
+            tokens = [int(token) for token in msgpack.unpackb(payload)]
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            tokens = []
+            reason = str(error)
+        else:
+            reason = "" if len(tokens) == len(sockets) else f"{len(sockets)} sockets for {len(tokens)} tokens"
+        if reason or flags & socket.MSG_CTRUNC:
+            for sock in (*sockets, *received.values()):
+                sock.close()
+            raise ProtocolError(f"sockets did not arrive whole: {reason or 'too many open files?'}")
+        received.update(zip(tokens, sockets, strict=True))

@@ -1,0 +1,154 @@
+"""What happens to a connection a listener accepts: outbound and upstream in plain, inbound under mTLS.
+
+Invariant: an inbound connection reaches a service only after a handshake in which the caller proved an identity of the
+mesh, and only the service it named by SNI.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from proxy.embedded.downstream import Downstream
+from proxy.embedded.exchange import Exchange
+from proxy.embedded.heads import own_response
+from proxy.embedded.http1 import HeadError, Request
+from proxy.embedded.incoming import Incoming
+from proxy.embedded.outgoing import Outgoing
+from proxy.embedded.runtime import Listening, Target
+from proxy.embedded.tcp import CONNECT_ESTABLISHED, TcpIncoming, TcpOutgoing
+from proxy.embedded.tls_stream import TlsStream
+from proxy.embedded.wheel import NEVER, Timed
+from trust.tls import PeerObject
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+
+
+def accept(engine: "Engine", name: str) -> asyncio.Protocol:
+    """The protocol of a connection just accepted on the listener called `name`."""
+    listening = engine.runtime.listening[name]
+    if listening.listener.kind == "inbound":
+        return _InboundAcceptance.accept(engine)
+    target = listening.target
+    if target is not None and target.destination.protocol == "tcp":
+        return TcpOutgoing(engine, listening, target)
+    return OutboundConnection(engine, listening)
+
+
+class OutboundConnection(Downstream):
+    """From a caller on this host. After CONNECT to an http service every request goes there."""
+
+    __slots__ = ("_connected_to", "_listening")
+
+    def __init__(self, engine: "Engine", listening: Listening) -> None:
+        super().__init__(engine)
+        self._listening = listening
+        self._connected_to = ""
+
+    def exchange_for(self, request: Request) -> Exchange:
+        runtime = self.engine.runtime
+        # The identity may have changed since; a listener that is gone serves what it accepted as it was.
+        listening = self._listening = runtime.listening.get(self._listening.listener.name, self._listening)
+        target: Target | None
+        if self._connected_to:
+            target = runtime.targets.get(self._connected_to)
+        elif listening.listener.kind == "upstream":
+            target = listening.target
+        else:
+            target = runtime.resolve(request.host, listening.namespace)
+        return Outgoing(self, request, listening, target)
+
+    def on_connect(self, request: Request) -> None:
+        if self._listening.listener.kind != "outbound" or self._connected_to:
+            super().on_connect(request)
+            return
+        runtime = self.engine.runtime
+        listening = self._listening = runtime.listening.get(self._listening.listener.name, self._listening)
+        authority = request.target.decode("latin-1")
+        target = runtime.resolve(request.target, listening.namespace) if ":" in authority else None
+        if target is None:
+            self._refuse(HeadError(404, f'no service "{authority}" in the mesh'))
+        elif target.destination.protocol == "tcp":
+            early = self.detach()
+            self.engine.on_connection_end(self)
+            connection = TcpOutgoing(self.engine, listening, target, CONNECT_ESTABLISHED)
+            self.transport.set_protocol(connection)
+            connection.adopt(self.transport, early)
+        else:
+            self._connected_to = target.name
+            self.transport.write(CONNECT_ESTABLISHED)
+
+
+class InboundConnection(Downstream):
+    """From the mesh, after the handshake."""
+
+    __slots__ = ("_caller", "_sni")
+
+    def __init__(self, engine: "Engine", sni: str, caller: str) -> None:
+        super().__init__(engine)
+        self._sni = sni
+        self._caller = caller
+
+    def exchange_for(self, request: Request) -> Exchange:
+        return Incoming(self, request, self.engine.runtime.inbound.get(self._sni), self._caller)
+
+
+class _InboundAcceptance(Timed):
+    """An inbound connection while it shakes hands."""
+
+    __slots__ = ("_engine", "stream")
+
+    def __init__(self, engine: "Engine", stream: TlsStream) -> None:
+        super().__init__()
+        self._engine = engine
+        self.stream = stream
+
+    @classmethod
+    def accept(cls, engine: "Engine") -> asyncio.Protocol:
+        context = engine.runtime.server_context
+        if context is None:
+            return _Refusal()
+        acceptance: _InboundAcceptance
+
+        def establish(stream: TlsStream) -> asyncio.Protocol:
+            return acceptance._establish(stream)
+
+        def failed(stream: TlsStream, error: Exception) -> None:
+            acceptance._fail(error)
+
+        stream = TlsStream(context, server_side=True, server_name=None, establish=establish, failed=failed)
+        acceptance = cls(engine, stream)
+        if not engine.on_connection(acceptance):
+            return _Refusal()
+        engine.wheel.arm(acceptance, engine.limits.header_timeout_s)
+        return stream
+
+    def _establish(self, stream: TlsStream) -> asyncio.Protocol:
+        engine = self._engine
+        self.deadline_s = NEVER
+        engine.on_connection_end(self)
+        engine.streams.add(stream)
+        peer = cast(PeerObject, stream.ssl_object)
+        assert peer.peer is not None, "the context demands a certificate"
+        inbound = engine.runtime.inbound.get(peer.sni)
+        if inbound is not None and inbound.service.protocol == "tcp":
+            return TcpIncoming(engine, inbound, peer.peer.spiffe)
+        return InboundConnection(engine, peer.sni, peer.peer.spiffe)
+
+    def _fail(self, error: Exception) -> None:
+        self.deadline_s = NEVER
+        self._engine.on_connection_end(self)
+        self._engine.recorder.increment("tls_handshake_failed")
+        self._engine.log_handshake_failure(str(error))
+
+    def on_deadline(self) -> None:
+        self.stream.abort()
+
+    def close_if_idle(self) -> None:
+        self.stream.abort()
+
+
+class _Refusal(asyncio.Protocol):
+    """Closes what it is given: too many connections, or nothing to show in a handshake."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()

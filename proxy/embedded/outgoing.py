@@ -1,0 +1,303 @@
+"""A request from a caller on this host into the mesh: route, choose an endpoint, send, retry.
+
+The order is that of DESIGN section 7: the destination's rules (or those of the caller's namespace), a backend by
+weight, the cluster's breaker, an endpoint by load and health, a pooled mTLS connection. An endpoint on this host is
+authorised here, with the caller's identity, and reached without TLS; its decisions are those of `incoming.py`.
+
+Invariant: whatever is taken from the cluster (breaker, budget, load) is given back in `account`.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+from proxy.balance import EndpointLoad
+from proxy.embedded.access_log import format_request
+from proxy.embedded.chunked import Pairs
+from proxy.embedded.exchange import Exchange
+from proxy.embedded.heads import compile_edit
+from proxy.embedded.http1 import Request, Response
+from proxy.embedded.runtime import Cluster, Inbound, Listening, NoCertificateError, Target
+from proxy.retry import Failure
+from proxy.route import MatchedRule
+from proxy.snapshot import Redirect
+
+if TYPE_CHECKING:
+    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.pool import Pool
+
+_clock = time.monotonic
+_ANSWERS = {
+    Failure.CONNECT: (503, "UF", "upstream connect error"),
+    Failure.REFUSED: (503, "UC", "upstream connection termination"),
+    Failure.RESET: (503, "UC", "upstream connection termination"),
+    Failure.TIMEOUT: (504, "UT", "upstream request timeout"),
+}
+
+
+class Outgoing(Exchange):
+    """`target` is None when the request names no service of the mesh."""
+
+    __slots__ = (
+        "_admitted", "_attempt", "_budgeted", "_cluster", "_inbound", "_latency_s", "_listening", "_load", "_matched",
+        "_target", "_tried", "_upstream_pool",
+    )  # fmt: skip
+
+    def __init__(
+        self, down: "Downstream", request: Request, listening: Listening, target: Target | None
+    ) -> None:
+        super().__init__(down, request)
+        self._listening = listening
+        self._target = target
+        self._matched: MatchedRule | None = None
+        self._cluster: Cluster | None = None
+        self._load: EndpointLoad | None = None
+        self._inbound: Inbound | None = None  # of a local endpoint
+        self._upstream_pool: Pool | None = None
+        self._attempt = 1
+        self._tried: tuple[str, ...] = ()
+        self._admitted = False
+        self._budgeted = False
+        self._latency_s = 0.0
+
+    # ------------------------------------------------------------------ deciding
+
+    def decide(self) -> None:
+        target = self._target
+        if target is None:
+            host = self.request.host.decode("latin-1")
+            self._reply(404, "NR", f'no service "{host}" in the mesh')
+            return
+        destination = target.destination
+        if destination.protocol == "tcp":
+            self._reply(400, "NR", f"{target.name} speaks plain TCP: use CONNECT or an upstream port")
+            return
+        timeout_s = destination.request_timeout_s
+        cluster_name = destination.cluster
+        table = target.routes.table(self._listening.namespace)
+        if table is not None:
+            matched = table.match(self.request.method, self.path, self.query[1:], self.view)
+            if matched is None:
+                self._reply(404, "NR", f"no route of {target.name} matches")
+                return
+            self._matched = matched
+            rule = matched.rule
+            self.route = rule.name
+            if rule.redirect is not None:
+                self._redirect(matched, rule.redirect)
+                return
+            if rule.request_timeout_s is not None:
+                timeout_s = rule.request_timeout_s
+            backend = matched.choose(self.engine.rng)
+            cluster_name = "" if backend is None else backend.cluster
+        cluster = self.engine.runtime.clusters.get(cluster_name)
+        if cluster is None:
+            self._reply(500, "NC", "the route has no valid backend")
+            return
+        self._cluster = cluster
+        if not cluster.breaker.open_request():
+            self._overflow()
+            return
+        self._admitted = True
+        self._replay_bytes_max = cluster.retry.policy.body_bytes_max
+        self.start_clock(timeout_s)
+        self._try()
+
+    def _try(self) -> None:
+        cluster = self._cluster
+        assert cluster is not None
+        load = cluster.balancer.choose(_clock(), self.engine.rng, self._tried)
+        if load is None:
+            self._reply(503, "UH", "no healthy upstream")
+            return
+        load.started()
+        self._load = load
+        endpoint = load.endpoint
+        runtime = self.engine.runtime
+        if endpoint.local:
+            inbound = self._inbound = runtime.inbound.get(endpoint.local)
+            if inbound is None:  # the snapshot changed between two attempts
+                self.on_attempt_failed(Failure.CONNECT, "the service has left this host")
+                return
+            listening = self._listening
+            decision = inbound.authorize(self, listening.identity, self.down.peer_ip)
+            if not decision.allowed:
+                self.policy = decision.policy or decision.reason
+                self.engine.recorder.increment("authz_denied")
+                self._reply(403, "-", "RBAC: access denied")
+                return
+            pool = runtime.application_pool(inbound)
+        else:
+            self._inbound = None
+            try:
+                pool = runtime.pool(self._listening, endpoint, cluster)
+            except NoCertificateError as error:
+                self._abandon_load()
+                self._reply(503, "UF", str(error))
+                return
+        self._upstream_pool = pool
+        self._connect(pool)
+
+    def _redirect(self, matched: MatchedRule, redirect: Redirect) -> None:
+        scheme = redirect.scheme or "http"
+        host, _, port = self.request.host.decode("latin-1").partition(":")
+        host = redirect.hostname or host
+        if redirect.port is not None:
+            port = str(redirect.port)
+        elif redirect.scheme is not None:
+            port = ""
+        if port in {"", "443" if scheme == "https" else "80"}:
+            port = ""
+        where = (
+            f"{scheme}://{host}{f':{port}' if port else ''}{matched.redirected_path(self.path)}{self.query}"
+        )
+        self._reply(redirect.status, "-", "", [(b"location", where.encode("latin-1", "replace"))])
+
+    @property
+    def stale_pool(self) -> "Pool | None":
+        return self._upstream_pool
+
+    # ------------------------------------------------------------------ sending
+
+    def head_to_send(self) -> bytes:
+        headers = self.headers
+        host = self.request.host
+        path = self.path
+        matched = self._matched
+        if matched is not None:
+            rule = matched.rule
+            if rule.request_headers is not None:
+                headers = compile_edit(rule.request_headers).apply(headers)
+            if rule.rewrite is not None:
+                path = matched.rewritten_path(path)
+                if rule.rewrite.hostname is not None:
+                    host = rule.rewrite.hostname.encode("latin-1")
+            per_try_s = rule.per_try_timeout_s
+        else:
+            per_try_s = None
+        cluster = self._cluster
+        assert cluster is not None
+        if per_try_s is None:
+            per_try_s = cluster.retry.policy.per_try_timeout_s
+        if per_try_s and self.upstream is not None:
+            self.upstream.limit(per_try_s)
+        inbound = self._inbound
+        identity = inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
+        return self._request_head((path + self.query).encode("latin-1"), host, headers, identity)
+
+    def edit_response(self, headers: Pairs) -> Pairs:
+        self._latency_s = _clock() - self.sent_s
+        matched = self._matched
+        if matched is not None and matched.rule.response_headers is not None:
+            return compile_edit(matched.rule.response_headers).apply(headers)
+        return headers
+
+    # ------------------------------------------------------------------ trying again
+
+    def on_attempt_failed(self, failure: Failure, reason: str) -> None:
+        self._fail_load(failure.value)
+        cluster = self._cluster
+        assert cluster is not None
+        if cluster.retry.failure(failure) and self._may_try_again():
+            self.engine.wheel.arm(self, cluster.retry.backoff_s(self._attempt - 1, self.engine.rng))
+            return
+        status, flags, message = _ANSWERS[failure]
+        self._reply(status, flags, f"{message}: {reason}")
+
+    def may_retry_status(self, response: Response) -> bool:
+        cluster = self._cluster
+        assert cluster is not None
+        if not cluster.retry.status(response.status) or not self._may_try_again():
+            return False
+        self._fail_load("consecutive 5xx")
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.drop()  # its body is not worth reading
+        self.engine.wheel.arm(self, cluster.retry.backoff_s(self._attempt - 1, self.engine.rng))
+        return True
+
+    def _may_try_again(self) -> bool:
+        """Counts the attempt when it says yes."""
+        cluster = self._cluster
+        assert cluster is not None
+        if self.ended or not cluster.retry.may_follow(self._attempt, replayable=self._replayable):
+            return False
+        if not self._budgeted:
+            if not cluster.budget.acquire(cluster.retry.policy, cluster.breaker.requests):
+                self.engine.recorder.increment("retry_budget_exhausted")
+                return False
+            self._budgeted = True
+        self._attempt += 1
+        self.engine.recorder.increment("retries")
+        return True
+
+    def on_deadline(self) -> None:
+        """The back-off is over."""
+        self._try()
+
+    def _fail_load(self, reason: str) -> None:
+        load, self._load = self._load, None
+        if load is None or self._cluster is None:
+            return
+        now_s = _clock()
+        load.finished(now_s, now_s - self.sent_s, True)
+        self._tried = (*self._tried, load.endpoint.id)
+        self._cluster.observe(load.endpoint.id, True, now_s, reason)
+
+    def _abandon_load(self) -> None:
+        load, self._load = self._load, None
+        if load is not None:
+            load.abandoned()
+
+    def _overflow(self) -> None:
+        self._abandon_load()
+        super()._overflow()
+
+    # ------------------------------------------------------------------ the end
+
+    def account(self, duration_ms: float) -> None:
+        load, cluster = self._load, self._cluster
+        listening = self._listening
+        endpoint = None if load is None else load.endpoint
+        if load is not None and cluster is not None:
+            self._settle_load(load, cluster)
+        if self._admitted and cluster is not None:
+            cluster.breaker.close_request()
+            if self._budgeted:
+                cluster.budget.release()
+        recorder = self.engine.recorder
+        target = self._target
+        listening.edge(recorder, target, cluster, endpoint).count(
+            self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+        )
+        inbound = self._inbound
+        if inbound is not None:
+            inbound.edge(recorder, listening.source, "none").count(
+                self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+            )
+        log = self.engine.access_log
+        if log is None:
+            return
+        request = self.request
+        log.write(
+            format_request(
+                time_text=log.timestamp(), reporter="source", method=request.method,
+                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=f"HTTP/1.{request.minor}",
+                code=self.status, flags=self.flags, duration_ms=duration_ms,
+                bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=listening.identity,
+                destination=cluster.name if cluster is not None else target.name if target is not None else "",
+                upstream="" if endpoint is None else f"{endpoint.host}:{endpoint.port}",
+                route=self.route, request_id=self.request_id.decode("latin-1"),
+                trace_id=self.trace_id.decode("latin-1"), policy=self.policy,
+            )
+        )  # fmt: skip
+
+    def _settle_load(self, load: EndpointLoad, cluster: Cluster) -> None:
+        self._load = None
+        now_s = _clock()
+        flags = self.flags
+        if flags == "DC" or (self.status == 403 and self.policy):
+            load.abandoned()
+            return
+        failed = self.status >= 500 or flags in {"UC", "UT", "UPE"}
+        load.finished(now_s, self._latency_s or now_s - self.sent_s, failed)
+        cluster.observe(load.endpoint.id, failed, now_s, "consecutive 5xx" if flags == "-" else flags)

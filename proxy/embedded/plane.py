@@ -1,0 +1,128 @@
+"""The control side of the embedded data plane: `EmbeddedPlane`, an implementation of `proxy.plane.Plane`.
+
+Traffic runs in worker processes of its own (uvloop and httptools, see `worker.py`), so that a busy proxy never makes
+its host's gossip late. This side only keeps them running, gives them snapshots and sockets, and adds up what they
+report. Several workers accept from the same listening sockets; the kernel shares the connections out.
+
+Invariant: all workers serve the same snapshot. When one rejects it, those that took it go back to the one before.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.embedded.ipc import Report
+from proxy.embedded.supervisor import Order, Supervisor, WorkerGone, socket_token
+from proxy.plane import Applied, Ejection, Rejected, Series, SeriesDelta, Telemetry
+from proxy.snapshot import Snapshot, encode_snapshot
+
+APPLY_TIMEOUT_S: Final = 30.0
+
+log = logging.getLogger("gossamer.proxy")
+
+
+class EmbeddedPlane:
+    """N workers behind the `Plane` seam. `stdout` is where access logs go; None: this process's standard output."""
+
+    def __init__(self, *, workers: int = 1, stdout: int | None = None) -> None:
+        if workers < 1:
+            raise ValueError(f"a data plane needs at least one worker, not {workers}")
+        self._workers = [
+            Supervisor(number=number, on_report=self._on_report, stdout=stdout) for number in range(workers)
+        ]
+        self._applying = asyncio.Lock()
+        self._good: Order | None = None
+        self._series: dict[Series, SeriesDelta] = {}
+        self._counters: dict[str, int] = {}
+        self._ejections: dict[int, tuple[Ejection, ...]] = {}
+        self._connections: dict[int, int] = {}
+        self._restarts_told = 0
+
+    def __repr__(self) -> str:
+        version = None if self._good is None else self._good.version
+        return f"<EmbeddedPlane workers={self.processes()} snapshot={version}>"
+
+    async def start(self) -> None:
+        """Raises OSError or TimeoutError when a worker does not start; none is left running then."""
+        try:
+            await asyncio.gather(*(worker.start() for worker in self._workers))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
+        missing = [listener.name for listener in snapshot.listeners if listener.name not in sockets]
+        if missing:
+            return Rejected(version=snapshot.version, reason=f"no socket for listener {', '.join(missing)}")
+        order = Order(
+            version=snapshot.version,
+            snapshot=encode_snapshot(snapshot),
+            sockets={
+                listener.name: (socket_token(sockets[listener.name]), sockets[listener.name])
+                for listener in snapshot.listeners
+            },
+        )
+        async with self._applying:
+            reasons = await asyncio.gather(*(self._apply_one(worker, order) for worker in self._workers))
+            reason = next(filter(None, reasons), "")
+            if not reason:
+                self._good = order
+                return Applied(version=snapshot.version)
+            if self._good is not None:
+                taken = [worker for worker, why in zip(self._workers, reasons, strict=True) if not why]
+                await asyncio.gather(*(self._apply_one(worker, self._good) for worker in taken))
+            return Rejected(version=snapshot.version, reason=reason)
+
+    async def _apply_one(self, worker: Supervisor, order: Order) -> str:
+        try:
+            return await worker.apply(order, APPLY_TIMEOUT_S)
+        except WorkerGone as error:
+            return str(error)
+        except TimeoutError:
+            return f"data plane worker {worker.number} did not answer in {APPLY_TIMEOUT_S:.0f} s"
+
+    def observations(self) -> Telemetry:
+        series, self._series = self._series, {}
+        counters, self._counters = self._counters, {}
+        restarts = sum(worker.restarts for worker in self._workers)
+        if restarts > self._restarts_told:
+            counters["worker_restarts"] = restarts - self._restarts_told
+            self._restarts_told = restarts
+        return Telemetry(
+            series=series,
+            counters=counters,
+            ejections=tuple(ejection for part in self._ejections.values() for ejection in part),
+            connections=sum(self._connections.values()),
+        )
+
+    async def drain(self, timeout_s: float) -> None:
+        await asyncio.gather(*(worker.drain(timeout_s) for worker in self._workers))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+    def processes(self) -> tuple[int, ...]:
+        return tuple(worker.pid for worker in self._workers if worker.pid is not None)
+
+    def _on_report(self, number: int, report: Report) -> None:
+        for series, delta in report.series:
+            total = self._series.get(series)
+            if total is None:
+                self._series[series] = delta
+            else:
+                add_delta(total, delta)
+        for name, count in report.counters.items():
+            self._counters[name] = self._counters.get(name, 0) + count
+        self._ejections[number] = report.ejections
+        self._connections[number] = report.connections
+
+
+def add_delta(total: SeriesDelta, delta: SeriesDelta) -> None:
+    """Add one delta to another of the same series, in place."""
+    total.requests += delta.requests
+    total.duration_sum_ms += delta.duration_sum_ms
+    total.buckets = [a + b for a, b in zip(total.buckets, delta.buckets, strict=True)]
+    total.request_bytes += delta.request_bytes
+    total.response_bytes += delta.response_bytes

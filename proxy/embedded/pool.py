@@ -1,0 +1,138 @@
+"""Connections to one place in one caller's name, kept alive between requests.
+
+The connection used last is used first, so that what a burst left over runs into the idle timeout. When none is free a
+request waits and a new connection is made for it; whichever connection becomes free first serves the request that
+waits longest. The cluster's breaker counts connections and waiting requests (`proxy/breaker.py`).
+
+Invariant: a connection is in `idle` only while no exchange uses it, and a waiting exchange is told exactly once:
+`on_connection` or `on_no_connection`, unless it called `forget`.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from proxy.breaker import Breaker
+from proxy.embedded.dial import Dial, Place
+from proxy.embedded.upstream import Upstream
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+    from proxy.embedded.exchange import Exchange
+
+
+CONNECT_TIMEOUT_S: Final = 5.0  # unless the cluster says otherwise
+
+
+class Pool:
+    """All connections of one (caller, endpoint)."""
+
+    __slots__ = (
+        "_breaker", "_dials", "_engine", "_idle", "_open", "_retired", "_waiting", "connect_timeout_s", "place",
+    )  # fmt: skip
+
+    def __init__(self, engine: "Engine", place: Place, breaker: Breaker) -> None:
+        self.place = place
+        self.connect_timeout_s = CONNECT_TIMEOUT_S
+        self._engine = engine
+        self._breaker = breaker
+        self._idle: list[Upstream] = []
+        self._open: set[Upstream] = set()
+        self._dials: dict[Upstream, Dial] = {}
+        self._waiting: deque[Exchange] = deque()
+        self._retired = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.place} open={len(self._open)} idle={len(self._idle)} waiting={len(self._waiting)}>"
+        )
+
+    def take(self) -> Upstream | None:
+        """A kept-alive connection, if there is one."""
+        while self._idle:
+            upstream = self._idle.pop()
+            if not upstream.transport.is_closing():
+                upstream.reused = True
+                return upstream
+        return None
+
+    def wait(self, exchange: "Exchange") -> bool:
+        """Queue for a connection, making one when the limit allows. False: the breaker is open (503, flag UO)."""
+        if not self._breaker.open_pending():
+            return False
+        self._waiting.append(exchange)
+        self._dial_for_waiting()
+        if (
+            not self._dials and not self._open
+        ):  # other endpoints of the cluster hold every connection it may have
+            self._waiting.pop()
+            self._breaker.close_pending()
+            return False
+        return True
+
+    def forget(self, exchange: "Exchange") -> None:
+        """The exchange waits no longer."""
+        try:
+            self._waiting.remove(exchange)
+        except ValueError:
+            return
+        self._breaker.close_pending()
+
+    def retire(self) -> None:
+        """Make no connection that outlives its request: the place or the certificate is no longer current."""
+        self._retired = True
+        idle, self._idle = self._idle, []
+        for upstream in idle:
+            upstream.close()
+
+    @property
+    def unused(self) -> bool:
+        return not (self._open or self._dials or self._waiting)
+
+    # ------------------------------------------------------------------ called by Upstream and Dial
+
+    def on_connected(self, upstream: Upstream) -> None:
+        del self._dials[upstream]
+        self._open.add(upstream)
+        self._offer(upstream)
+
+    def release(self, upstream: Upstream) -> None:
+        """The exchange is over and the connection fit for another."""
+        if self._retired or upstream.transport.is_closing():
+            upstream.close()
+        else:
+            upstream.reused = True
+            self._offer(upstream)
+
+    def on_closed(self, upstream: Upstream) -> None:
+        self._open.discard(upstream)
+        self._breaker.close_connection()
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+        self._dial_for_waiting()
+
+    def _offer(self, upstream: Upstream) -> None:
+        if self._waiting:
+            exchange = self._waiting.popleft()
+            self._breaker.close_pending()
+            exchange.on_connection(upstream)
+        elif self._retired:
+            upstream.close()
+        else:
+            self._idle.append(upstream)
+            upstream.rest()
+
+    def _dial_for_waiting(self) -> None:
+        if len(self._waiting) <= len(self._dials) or not self._breaker.open_connection():
+            return
+        upstream = Upstream(self._engine, self)
+
+        def failed(reason: str) -> None:
+            del self._dials[upstream]
+            self._breaker.close_connection()
+            if self._waiting:
+                exchange = self._waiting.popleft()
+                self._breaker.close_pending()
+                exchange.on_no_connection(reason)
+            self._dial_for_waiting()
+
+        self._dials[upstream] = Dial(self._engine, self.place, self.connect_timeout_s, upstream, failed)

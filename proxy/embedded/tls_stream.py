@@ -1,0 +1,221 @@
+"""TLS over a plain transport, with as little in between as possible.
+
+The event loop's own TLS layer finds the end of what it can decrypt by reading until the library raises "want read", once
+for every segment, and that exception alone costs more than decrypting a small message. Here the length of what
+waits in the memory BIO says whether another record can be there, so a request that arrives in one record costs one
+read; and each write of a connection becomes one record and one write to the socket.
+
+A stream is a transport to the protocol above it and a protocol to the transport below. The handshake is driven by
+the data; whoever makes the stream bounds its time.
+
+Invariant: the protocol above sees `connection_made` only after the handshake, with the peer's identity verified (the
+`SSLContext` sees to that, trust/tls.py), and a stream cut off without `close_notify` ends with an error, never as an end
+of data.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+RECORD_BYTES_MAX: Final = 16 * 1024
+
+
+class TruncatedError(ConnectionError):
+    """The peer's connection ended without TLS saying so."""
+
+
+class TlsStream(asyncio.Transport, asyncio.Protocol):
+    """`establish(stream)` is called once after the handshake and returns the protocol above."""
+
+    __slots__ = (
+        "_ended", "_establish", "_failed", "_incoming", "_outgoing", "_paused", "_raw", "above", "ssl_object",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None,
+        establish: Callable[["TlsStream"], asyncio.Protocol],
+        failed: Callable[["TlsStream", Exception], None],
+    ) -> None:
+        asyncio.Transport.__init__(self)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+        )
+        self._establish = establish
+        self._failed: Callable[[TlsStream, Exception], None] | None = failed
+        self._raw: asyncio.Transport
+        self.above: asyncio.Protocol | None = None
+        self._paused = False
+        self._ended = False  # the peer said close_notify
+
+    def __repr__(self) -> str:
+        return f"<TlsStream {'established' if self.above else 'handshaking'}>"
+
+    # ------------------------------------------------------------------ towards the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._raw = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        if not self.ssl_object.server_side:
+            self._shake_hands()
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming.write(data)
+        if self.above is None:
+            self._shake_hands()
+        elif not self._paused:
+            self._read()
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes, and `connection_lost` tells whether that was in order
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.above is not None:
+            if exc is None and not self._ended:
+                exc = TruncatedError("connection ended without close_notify")
+            self.above.connection_lost(exc)
+        else:
+            self._fail(exc or TruncatedError("connection closed during the TLS handshake"))
+
+    def pause_writing(self) -> None:
+        if self.above is not None:
+            self.above.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.above is not None:
+            self.above.resume_writing()
+
+    def _shake_hands(self) -> None:
+        try:
+            self.ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except (ssl.SSLError, ValueError) as error:  # ValueError: an identity that is none
+            self._flush()  # the alert that says why
+            self._raw.close()
+            self._fail(error)
+            return
+        self._flush()
+        self._failed = None
+        self.above = self._establish(self)
+        self.above.connection_made(self)
+        if self._incoming.pending and not self._paused:
+            self._read()
+
+    def _fail(self, error: Exception) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            failed(self, error)
+
+    def _read(self) -> None:
+        above = self.above
+        if above is None:
+            return
+        pending = self._incoming.pending
+        while pending and not self._ended:
+            try:
+                data = self.ssl_object.read(pending if pending < RECORD_BYTES_MAX else RECORD_BYTES_MAX)
+            except ssl.SSLWantReadError:
+                break  # a record's beginning
+            except ssl.SSLError as error:
+                self._flush()
+                above.connection_lost(error)
+                self.above = None
+                self._raw.abort()
+                return
+            if not data:
+                self._ended = True
+                if not above.eof_received():
+                    self.close()
+                return
+            above.data_received(data)
+            if self._paused or self._raw.is_closing() or self.above is None:
+                return
+            above = self.above  # it may have been replaced by a tunnel
+            pending = self._incoming.pending
+        if self._outgoing.pending:
+            self._flush()  # an answer to a key update
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and not self._raw.is_closing():
+            self._raw.write(self._outgoing.read())
+
+    # ------------------------------------------------------------------ the transport of the protocol above
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._raw.is_closing() or not data:
+            return
+        try:
+            self.ssl_object.write(data)
+        except ssl.SSLError:
+            self._raw.abort()  # written after write_eof, or a broken session: `connection_lost` follows
+            return
+        self._raw.write(self._outgoing.read())
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """TLS 1.3 half-close: says close_notify and goes on reading."""
+        try:
+            self.ssl_object.unwrap()
+        except ssl.SSLError:
+            pass  # "want read": the peer has not closed its side, nor need it
+        self._flush()
+
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            if not self._raw.is_closing():
+                self._raw.resume_reading()
+                if self._incoming.pending:
+                    # Not from inside whatever resumed: it may be in the middle of what came before.
+                    asyncio.get_running_loop().call_soon(self._read_what_waited)
+
+    def _read_what_waited(self) -> None:
+        if not self._paused and not self._raw.is_closing():
+            self._read()
+
+    def is_reading(self) -> bool:
+        return not self._paused
+
+    def close(self) -> None:
+        if not self._raw.is_closing():
+            self.write_eof()
+            self._raw.close()
+
+    def abort(self) -> None:
+        self._raw.abort()
+
+    def is_closing(self) -> bool:
+        return self._raw.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "ssl_object":
+            return self.ssl_object
+        return self._raw.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self.above = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self.above is not None
+        return self.above
+
+    def get_write_buffer_size(self) -> int:
+        return self._raw.get_write_buffer_size()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high, low)

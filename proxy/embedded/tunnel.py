@@ -1,0 +1,113 @@
+"""Two connections become one pipe: CONNECT, `Upgrade`, and services that speak plain TCP.
+
+Each side pauses the other when its own socket is full, and passes on the end of a direction (FIN, or close_notify
+under TLS) while the other direction goes on. A pipe in which nothing moves for an hour is closed.
+
+Invariant: `ended` is called exactly once, when both connections are closed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from proxy.embedded.wheel import NEVER, Timed
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+
+IDLE_TIMEOUT_S: Final = 3600.0
+
+Ended = Callable[[int, int], None]  # bytes from the first side to the second, and back
+
+
+class _Side(asyncio.Protocol, Timed):
+    __slots__ = ("_engine", "_finished", "_pipe", "lost", "other", "received", "transport")
+
+    def __init__(self, engine: "Engine", pipe: "_Pipe", transport: asyncio.Transport) -> None:
+        Timed.__init__(self)
+        self._engine = engine
+        self._pipe = pipe
+        self.transport = transport
+        self.other: _Side
+        self.received = 0
+        self.lost = False
+        self._finished = False
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self._engine.wheel.arm(self._pipe, IDLE_TIMEOUT_S)
+        self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self._finished = True
+        if self.other.lost or self.other._finished:
+            self._pipe.close()
+            return False
+        self.other.transport.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        if not self.other.lost:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self.other.lost:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if exc is None:
+            self.other.transport.close()
+        else:
+            self.other.transport.abort()
+        self._pipe.on_lost()
+
+
+class _Pipe(Timed):
+    __slots__ = ("_ended", "_engine", "_first", "_second")
+
+    def __init__(
+        self, engine: "Engine", first: asyncio.Transport, second: asyncio.Transport, ended: Ended
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._ended: Ended | None = ended
+        self._first = _Side(engine, self, first)
+        self._second = _Side(engine, self, second)
+        self._first.other, self._second.other = self._second, self._first
+        engine.pipes.add(self)
+        engine.wheel.arm(self, IDLE_TIMEOUT_S)
+        for side in (self._first, self._second):
+            side.transport.set_protocol(side)
+            side.transport.resume_reading()
+
+    def on_deadline(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._first.transport.close()
+        self._second.transport.close()
+
+    def abort(self) -> None:
+        self._first.transport.abort()
+        self._second.transport.abort()
+
+    def on_lost(self) -> None:
+        if not (self._first.lost and self._second.lost):
+            return
+        self.deadline_s = NEVER
+        self._engine.pipes.discard(self)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(self._first.received, self._second.received)
+
+
+Pipe = _Pipe
+
+
+def splice(engine: "Engine", first: asyncio.Transport, second: asyncio.Transport, ended: Ended) -> None:
+    """Join two open transports. Their protocols hear nothing any more."""
+    if first.is_closing() or second.is_closing():
+        first.abort()
+        second.abort()
+    _Pipe(engine, first, second, ended)

@@ -1,0 +1,104 @@
+"""One timer for every connection of a worker.
+
+A request needs deadlines (head, connect, whole request, idle), and nearly all of them are moved or dropped before
+they fire. So nothing is cancelled here: an entry carries its own `deadline_s`, the wheel only remembers one slot
+for it, and when that slot comes the entry either fires, moves to the slot of its later deadline, or falls out
+(Varghese & Lauck 1987, scheme 6, with lazy deletion). Moving a deadline later is one attribute store.
+
+Invariant: an entry never fires before its deadline, and at most one resolution (plus loop lag) after it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Final
+
+RESOLUTION_S: Final = 0.01
+NEVER: Final = float("inf")
+_UNPLACED: Final = 1 << 62
+
+
+class Timed:
+    """Base of what has a deadline. `deadline_s` is on the loop's clock; `NEVER` is none."""
+
+    __slots__ = ("deadline_s", "slot")
+
+    def __init__(self) -> None:
+        self.deadline_s = NEVER
+        self.slot = _UNPLACED  # the earliest slot that holds this entry
+
+    def on_deadline(self) -> None:
+        """The deadline has passed; it is `NEVER` again when this is called."""
+        raise NotImplementedError
+
+
+class TimerWheel:
+    """Slots of `RESOLUTION_S`, and one `call_at` for the earliest one: an idle worker does not wake up."""
+
+    __slots__ = ("_call_at", "_clock", "_handle", "_order", "_slots", "_wake_slot")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._clock: Callable[[], float] = loop.time
+        self._call_at = loop.call_at
+        self._slots: dict[int, list[Timed]] = {}
+        self._order: list[int] = []
+        self._handle: asyncio.TimerHandle | None = None
+        self._wake_slot = _UNPLACED
+
+    def arm_at(self, entry: Timed, deadline_s: float) -> None:
+        """Move the entry's only deadline. Costs a store unless the new one is earlier than every slot it is in."""
+        entry.deadline_s = deadline_s
+        slot = int(deadline_s / RESOLUTION_S) + 1
+        if slot < entry.slot:
+            self._place(entry, slot)
+
+    def arm(self, entry: Timed, delay_s: float) -> None:
+        self.arm_at(entry, self._clock() + delay_s)
+
+    def _place(self, entry: Timed, slot: int) -> None:
+        entry.slot = slot
+        waiting = self._slots.get(slot)
+        if waiting is not None:
+            waiting.append(entry)
+            return
+        self._slots[slot] = [entry]
+        heappush(self._order, slot)
+        if slot < self._wake_slot:
+            self._sleep_until(slot)
+
+    def _sleep_until(self, slot: int) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._wake_slot = slot
+        self._handle = self._call_at(slot * RESOLUTION_S, self._turn)
+
+    def _turn(self) -> None:
+        self._handle = None
+        self._wake_slot = _UNPLACED
+        now_s = self._clock()
+        order = self._order
+        while order and order[0] * RESOLUTION_S <= now_s:
+            slot = heappop(order)
+            for entry in self._slots.pop(slot):
+                self._visit(entry, slot, now_s)
+        if order and order[0] < self._wake_slot:
+            self._sleep_until(order[0])
+
+    def _visit(self, entry: Timed, slot: int, now_s: float) -> None:
+        if entry.slot != slot:
+            return  # it was placed earlier since, and this is the leftover
+        entry.slot = _UNPLACED
+        if entry.deadline_s == NEVER:
+            return
+        if entry.deadline_s <= now_s:
+            entry.deadline_s = NEVER
+            entry.on_deadline()
+        else:
+            self._place(entry, int(entry.deadline_s / RESOLUTION_S) + 1)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._slots.clear()
+        self._order.clear()

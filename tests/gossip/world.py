@@ -1,0 +1,300 @@
+"""A small deterministic world for engines: virtual clock, lossy network, streams; real crypto, no sockets.
+
+Events are a heap of (time, sequence). Each host has an engine, an address and a clock reading of the one virtual
+time. A stream (`RequestSync`) is one exchange of members_payload() both ways, if both directions carry traffic.
+"""
+
+import hashlib
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gossip.config import GossipConfig, lan
+from gossip.engine import Engine
+from gossip.events import (
+    Address,
+    Datagram,
+    Diverged,
+    Heard,
+    Input,
+    Join,
+    LeaveSpread,
+    MemberChanged,
+    MembersReceived,
+    Output,
+    Rejected,
+    RequestSync,
+    Send,
+    SyncFailed,
+    Tick,
+)
+from gossip.member import State
+from trust.credential import Credential
+from trust.identity import NodeIdentity
+
+START = 1_750_000_000.0
+TRUST_DOMAIN = "test.mesh"
+ROOT = NodeIdentity.from_seed(b"r" * 32)
+
+
+def identity_of(name: str) -> NodeIdentity:
+    return NodeIdentity.from_seed(hashlib.sha256(name.encode()).digest())
+
+
+def credential_of(
+    name: str,
+    *,
+    issued_at: int = int(START),
+    ttl_s: int = 7 * 86_400,
+    root: NodeIdentity = ROOT,
+    trust_domain: str = TRUST_DOMAIN,
+) -> Credential:
+    identity = identity_of(name)
+    credential = Credential(
+        trust_domain=trust_domain,
+        public_key=identity.public_key,
+        agreement_key=identity.agreement_key,
+        name=name,
+        services=("*/*",),
+        publish=True,
+        invite=False,
+        serial=hashlib.sha256(f"{name}/{issued_at}".encode()).digest()[:16],
+        issued_at=issued_at,
+        expires_at=issued_at + ttl_s,
+    )
+    return credential.signed(root.sign(credential.signing_bytes()))
+
+
+def engine_of(
+    name: str,
+    *,
+    now: float = START,
+    boot: int = 1,
+    address: Address = ("10.0.0.1", 7946),
+    config: GossipConfig | None = None,
+    credential: Credential | None = None,
+    seed: int = 0,
+) -> Engine:
+    return Engine(
+        config=config or lan(),
+        identity=identity_of(name),
+        credential=credential or credential_of(name),
+        trust_root=ROOT.public_key,
+        address=address,
+        boot=boot,
+        zone="z1",
+        meta={"version": "1"},
+        rng=random.Random(f"{name}/{boot}/{seed}"),
+        now=now,
+    )
+
+
+@dataclass
+class Host:
+    name: str
+    engine: Engine
+    address: Address
+    boot: int
+    up: bool = True
+    life: int = 0
+    scheduled: float | None = None
+    outputs: list[tuple[float, Output]] = field(default_factory=list)
+
+    def states(self) -> dict[str, State]:
+        return {member.name: member.state for member in self.engine.members()}
+
+
+class World:
+    def __init__(
+        self,
+        *,
+        config: GossipConfig | None = None,
+        seed: int = 0,
+        loss: float = 0.0,
+        latency_s: tuple[float, float] = (0.0005, 0.002),
+    ) -> None:
+        self.config = config or lan()
+        self.rng = random.Random(seed)
+        self.seed = seed
+        self.loss = loss
+        self.latency_s = latency_s
+        self.now = START
+        self.hosts: dict[str, Host] = {}
+        self.by_address: dict[Address, str] = {}
+        self.blocked: Callable[[str, str], bool] = lambda source, target: False
+        self.counts: Counter[str] = Counter()
+        self.bytes_by_host: Counter[str] = Counter()
+        self.datagram_sizes: list[int] = []
+        self.capture: list[tuple[float, str, Send]] | None = None
+        self.on_output: Callable[[Host, Output], None] = lambda host, output: None
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._trace = hashlib.sha256()
+
+    # ------------------------------------------------------------ hosts
+    def start(self, name: str, *, seeds: Iterable[str] = (), address: Address | None = None, boot: int = 1) -> Host:
+        address = address or (f"10.0.{len(self.hosts) // 250}.{len(self.hosts) % 250 + 1}", 7946)
+        engine = engine_of(
+            name, now=self.now, boot=boot, address=address, config=self.config, seed=self.seed,
+            credential=credential_of(name, issued_at=int(self.now)),
+        )
+        old = self.hosts.get(name)
+        host = Host(name, engine, address, boot, life=old.life + 1 if old else 0)
+        self.hosts[name] = host
+        self.by_address[address] = name
+        self.step(host, Join(seeds=tuple(self.hosts[seed].address for seed in seeds)))
+        return host
+
+    def start_many(self, count: int) -> list[Host]:
+        """`count` hosts h0, h1, … all of which know h0."""
+        return [self.start(f"h{index}", seeds=["h0"] if index else []) for index in range(count)]
+
+    def crash(self, name: str) -> None:
+        self.hosts[name].up = False
+
+    def restart(self, name: str, *, address: Address | None = None, seeds: Iterable[str] = ("h0",), boot: int | None = None) -> Host:
+        old = self.hosts[name]
+        old.up = False
+        return self.start(name, seeds=seeds, address=address or old.address, boot=old.boot + 1 if boot is None else boot)
+
+    def up(self) -> list[Host]:
+        return [host for host in self.hosts.values() if host.up]
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        side = {name: index for index, group in enumerate(groups) for name in group}
+        self.blocked = lambda source, target: side.get(source) != side.get(target)
+
+    def heal(self) -> None:
+        self.blocked = lambda source, target: False
+
+    # ------------------------------------------------------------ running
+    def step(self, host: Host, event: Input) -> list[Output]:
+        outputs = host.engine.step(self.now, event)
+        for output in outputs:
+            self._carry_out(host, output)
+        self._schedule(host)
+        return outputs
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self._heap and self._heap[0][0] <= end:
+            self.now, _, action = heapq.heappop(self._heap)
+            action()
+        self.now = end
+
+    def run_until(self, condition: Callable[[], bool], *, within_s: float, grain_s: float = 0.05) -> float:
+        """Seconds until `condition` held, checked every `grain_s`; fails the test when it never does."""
+        start = self.now
+        while not condition():
+            assert self.now - start < within_s, f"not within {within_s} s: {self.describe()}"
+            self.run(grain_s)
+        return self.now - start
+
+    def converged(self) -> bool:
+        """Every running host sees exactly the running hosts as alive, under their present boots."""
+        expected = {host.engine.id: host.boot for host in self.up()}
+        return all(
+            {member.id: member.boot for member in host.engine.members() if member.live} == expected
+            and all(member.state is State.ALIVE for member in host.engine.members() if member.live)
+            for host in self.up()
+        )
+
+    def all_see(self, name: str, state: State) -> bool:
+        return all(host.states().get(name) is state for host in self.up() if host.name != name)
+
+    def outputs(self, kind: type, name: str | None = None) -> list[tuple[float, str, Output]]:
+        return [
+            (at, host.name, output)
+            for host in self.hosts.values()
+            for at, output in host.outputs
+            if isinstance(output, kind) and (name is None or host.name == name)
+        ]
+
+    def digest(self) -> str:
+        return self._trace.hexdigest()
+
+    def describe(self) -> str:
+        return "; ".join(
+            f"{host.name}: " + ",".join(f"{name}={state.value}" for name, state in host.states().items())
+            for host in self.up()
+        )
+
+    # ------------------------------------------------------------ the network
+    def _at(self, when: float, action: Callable[[], None]) -> None:
+        self._sequence += 1
+        heapq.heappush(self._heap, (when, self._sequence, action))
+
+    def _schedule(self, host: Host) -> None:
+        deadline = host.engine.deadline
+        if deadline is None or (host.scheduled is not None and host.scheduled <= deadline):
+            return
+        host.scheduled = deadline
+        self._at(max(deadline, self.now), lambda: self._tick(host))
+
+    def _tick(self, host: Host) -> None:
+        if not host.up or self.hosts[host.name] is not host:
+            return
+        host.scheduled = None
+        deadline = host.engine.deadline
+        if deadline is not None and deadline <= self.now:
+            self.step(host, Tick())
+        else:
+            self._schedule(host)
+
+    def _carry_out(self, host: Host, output: Output) -> None:
+        self.on_output(host, output)
+        match output:
+            case Send():
+                self._send(host, output)
+                return
+            case RequestSync():
+                self.counts["sync"] += 1
+                self._at(self.now + 2 * self._delay(), lambda: self._sync(host, output))
+            case MemberChanged() | Heard() | Diverged() | Rejected() | LeaveSpread():
+                pass
+        host.outputs.append((self.now, output))
+
+    def _send(self, host: Host, send: Send) -> None:
+        self._trace.update(f"{self.now!r} {host.name} {send.address}".encode() + send.data)
+        self.counts["datagrams"] += 1
+        self.bytes_by_host[host.name] += len(send.data)
+        self.datagram_sizes.append(len(send.data))
+        if self.capture is not None:
+            self.capture.append((self.now, host.name, send))
+        if self.rng.random() < self.loss:
+            return
+        source = host.address
+        self._at(self.now + self._delay(), lambda: self._deliver(host.name, source, send))
+
+    def _deliver(self, sender: str, source: Address, send: Send) -> None:
+        name = self.by_address.get(send.address)
+        if name is None or not self.hosts[name].up or self.blocked(sender, name):
+            return
+        if self.hosts[name].address == send.address:
+            self.step(self.hosts[name], Datagram(source=source, data=send.data))
+
+    def _sync(self, host: Host, request: RequestSync) -> None:
+        if not host.up or self.hosts[host.name] is not host:
+            return
+        name = self.by_address.get(request.address)
+        other = None if name is None else self.hosts[name]
+        if (
+            other is None
+            or not other.up
+            or other.address != request.address
+            or self.blocked(host.name, other.name)
+            or self.blocked(other.name, host.name)
+            or request.node not in (None, other.engine.id)
+        ):
+            self.step(host, SyncFailed(address=request.address))
+            return
+        ours, theirs = host.engine.members_payload(), other.engine.members_payload()
+        for chunk in ours:
+            self.step(other, MembersReceived(node=host.engine.id, data=chunk))
+        for chunk in theirs:
+            self.step(host, MembersReceived(node=other.engine.id, data=chunk))
+
+    def _delay(self) -> float:
+        return self.rng.uniform(*self.latency_s)

@@ -1,0 +1,136 @@
+"""A peer for tests of what drives one: a `PeerApi` that remembers, and a thread that serves it on real sockets."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peer.admin.server import AdminServer
+from peer.api import ApiError, Json
+
+NODE = "a" * 26
+
+
+class FakePeer:
+    """Answers with `answers[name]` (or raises it, if it is an error) and records every call in `calls`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.answers: dict[str, Any] = {}
+        self.ready = True
+
+    def _answer(self, name: str, default: Any, *arguments: Any) -> Any:
+        self.calls.append((name, arguments))
+        answer = self.answers.get(name, default)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def health(self) -> Json:
+        return {"live": True, "ready": self.ready, "detail": "", "node": NODE, "name": "one"}
+
+    async def members(self) -> list[Json]:
+        row = {"name": "one", "id": NODE, "address": "127.0.0.1:7946", "state": "alive", "incarnation": 3}
+        return self._answer("members", [row | {"boot": 1_700_000_000_000, "zone": ""}])
+
+    async def join(self, seeds: Sequence[str]) -> Json:
+        return self._answer("join", {"contacted": list(seeds), "failed": {}}, list(seeds))
+
+    async def leave(self) -> Json:
+        return self._answer("leave", {"left": True})
+
+    async def services(self) -> list[Json]:
+        return self._answer("services", [])
+
+    async def register(self, documents: Sequence[Mapping[str, Any]], source: str) -> list[Json]:
+        rows = [{"name": each["service"]["name"], "namespace": "default", "node": NODE} for each in documents]
+        return self._answer("register", rows, list(documents), source)
+
+    async def deregister(self, namespace: str, name: str) -> Json:
+        return self._answer("deregister", {"namespace": namespace, "name": name}, namespace, name)
+
+    async def apply(
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        source: str,
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Json]:
+        rows = [
+            {"kind": each["kind"], **each["metadata"], "action": "created", "version": f"{NODE}:1"}
+            for each in documents
+        ]
+        return self._answer("apply", rows, list(documents), source, wait_percent, timeout_s)
+
+    async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
+        return self._answer("get", [], kind, namespace, name)
+
+    async def describe(self, kind: str, namespace: str, name: str) -> Json:
+        return self._answer("describe", {"kind": kind}, kind, namespace, name)
+
+    async def delete(self, kind: str, namespace: str, name: str) -> Json:
+        row = {
+            "kind": kind,
+            "namespace": namespace,
+            "name": name,
+            "action": "deleted",
+            "version": f"{NODE}:2",
+        }
+        return self._answer("delete", row, kind, namespace, name)
+
+    async def token_create(
+        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+    ) -> str:
+        return self._answer("token_create", "gsm1.secret", list(services), ttl_s, uses, publish, invite)
+
+    async def stat(self) -> list[Json]:
+        return self._answer("stat", [])
+
+    async def check(self) -> list[Json]:
+        return self._answer("check", [{"check": "clock", "status": "ok", "detail": "0.1 s"}])
+
+    async def ca_status(self) -> Json:
+        signer = {"id": NODE, "name": "one", "state": "alive"}
+        status = {"mode": "threshold", "root": "ab" * 32, "epoch": 0, "threshold": 1, "signers": [signer]}
+        return self._answer("ca_status", status | {"can_issue": True})
+
+    def metrics(self) -> bytes:
+        return self._answer("metrics", b"gossamer_members 1\n")
+
+
+class ServedPeer:
+    """A FakePeer behind a real AdminServer, in a thread with its own event loop."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.api = FakePeer()
+        self.data_dir = data_dir
+        self.loop = asyncio.new_event_loop()
+        self._server = AdminServer(self.api, data_dir=data_dir, host="127.0.0.1", port=0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._started = threading.Event()
+
+    def __enter__(self) -> "ServedPeer":
+        self._thread.start()
+        assert self._started.wait(10)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.close(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._server.address
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._server.start())
+        self._started.set()
+        self.loop.run_forever()
+
+    def raises(self, name: str, message: str, code: int = 1) -> None:
+        self.api.answers[name] = ApiError(message, code=code)

@@ -1,0 +1,56 @@
+"""Meshes of real peer processes for the tests of the whole. Each test module has a loopback network of its own."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+
+from peer.demo.mesh import LocalMesh
+
+Until = Callable[[Callable[[], Awaitable[bool]], str], Awaitable[float]]
+
+
+@pytest.fixture
+async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[LocalMesh]:
+    """Three peers that see one another; the module's `NETWORK` says where they listen."""
+    async with LocalMesh(3, network=request.module.NETWORK) as made:
+        try:
+            await made.start()
+            yield made
+        finally:
+            if request.node.stash.get(FAILED, False):
+                for peer in made.peers:
+                    print(f"---- {peer.name}\n{peer.log[-8000:]}")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        yield session
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait for a condition; the seconds it took."""
+
+    async def wait(holds: Callable[[], Awaitable[bool]], what: str, within_s: float = 20.0) -> float:
+        begun = time.monotonic()
+        while not await holds():
+            assert time.monotonic() - begun < within_s, f"{what}: not within {within_s:g} s"
+            await asyncio.sleep(0.02)
+        return time.monotonic() - begun
+
+    return wait
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> object:
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        item.stash[FAILED] = True

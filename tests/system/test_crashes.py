@@ -1,0 +1,85 @@
+"""No acknowledged policy is lost, whatever is killed when.
+
+`GOSSAMER_CRASH_ROUNDS` says how many rounds; the default is what the project promises.
+"""
+
+import asyncio
+import os
+import random
+
+import pytest
+
+from peer.demo.mesh import LocalMesh, LocalPeer
+
+NETWORK = "127.10.2"
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
+ROUNDS = int(os.environ.get("GOSSAMER_CRASH_ROUNDS", "100"))
+
+
+class Author:
+    """Applies one policy after another at one peer and remembers what was acknowledged."""
+
+    def __init__(self, peer: LocalPeer, numbers: "Numbers") -> None:
+        self.peer = peer
+        self.numbers = numbers
+        self.acknowledged: set[str] = set()
+
+    async def write(self, stop: asyncio.Event) -> None:
+        from peer.admin.client import AdminClient, ClientError
+
+        client = AdminClient(self.peer.directory)
+        while not stop.is_set():
+            number = self.numbers.next()
+            document = {
+                "apiVersion": "gossamer.dev/v1",
+                "kind": "TrafficPolicy",
+                "metadata": {"name": f"policy-{number % 400}"},
+                "spec": {
+                    "targetRefs": [{"kind": "Service", "name": "cart"}],
+                    "timeouts": {"request": f"{number % 99_999 + 1}s"},
+                },
+            }
+            try:
+                await asyncio.to_thread(client.apply, [document], "test")
+            except ClientError:
+                await asyncio.sleep(0.02)  # the peer is down: that is the point
+            else:
+                self.acknowledged.add(f"policy-{number % 400}")
+
+
+class Numbers:
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        self._last += 1
+        return self._last
+
+
+async def test_random_kill_and_restart_rounds_lose_no_acknowledged_policy(mesh: LocalMesh, until) -> None:
+    rng = random.Random(20)
+    stop = asyncio.Event()
+    numbers = Numbers()
+    authors = [Author(peer, numbers) for peer in mesh.peers]
+    writing = [asyncio.create_task(author.write(stop)) for author in authors]
+    seed = ("--seed", f"{mesh.peers[0].host}:7946", "--seed", f"{mesh.peers[1].host}:7946")
+    for _ in range(ROUNDS):
+        victim = rng.choice(mesh.peers)
+        await asyncio.sleep(rng.uniform(0.0, 0.3))  # the moment of the crash, not a wait for anything
+        await victim.kill()
+        await victim.start(*seed)
+    stop.set()
+    await asyncio.gather(*writing)
+    acknowledged = set().union(*(author.acknowledged for author in authors))
+    assert len(acknowledged) > ROUNDS / 2
+
+    async def everywhere() -> bool:
+        views = await asyncio.gather(*(peer.json("get", "trafficpolicy") for peer in mesh.peers))
+        names = [{resource["metadata"]["name"] for resource in view} for view in views]
+        contents = [[{k: v for k, v in r.items() if k != "status"} for r in view] for view in views]
+        return all(acknowledged <= name for name in names) and contents[0] == contents[1] == contents[2]
+
+    await until(everywhere, "every acknowledged policy is at every peer")
+    for peer in mesh.peers:
+        assert "Traceback" not in peer.log
+        assert "equivocation" not in peer.log

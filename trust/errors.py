@@ -1,0 +1,53 @@
+"""What can be wrong with trust material: one base class, one subclass per noun.
+
+Each message is a sentence for the person who reads it: what was found, what was expected, and, where there is
+something to do, what. None of them ever contains a secret. Whatever raises one of these changed no state.
+
+Invariant: decoders and verifiers in this package raise nothing but these, whatever bytes they are fed.
+"""
+
+
+class TrustError(Exception):
+    """Base of all errors of this package. No state was changed."""
+
+
+class IdentityError(TrustError):
+    """A node id, name, key or SPIFFE ID is not well-formed. No state was changed."""
+
+
+class CredentialError(TrustError):
+    """A node credential is malformed, forged, expired, or of another mesh. No state was changed."""
+
+
+class AuthorityError(TrustError):
+    """The authority cannot sign, or what it signed does not verify. No state was changed."""
+
+
+class SvidError(TrustError):
+    """A certificate breaks the X.509-SVID rules, or a request for one may not be granted. No state was changed."""
+
+
+class TokenError(TrustError):
+    """A join token is malformed, altered, expired, used up, or grants more than its issuer has. No state was
+    changed: a refused join uses up nothing."""
+
+
+class AdmissionError(TrustError):
+    """A request to join or renew is malformed or not signed by who it says. No state was changed."""
+
+
+class RevocationError(TrustError):
+    """A revocation is malformed, not signed by one entitled to it, or the set is full. No state was changed."""
+
+
+class RevokedError(TrustError):
+    """The subject is well-formed and was valid, but has been revoked. No state was changed."""
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: "45 seconds", "3 hours", "2 days". For messages only."""
+    for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length_s:
+            count = int(seconds // length_s)
+            return f"{count} {unit}{'s' if count != 1 else ''}"
+    return f"{int(seconds)} second{'s' if int(seconds) != 1 else ''}"

@@ -1,0 +1,214 @@
+"""Issuing X.509-SVIDs: the request a node makes and the policy that answers it.
+
+A request is signed by the node's Ed25519 key over everything in it and carries the node's credential, so whoever
+judges it needs nothing but the mesh root. Possession of the leaf key is not proven here: TLS 1.3 proves it in
+each handshake, with the certificate inside the signed transcript.
+
+Invariant: `draft_svid` is a pure function of its arguments and holds the whole issuance policy; each signer of a
+threshold authority runs it for itself before it signs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from trust.authority import (
+    BACKDATE_S,
+    Authority,
+    CertificateDraft,
+    draft,
+    instant,
+    key_usage,
+    load_certificate,
+    read_root,
+    root_name,
+    serial_number,
+)
+from trust.codec import Field, Reader, pack, signed_bytes
+from trust.credential import (
+    CLOCK_SKEW_S_MAX,
+    CREDENTIAL_BYTES_MAX,
+    Credential,
+    decode_credential,
+    verify_credential,
+)
+from trust.errors import IdentityError, SvidError, span
+from trust.identity import (
+    SIGNATURE_BYTES,
+    SPIFFE_CHARS_MAX,
+    NodeIdentity,
+    NodeSpiffe,
+    SpiffeId,
+    WorkloadSpiffe,
+    format_id,
+    parse_spiffe,
+    verify,
+)
+from trust.revocation import RevocationSet
+from trust.svid import LeafKey
+
+SVID_TTL_S: Final = 3600
+SVID_TTL_S_MAX: Final = 86_400
+SVID_REQUEST_BYTES_MAX: Final = 4096
+PUBLIC_KEY_BYTES_MAX: Final = 128  # a P-256 SubjectPublicKeyInfo has 91
+
+_LABEL: Final = b"gossamer/svid-request/1"
+
+
+# ------------------------------------------------------------------ requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SvidRequest:
+    """A node asks for a leaf for itself or for an account it may act as."""
+
+    spiffe_id: str
+    public_key_der: bytes
+    credential: bytes  # encoded
+    requested_at: int
+    signature: bytes = b"\0" * SIGNATURE_BYTES
+
+    def signing_bytes(self) -> bytes:
+        """What the node's Ed25519 key signs."""
+        return signed_bytes(_LABEL, self._fields())
+
+    def encode(self) -> bytes:
+        """The wire form."""
+        return pack([*self._fields(), self.signature])
+
+    def _fields(self) -> list[Field]:
+        return [self.spiffe_id, self.public_key_der, self.credential, self.requested_at]
+
+
+def request_svid(
+    identity: NodeIdentity, credential: Credential, spiffe_id: str, key: LeafKey, now: float
+) -> SvidRequest:
+    """A signed request."""
+    request = SvidRequest(
+        spiffe_id=spiffe_id,
+        public_key_der=key.public_der,
+        credential=credential.encode(),
+        requested_at=int(now),
+    )
+    return replace(request, signature=identity.sign(request.signing_bytes()))
+
+
+def decode_svid_request(data: bytes) -> SvidRequest:
+    """Inverse of `SvidRequest.encode`. Raises SvidError. Nothing is verified."""
+    reader = Reader(
+        data, count=5, bytes_max=SVID_REQUEST_BYTES_MAX, what="a certificate request", error=SvidError
+    )
+    return SvidRequest(
+        spiffe_id=reader.text(SPIFFE_CHARS_MAX),
+        public_key_der=reader.blob(PUBLIC_KEY_BYTES_MAX),
+        credential=reader.blob(CREDENTIAL_BYTES_MAX),
+        requested_at=reader.integer(),
+        signature=reader.raw(SIGNATURE_BYTES),
+    )
+
+
+# ------------------------------------------------------------------ issuing
+
+
+def draft_svid(
+    request: SvidRequest, root_der: bytes, *, trust_domain: str, now: int, serial: bytes, revoked: RevocationSet,
+    ttl_s: int = SVID_TTL_S,
+) -> CertificateDraft:  # fmt: skip
+    """Apply the issuance policy; what is left to do is to sign `.tbs`. Raises SvidError, CredentialError or
+    RevokedError with the reason."""
+    root_public = read_root(root_der, trust_domain)
+    credential = decode_credential(request.credential)
+    verify_credential(credential, root_public, trust_domain, now)
+    if not verify(credential.public_key, request.signing_bytes(), request.signature):
+        raise SvidError(f"the request is not signed by the key of node {credential.name}")
+    if abs(now - request.requested_at) > CLOCK_SKEW_S_MAX:
+        raise SvidError(
+            f"the request of {credential.name} is stamped {span(abs(now - request.requested_at))} away from the "
+            "issuer's clock: set the clocks right"
+        )
+    wanted = _entitled(request.spiffe_id, credential)
+    revoked.check_credential(credential)
+    revoked.check(wanted.uri)
+    public = _p256(request.public_key_der)
+    if not 0 < ttl_s <= SVID_TTL_S_MAX:
+        raise SvidError(f"a certificate lives for at most {span(SVID_TTL_S_MAX)}, {ttl_s} s were asked for")
+    return draft(
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, format_id(credential.node))]))
+        .issuer_name(root_name(trust_domain))
+        .public_key(public)
+        .serial_number(serial_number(serial))
+        .not_valid_before(instant(now - BACKDATE_S))
+        # What a credential vouches for does not outlive it.
+        .not_valid_after(instant(min(now + ttl_s, credential.expires_at)))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage(ca=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(_authority_key_identifier(root_der), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(wanted.uri)]), critical=False
+        )
+    )
+
+
+def issue_svid(
+    authority: Authority, root_der: bytes, request: SvidRequest, *, trust_domain: str, now: int,
+    entropy: Callable[[int], bytes], revoked: RevocationSet, ttl_s: int = SVID_TTL_S,
+) -> bytes:  # fmt: skip
+    """A leaf (DER) for `request`, or the reason why not: SvidError, CredentialError, RevokedError, AuthorityError."""
+    svid = draft_svid(
+        request,
+        root_der,
+        trust_domain=trust_domain,
+        now=now,
+        serial=entropy(16),
+        revoked=revoked,
+        ttl_s=ttl_s,
+    )
+    return svid.assemble(authority.sign(svid.tbs), authority.root_public)
+
+
+def _entitled(uri: str, credential: Credential) -> SpiffeId:
+    try:
+        wanted = parse_spiffe(uri)
+    except IdentityError as error:
+        raise SvidError(str(error)) from None
+    if wanted.trust_domain != credential.trust_domain:
+        raise SvidError(f"{uri!r} is not in trust domain {credential.trust_domain!r}")
+    match wanted:
+        case NodeSpiffe(node=node) if node != credential.node:
+            raise SvidError(f"node {credential.name} may not be issued the identity of another node: {uri!r}")
+        case WorkloadSpiffe(namespace=namespace, account=account) if not credential.allows(
+            namespace, account
+        ):
+            raise SvidError(
+                f"node {credential.name} may not act as {namespace}/{account}: its credential allows "
+                f"{', '.join(credential.services) or 'no service'}"
+            )
+    return wanted
+
+
+def _p256(public_der: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        public = load_der_public_key(public_der)
+    except (ValueError, UnsupportedAlgorithm):
+        raise SvidError("the key to be certified does not decode") from None
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise SvidError("the key to be certified is not ECDSA P-256")
+    return public
+
+
+def _authority_key_identifier(root_der: bytes) -> x509.AuthorityKeyIdentifier:
+    root = load_certificate(root_der, "a root certificate")
+    subject = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject)

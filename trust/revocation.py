@@ -1,0 +1,222 @@
+"""Revocations: signed statements that something issued is no longer to be believed, and the set that holds them.
+
+A revocation names its subject as text: a node or workload SPIFFE ID, or `serial:<32 hex digits>` for one credential
+or one certificate. It is believed when the mesh root signed it, or when a node revokes *itself* (who holds the
+key may declare it lost; the key is in the statement and hashes to the id, so nothing else is needed to check).
+The set only grows (a grow-only set converges in any order); an entry leaves when its `expires_at` has passed,
+which is why that must lie beyond the life of whatever it revokes: for a node also beyond the grace in which
+an expired credential may still be renewed.
+
+Invariant: revoking a node covers its credential, its node SVID and every workload SVID made out to it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from trust.authority import Authority
+from trust.codec import Field, Reader, pack, signed_bytes
+from trust.credential import CREDENTIAL_TTL_S_MAX, Credential
+from trust.errors import IdentityError, RevocationError, RevokedError
+from trust.identity import (
+    KEY_BYTES,
+    SIGNATURE_BYTES,
+    SPIFFE_CHARS_MAX,
+    NodeIdentity,
+    NodeSpiffe,
+    node_id,
+    parse_spiffe,
+    spiffe_node,
+    verify,
+)
+from trust.svid import Svid
+
+REVOCATION_BYTES_MAX: Final = 4096
+REASON_CHARS_MAX: Final = 256
+RENEWAL_GRACE_S: Final = 30 * 86_400  # a host that was off for a month comes back without a new token
+NODE_REVOCATION_S: Final = CREDENTIAL_TTL_S_MAX + RENEWAL_GRACE_S
+REVOCATIONS_MAX: Final = (
+    16_384  # of each kind of issuer: nodes that revoke themselves cannot crowd out the root
+)
+
+_LABEL: Final = b"gossamer/revocation/1"
+
+
+def serial_subject(serial: bytes) -> str:
+    """How a credential's or certificate's serial (16 bytes) is named as a subject."""
+    return f"serial:{serial.hex()}"
+
+
+def check_subject(subject: str) -> str:
+    """`subject` itself if it can be revoked. Raises RevocationError."""
+    kind, _, rest = subject.partition(":")
+    if kind == "serial":
+        if len(rest) == 32 and all(digit in "0123456789abcdef" for digit in rest):
+            return subject
+        raise RevocationError(f"{subject[:64]!r} is not a serial: serial: and 32 hex digits are expected")
+    try:
+        parse_spiffe(subject)
+    except IdentityError as error:
+        raise RevocationError(f"cannot be revoked: {error}") from None
+    return subject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """`subject` is revoked until `expires_at` (Unix s), after which nothing it named is valid anyway."""
+
+    subject: str
+    reason: str
+    revoked_at: int
+    expires_at: int
+    issuer: bytes  # Ed25519 public key of the root, or of the node that revokes itself
+    signature: bytes = b"\0" * SIGNATURE_BYTES
+
+    def signing_bytes(self) -> bytes:
+        """What the issuer signs."""
+        return signed_bytes(_LABEL, self._fields())
+
+    def encode(self) -> bytes:
+        """The wire form."""
+        return pack([*self._fields(), self.signature])
+
+    def _fields(self) -> list[Field]:
+        return [self.subject, self.reason, self.revoked_at, self.expires_at, self.issuer]
+
+
+def revoke(authority: Authority, subject: str, *, reason: str, now: float, expires_at: float) -> Revocation:
+    """A revocation by the mesh root. For a node, `expires_at` is at least `now + NODE_REVOCATION_S`. Raises
+    RevocationError or AuthorityError."""
+    draft = _draft(subject, reason, now, expires_at, authority.root_public)
+    signed = replace(draft, signature=authority.sign(draft.signing_bytes()))
+    verify_revocation(signed, authority.root_public, _trust_domain(subject))
+    return signed
+
+
+def revoke_self(identity: NodeIdentity, trust_domain: str, *, reason: str, now: float) -> Revocation:
+    """A node declares its own key void. Raises RevocationError."""
+    subject = spiffe_node(trust_domain, identity.id)
+    draft = _draft(subject, reason, now, now + NODE_REVOCATION_S, identity.public_key)
+    return replace(draft, signature=identity.sign(draft.signing_bytes()))
+
+
+def decode_revocation(data: bytes) -> Revocation:
+    """Inverse of `Revocation.encode`. Raises RevocationError. Nothing is verified."""
+    reader = Reader(data, count=6, bytes_max=REVOCATION_BYTES_MAX, what="a revocation", error=RevocationError)
+    return Revocation(
+        subject=check_subject(reader.text(SPIFFE_CHARS_MAX)),
+        reason=reader.text(REASON_CHARS_MAX),
+        revoked_at=reader.integer(),
+        expires_at=reader.integer(),
+        issuer=reader.raw(KEY_BYTES),
+        signature=reader.raw(SIGNATURE_BYTES),
+    )
+
+
+def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: str) -> None:
+    """Raise RevocationError unless its issuer was entitled to it and signed it. Keys cost nothing to make, so the
+    caller takes self-revocations from members only: from the journal of the very node that revokes itself."""
+    if not revocation.subject.startswith("serial:"):
+        subject = parse_spiffe(check_subject(revocation.subject))
+        if subject.trust_domain != trust_domain:
+            raise RevocationError(f"{revocation.subject} is not in trust domain {trust_domain!r}")
+        lasting = revocation.expires_at - revocation.revoked_at >= NODE_REVOCATION_S
+        if isinstance(subject, NodeSpiffe) and not lasting:
+            raise RevocationError(f"the revocation of {revocation.subject} ends before what it revokes does")
+    if revocation.issuer != root_public:
+        own = spiffe_node(trust_domain, node_id(revocation.issuer))
+        if revocation.subject != own:
+            raise RevocationError(f"{own} may revoke nothing but itself, not {revocation.subject}")
+    if not verify(revocation.issuer, revocation.signing_bytes(), revocation.signature):
+        raise RevocationError(f"the revocation of {revocation.subject} is not signed by its issuer")
+
+
+class RevocationSet:
+    """The revocations a node knows, by subject. The caller verifies before it adds."""
+
+    __slots__ = ("_entries", "_root_public", "_self_count")
+
+    def __init__(self, root_public: bytes) -> None:
+        self._root_public = root_public
+        self._entries: dict[str, Revocation] = {}
+        self._self_count = 0
+
+    def add(self, revocation: Revocation) -> bool:
+        """Whether it was news. Of two for one subject the root's stays, then the one that lasts longer, then the
+        greater encoding, so that replicas agree whatever the order. Raises RevocationError when the set is full."""
+        known = self._entries.get(revocation.subject)
+        if known is not None:
+            if self._rank(known) >= self._rank(revocation):
+                return False
+            self._self_count -= known.issuer != self._root_public
+        by_self = revocation.issuer != self._root_public
+        held = self._self_count if by_self else len(self._entries) - self._self_count
+        if known is None and held >= REVOCATIONS_MAX:
+            raise RevocationError(
+                f"{revocation.subject} is not recorded: {REVOCATIONS_MAX} revocations are the most"
+            )
+        self._entries[revocation.subject] = revocation
+        self._self_count += by_self
+        return True
+
+    def prune(self, now: float) -> int:
+        """Forget what has expired; how many that were."""
+        expired = [subject for subject, entry in self._entries.items() if entry.expires_at <= now]
+        for subject in expired:
+            self._self_count -= self._entries.pop(subject).issuer != self._root_public
+        return len(expired)
+
+    def covers(self, subject: str) -> Revocation | None:
+        """The revocation of exactly this SPIFFE ID or `serial:<hex>`, if there is one."""
+        return self._entries.get(subject)
+
+    def check(self, *subjects: str) -> None:
+        """Raise RevokedError if any of the subjects is revoked."""
+        for subject in subjects:
+            if (entry := self._entries.get(subject)) is not None:
+                raise RevokedError(f"{subject} has been revoked: {entry.reason or 'no reason given'}")
+
+    def check_credential(self, credential: Credential) -> None:
+        """Raise RevokedError if the credential or its node is revoked."""
+        if self._entries:
+            self.check(credential.spiffe, serial_subject(credential.serial))
+
+    def check_svid(self, svid: Svid) -> None:
+        """Raise RevokedError if the leaf, its identity, or the node that holds its key is revoked. This is the
+        `check` that `trust.tls` takes."""
+        if self._entries:
+            self.check(svid.spiffe, serial_subject(svid.serial), spiffe_node(svid.id.trust_domain, svid.node))
+
+    def subjects(self) -> tuple[str, ...]:
+        """All revoked subjects, sorted."""
+        return tuple(sorted(self._entries))
+
+    def __iter__(self) -> Iterator[Revocation]:
+        return iter(tuple(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"RevocationSet({len(self._entries)} revoked, {self._self_count} by themselves)"
+
+    def _rank(self, entry: Revocation) -> tuple[bool, int, bytes]:
+        return (entry.issuer == self._root_public, entry.expires_at, entry.encode())
+
+
+def _draft(subject: str, reason: str, now: float, expires_at: float, issuer: bytes) -> Revocation:
+    if len(reason) > REASON_CHARS_MAX:
+        raise RevocationError(f"a reason has at most {REASON_CHARS_MAX} characters, not {len(reason)}")
+    if expires_at <= now:
+        raise RevocationError(f"the revocation of {subject} would be over before it began")
+    return Revocation(
+        subject=check_subject(subject),
+        reason=reason,
+        revoked_at=int(now),
+        expires_at=int(expires_at),
+        issuer=issuer,
+    )
+
+
+def _trust_domain(subject: str) -> str:
+    return "" if subject.startswith("serial:") else parse_spiffe(subject).trust_domain
