@@ -35,6 +35,7 @@ from crdt.delta import (
     delta_fault,
 )
 from crdt.log import Mismatch, Move, WriterLog
+from crdt.quarantine import Held
 from crdt.record import SIGNATURE_BYTES, Context, Record, RecordError, record_fault, same_content
 from crdt.replica import Damage, JournalLimits, JournalStatistics, Replica
 
@@ -233,7 +234,8 @@ class Journal(Replica):
         if not fresh:
             return
         head = self._heads.get(writer, 0)
-        if delta.complete and delta.after <= head and all(reason is None for _, reason in fresh):
+        verified = all(reason is None for _, reason in fresh)
+        if verified and delta.complete and delta.after <= head:
             if self._advance(writer, [record for record, _ in fresh], out):
                 self._drain(writer, now_ms, out)
             return
@@ -242,7 +244,7 @@ class Journal(Replica):
             self._hold(record, reason, out)
         if self._quarantine.overflowed == overflowed and writer not in self._forks:
             self._quarantine.stage(delta, head)
-            self._drain(writer, now_ms, out)
+            self._drain(writer, now_ms, out, whole=verified)
 
     def _verify_all(self, delta: Delta, now_ms: int, out: _Outcome) -> list[tuple[Record, str | None]]:
         """The records of a delta that are above the head, each with why it has to wait (None: it need not);
@@ -351,32 +353,49 @@ class Journal(Replica):
                 break
         return True
 
-    def _drain(self, writer: bytes, now_ms: int, out: _Outcome) -> None:
-        """Let what waited take effect as far as it can: a whole delta, or record after record."""
-        while True:
-            head = self._heads.get(writer, 0)
-            claim = self._quarantine.claim(writer)
-            if claim is not None and claim.complete and claim.after <= head:
-                ready = self._quarantine.within(writer, head, claim.upto)
-            else:
-                following = self._quarantine.at(writer, head + 1)
-                ready = [following] if following is not None else []
-            for held in ready:
-                if held.reason is None:
-                    continue
-                match self._judge(held.record, now_ms, out):
-                    case Accept():
-                        self._quarantine.hold(held.record, None)  # verified once is enough
-                    case Wait():
-                        return
-                    case Refuse():
-                        self._quarantine.remove(held.record)
-                        return
-            if not ready:
+    def _drain(self, writer: bytes, now_ms: int, out: _Outcome, *, whole: bool = True) -> None:
+        """Let what waited take effect as far as it can: a whole delta, or, where part of it has to wait longer,
+        the verified records up to there. With `whole` False nothing is judged again."""
+        while ready := self._ready(writer, whole):
+            if not whole and ready[0].reason is not None:
                 return
-            if not self._advance(writer, [held.record for held in ready], out):
-                self._quarantine.discard(writer)
-                return
+            match self._settle(ready, now_ms, out):
+                case Accept():
+                    if not self._advance(writer, [held.record for held in ready], out):
+                        self._quarantine.discard(writer)
+                case Wait():
+                    whole = False
+                case Refuse():
+                    pass  # it is gone, and with it the claim it was part of
+                case never:
+                    assert_never(never)
+
+    def _ready(self, writer: bytes, whole: bool) -> list[Held]:
+        """What would take effect next, were it verified."""
+        head = self._heads.get(writer, 0)
+        claim = self._quarantine.claim(writer)
+        if whole and claim is not None and claim.complete and claim.after <= head:
+            return self._quarantine.within(writer, head, claim.upto)
+        following = self._quarantine.at(writer, head + 1)
+        return [] if following is None else [following]
+
+    def _settle(self, ready: list[Held], now_ms: int, out: _Outcome) -> Verdict:
+        """Judge those of `ready` that are not verified yet: Accept, or the first other verdict."""
+        for held in ready:
+            if held.reason is None:
+                continue
+            verdict = self._judge(held.record, now_ms, out)
+            match verdict:
+                case Accept():
+                    self._quarantine.hold(held.record, None)  # verified once is enough
+                case Wait():
+                    return verdict
+                case Refuse():
+                    self._quarantine.remove(held.record)
+                    return verdict
+                case never:
+                    assert_never(never)
+        return Accept()
 
     def _beyond_limits(self, writer: bytes, move: Move) -> str | None:
         log = self._logs.get(writer)

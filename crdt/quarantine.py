@@ -7,7 +7,8 @@ by a claim: of `(after, upto]` everything live at `target` is among the records 
 Two parts of one delta may be cut at different heads, because the sender moved on in between, or changed. Let part one
 be `(a, b]` at target S and part two `(b, c]` at target T. If c reaches S and T, every key's newest record up to c is
 either above b, and then in part two, or at most b, and then it was live at S too and is in part one. So parts join
-as long as the whole reaches the largest target.
+as long as the whole reaches the largest target. Records of an unfinished claim that follow the head without a hole need
+not wait for the rest: they are like pushed ones.
 
 When a bound is hit the whole hold of a writer goes (of the writer itself for its own bound, of the longest-waiting one
 for the total) and is counted: anti-entropy brings it again.

@@ -1,8 +1,9 @@
 """The member part of a push-pull, when to ask for one, and when two journals differ for good.
 
-A payload is a list of statements, each member's Alive followed by what proves that it is not: the receiver weighs
-them one by one like any others (gossip/judge.py), so a stream peer can leave members out but invent nothing. The
-driver exchanges payloads and journals over one stream; here is only when (`SyncGate`, `Divergence`) and what.
+A payload is a list of statements, the Alive of each member and then what proves that some of them are not: the
+receiver weighs them one by one like any others (gossip/judge.py), so a stream peer can leave members out but invent
+nothing. The driver exchanges payloads and journals over one stream; here is only when (`SyncGate`, `Divergence`) and
+what.
 
 Invariant: a chunk has at most CHUNK_BYTES_MAX bytes and CHUNK_ITEMS_MAX statements, so that one step stays short.
 """
@@ -29,13 +30,15 @@ def encode_members(
     presence: Presence, roster: Roster, *, now: float, withheld: frozenset[bytes]
 ) -> tuple[bytes, ...]:
     """Everything this node knows of members, itself first, in chunks. Expired and `withheld` ones are left out."""
-    statements = [presence.encoded]
-    if presence.left is not None:
-        statements.append(presence.left.encode())
+    alives = [presence.encoded]
+    proofs = [] if presence.left is None else [presence.left.encode()]
     for entry in roster.entries():
-        if entry.member.id in withheld or now >= entry.member.credential.expires_at:
-            continue
-        statements += [entry.encoded, *entry.proofs()]
+        if entry.member.id not in withheld and now < entry.member.credential.expires_at:
+            alives.append(entry.encoded)
+            proofs += entry.proofs()
+    statements = (
+        alives + proofs
+    )  # in this order, so that whoever accuses is known when the accusation is weighed
     chunks: list[bytes] = []
     chunk: list[object] = []
     size = _FRAMING_BYTES

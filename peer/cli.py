@@ -45,6 +45,10 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
 EXIT_PIPE: Final = 141  # 128 + SIGPIPE
 
 
+class _ClosedPipeError(Exception):
+    """Whoever read standard output has stopped reading."""
+
+
 class Commands(click.Group):
     """The root group: commands by name, loaded when asked for."""
 
@@ -66,6 +70,12 @@ class Commands(click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             raise click.UsageError(unknown_command(name, self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ClosedPipeError from error  # click would end the process with 1
 
 
 def unknown_command(name: str, choices: Sequence[str]) -> str:
@@ -128,7 +138,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (_ClosedPipeError, BrokenPipeError):
         _silence_stdout()
         return EXIT_PIPE
     except click.exceptions.NoArgsIsHelpError as error:

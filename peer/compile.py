@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from peer.attachment import Attachments, attach, longer_s
+from peer.attachment import Attachments, Place, attach, longer_s
 from peer.catalog import ServiceInstance, View
 from peer.directory import Directory, ServiceKey, cluster_name, host_name, port_names
 from peer.policies import Condition, Policy, Reader, Status
@@ -85,19 +85,7 @@ def compile_snapshot(
             statuses[policy.key] += _target_conditions(policy, directory)
     default_deny, access_log = _mesh_config(readable, view)
 
-    places = {
-        (key, port): protocol
-        for key, each in directory.services.items()
-        for port, protocol in each.ports.items()
-    }
-    places |= {place: "http" for place in routes.places if place[0] not in directory.services}
-    destinations: list[Destination] = []
-    clusters: list[Cluster] = []
-    for (key, port), protocol in sorted(places.items()):
-        spec = traffic.get(key)
-        destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec)))
-        clusters.append(_cluster(directory, key, port, protocol, spec))
-
+    destinations, clusters = _reachable(directory, routes, traffic)
     allowed = _authorizations(directory, readable, view.trust_domain, default_deny)
     return Compiled(
         snapshot=Snapshot(
@@ -111,8 +99,8 @@ def compile_snapshot(
             trust_bundle_pem=trust_bundle_pem,
             revoked=tuple(sorted(view.revoked)),
             inbound=tuple(_inbound(directory, allowed, traffic, routes)),
-            clusters=tuple(clusters),
-            destinations=tuple(destinations),
+            clusters=clusters,
+            destinations=destinations,
             limits=limits or Limits(),
             access_log=access_log,
         ),
@@ -121,7 +109,7 @@ def compile_snapshot(
 
 
 def listeners_for(view: View) -> tuple[Listener, ...]:
-    """The sockets a host needs: `inbound`, `outbound`, and `upstream:<local port>` for each upstream of a local service.
+    """The sockets a host needs: `inbound`, `outbound`, and an `upstream:<local port>` for each upstream of a service.
 
     What comes through `outbound` is called as the account of the local services if they have one only, else as the
     node. Of two services that want the same local port the first by name gets it.
@@ -227,6 +215,25 @@ def _mesh_config(policies: Iterable[Policy], view: View) -> tuple[bool, bool]:
         if specs[0].access_log is not None:
             access_log = specs[0].access_log
     return default_deny, access_log
+
+
+def _reachable(
+    directory: Directory, routes: Attachments, traffic: Mapping[ServiceKey, TrafficPolicySpec]
+) -> tuple[tuple[Destination, ...], tuple[Cluster, ...]]:
+    """Every service port, and every one that a route names though no instance is there."""
+    places: dict[Place, AppProtocol] = {
+        (key, port): protocol
+        for key, service in directory.services.items()
+        for port, protocol in service.ports.items()
+    }
+    places |= {place: "http" for place in routes.places if place[0] not in directory.services}
+    destinations: list[Destination] = []
+    clusters: list[Cluster] = []
+    for (key, port), protocol in sorted(places.items()):
+        spec = traffic.get(key)
+        destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec)))
+        clusters.append(_cluster(directory, key, port, protocol, spec))
+    return tuple(destinations), tuple(clusters)
 
 
 def _request_timeout_s(spec: TrafficPolicySpec | None) -> float:

@@ -38,7 +38,7 @@ def _text(raw: Any) -> str:
 
 def _whole(low: int, high: int) -> Callable[[Any], int]:
     def read(raw: Any) -> int:
-        if isinstance(raw, str) and re.fullmatch(r"\s*\d{1,18}\s*", raw):
+        if isinstance(raw, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", raw):
             raw = int(raw)
         if isinstance(raw, bool) or not isinstance(raw, int):
             raise QuantityError(f"must be a whole number, is {_describe(raw)}")
@@ -143,7 +143,7 @@ def _seeds(raw: Any) -> tuple[Address, ...]:
 def _workers(raw: Any) -> int:
     if raw == "auto":
         return min(os.cpu_count() or 1, WORKERS_MAX)
-    if isinstance(raw, str) and not raw.strip().isdigit():
+    if isinstance(raw, str) and not re.fullmatch(r"[0-9]+", raw.strip()):
         raise QuantityError(f"must be a whole number or auto, is {raw[:40]!r}")
     return _whole(1, WORKERS_MAX)(raw)
 

@@ -12,14 +12,10 @@ import asyncio
 import logging
 import random
 import secrets
-import socket
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Final
 
-from crdt.journal import Journal
-from crdt.record import decode_record
 from gossip.config import GossipConfig, lan, local, wan
 from gossip.events import Address
 from gossip.member import Member, State
@@ -29,18 +25,20 @@ from peer.api import ApiError
 from peer.catalog import Health, View
 from peer.certificates import load_certificates, save_certificates
 from peer.certify import Certifier
+from peer.channels import Channels, node_of
 from peer.config import Config
+from peer.contacts import load_contacts, resolve, save_contacts
 from peer.dataplane import DataPlane, Situation
 from peer.driver import Clock, Disk, Driver
 from peer.enforcement import Enforcement
 from peer.establish import Established
+from peer.filewatch import FileWatch
 from peer.fold import Folder, host_of
-from peer.io.exchange import Exchanges
+from peer.gauges import gauges
 from peer.io.health import HealthChecks
 from peer.io.keys import KeyFile, Keys
-from peer.io.servicefiles import FileChange, ServiceFiles
 from peer.io.store import Batch, Store, StoreError
-from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello, StreamServer
+from peer.io.stream import Hello
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import Key, LocalServices, Registered
@@ -56,22 +54,23 @@ from peer.messages import (
     Written,
 )
 from peer.node import Node
-from peer.records import REVOCATION, SERVICE, Registry
+from peer.records import SERVICE
+from peer.restore import restore
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.plane import Plane
 from proxy.resources import ResourceError
-from trust.admission import Spend, TokenLedger
-from trust.bundle import ANY_NODE, TrustBundle
+from trust.admission import Spend
+from trust.bundle import TrustBundle
 from trust.credential import Credential
-from trust.identity import NodeSpiffe, format_id, spiffe_node, spiffe_workload
-from trust.revocation import RevocationSet, decode_revocation
+from trust.identity import format_id, spiffe_node, spiffe_workload
 from trust.svid import certificate_pem
-from trust.tls import Caller, PeerObject, server_context
 
 log = logging.getLogger("gossamer.peer")
 
 FIRST_SYNC_S_MAX: Final = 3.0  # a peer that was a member before goes on alone after this long
 REGISTRATIONS: Final = "registrations"
+CONTACTS_SAVED_S: Final = 5.0
+DRAIN_NOTICE_S: Final = 0.5  # between saying that this host drains and taking no more connections
 TELEMETRY_S: Final = 1.0
 LEAVE_S_MAX: Final = 2.0
 PROFILES: Final[Mapping[str, Callable[[], GossipConfig]]] = {"lan": lan, "wan": wan, "local": local}
@@ -107,38 +106,20 @@ class Daemon:
         self.stop_asked = asyncio.Event()
         self.ready = asyncio.Event()
         self.failed = ""
-        self.file_problems: dict[str, str] = {}
-        self._files: ServiceFiles | None = None
         self._rng = random.Random(secrets.randbits(64))
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._unpublished = asyncio.Event()
+        self._members_moved = False
 
-        loaded = store.load()
-        root = self.membership.root_public
-        self.revocations = RevocationSet(root)
-        self.registry = Registry(
-            root=root,
-            trust_domain=self.membership.trust_domain,
-            drift_ms=int(config.clock_drift_max_s * 1000),
-            revocations=self.revocations,
-        )
-        self.journal = Journal(verify=self.registry.judge)
-        for writer, blob in loaded.introductions.items():
-            self.registry.introduce(writer, blob)
-        damage = self.journal.restore(
-            [decode_record(data) for data in loaded.records],
-            heads=loaded.heads,
-            introductions=loaded.introductions,
-        )
-        for each in damage:
-            fields = {"writer": format_id(each.writer), "reason": each.reason}
-            log.error("journal_damaged", extra={"fields": fields})
-        for record in self.journal.records(REVOCATION):
-            if record.payload and not self.registry.objection(record):
-                self.revocations.add(decode_revocation(record.payload))
+        self.contacts = load_contacts(store)
+        restored = restore(store.load(), self.membership, clock_drift_max_s=config.clock_drift_max_s)
+        self.registry = restored.registry
+        self.journal = restored.journal
+        self.revocations = self.registry.revocations
         self.disk = Disk(store)
-        self.alone = config.bootstrap and established.first_start
+        # Nobody to wait for: the founder's first start, and a mesh of one.
+        self.alone = not self.seeds and not self.contacts
         self.node = Node(
             identity=self.identity,
             credential=self.membership.credential,
@@ -160,10 +141,7 @@ class Daemon:
             root_certificate=self.membership.root_certificate,
             trust_domain=self.membership.trust_domain,
             revoked=self.revocations,
-            ledger=TokenLedger(
-                Spend(token_id=token, node=node, expires_at=expires_at)
-                for token, node, expires_at in loaded.spent
-            ),
+            ledger=restored.ledger,
             now=clock.now,
             spent=self._spent,
             svid_ttl_s=int(config.svid.ttl_s),
@@ -180,22 +158,19 @@ class Daemon:
         )
         self._bundle = TrustBundle(self.membership.trust_domain, [self.membership.root_certificate])
         self._bundle_pem = certificate_pem(self.membership.root_certificate)
-        self._tls_server = server_context(
+        self.channels = Channels(
             bundle=self._bundle,
-            client_certificate="optional",
-            check=self.revocations.check_svid,
-            alpn=(ALPN,),
-            on_refused=self._handshake_refused,
+            revoked=self.revocations,
+            hello=self._hello,
+            feed=self.driver.feed,
+            issuer=self.issuer,
+            enforcement=Enforcement(
+                heads=lambda: self.journal.heads,
+                enforced=lambda: self.dataplane.enforced,
+                node_of=node_of,
+            ),
         )
-        self._tls_caller = Caller(
-            certificate=None, bundle=self._bundle, check=self.revocations.check_svid, alpn=(ALPN,)
-        )
-        self.streams = StreamServer(self._tls_server, self._hello)
-        self.exchanges = Exchanges(self.driver.feed, self.context_for, peer_node)
-        self.driver.streams = self.exchanges
-        self.streams.handle(SYNC, self.exchanges.accepted)
-        self.streams.handle(ISSUE, self.issuer.serve)
-        self.streams.handle(ASK, self._enforcement().serve)
+        self.driver.streams = self.channels.exchanges
         self.driver.on_state = self._state_changed
         self.driver.on_member = self._member_moved
         self.datagrams: GossipDatagrams | None = None
@@ -220,9 +195,10 @@ class Daemon:
             prepare=self._prepare,
             changed=self._services_changed,
         )
+        self.files = FileWatch(config.services_dir, self.local)
         self.checks = HealthChecks(self._health_changed)
         self.traffic = Traffic()
-        self.metrics = Metrics(self.traffic)
+        self.metrics = Metrics(self.traffic, gauges(self))
 
     # ------------------------------------------------------------------ life
 
@@ -259,6 +235,8 @@ class Daemon:
         drain_s = self.config.drain_timeout_s if drain_s is None else drain_s
         if drain_s > 0:
             self.driver.feed(MetaChanged(meta=self._meta(draining=True)))
+            if self.local.services and len(self.node.engine.members()) > 1:
+                await asyncio.sleep(min(DRAIN_NOTICE_S, drain_s))
             await self.dataplane.plane.drain(drain_s)
             self.driver.feed(Depart())
             try:
@@ -273,8 +251,7 @@ class Daemon:
         await self.checks.close()
         await self.dataplane.plane.stop()
         self.dataplane.sockets.close()
-        await self.exchanges.shut()
-        await self.streams.close()
+        await self.channels.close()
         self.driver.close()
         if self.driver.datagrams is not None:
             self.driver.datagrams.close()
@@ -284,7 +261,7 @@ class Daemon:
         host, port = self.config.bind, self.config.ports.gossip
         try:
             self.driver.datagrams, self.datagrams = await open_datagrams(host, port, self._datagram)
-            await self.streams.start(host, port)
+            await self.channels.listen(host, port)
         except OSError as error:
             words = error.strerror or str(error)
             raise DaemonError(f"gossip port {host}:{port} cannot be opened: {words}") from error
@@ -299,28 +276,20 @@ class Daemon:
         except ResourceError as error:
             raise DaemonError(f"registered services cannot be restored: {error}") from error
 
-    @property
-    def problems_of_files(self) -> list[str]:
-        """Service files that are not obeyed as they are, and why."""
-        told = self._files.problems if self._files is not None else {}
-        return [*self.file_problems.values(), *told.values()]
-
     async def _enter(self) -> None:
         """From certificate to ready."""
         while self.node_spiffe not in self.certifier.held:
             await self.until_changed()
-        if self.seeds:
-            self._spawn(self._join_seeds(), "joining")
         if not self.alone:
+            self._spawn(self._join_seeds(), "joining")
             try:
                 async with asyncio.timeout(FIRST_SYNC_S_MAX):
                     await self.driver.synced.wait()
             except TimeoutError:
                 log.warning("alone", extra={"fields": {"waited_s": FIRST_SYNC_S_MAX}})
-        self._files = files = ServiceFiles(self.config.services_dir)
-        await self._files_changed(files, files.scan())
+        await self.files.read()
         await self.local.publish()
-        self._spawn(self._watch_files(files), "service files")
+        self._spawn(self.files.run(), "service files")
         self._spawn(self._publish_health(), "health")
         await self._certified()
         self.dataplane.changed()
@@ -363,6 +332,19 @@ class Daemon:
     # ------------------------------------------------------------------ what is known, as others need it
 
     @property
+    def served_version(self) -> int:
+        """The snapshot the data plane serves; 0 before the first."""
+        return self.dataplane.served.version if self.dataplane.served is not None else 0
+
+    @property
+    def oversized(self) -> int:
+        """Datagrams that were dropped unread."""
+        return self.datagrams.oversized if self.datagrams is not None else 0
+
+    def _others(self) -> list[Member]:
+        return [m for m in self.node.engine.members() if m.live and m.id != self.identity.id]
+
+    @property
     def node_spiffe(self) -> str:
         return spiffe_node(self.membership.trust_domain, self.identity.id)
 
@@ -381,11 +363,6 @@ class Daemon:
             policies=self.folder.policies(),
             revoked=self.revocations.subjects(),
             access_log=self.config.access_log is not False,
-        )
-
-    def _enforcement(self) -> Enforcement:
-        return Enforcement(
-            heads=lambda: self.journal.heads, enforced=lambda: self.dataplane.enforced, node_of=peer_node
         )
 
     def _situation(self) -> Situation:
@@ -417,11 +394,6 @@ class Daemon:
             signer=self.authority is not None,
             signers=tuple(signers),
         )
-
-    def context_for(self, node: bytes | None) -> ssl.SSLContext:
-        if node is None:
-            return self._tls_caller.expecting(ANY_NODE)
-        return self._tls_caller.expecting(spiffe_node(self.membership.trust_domain, node))
 
     # ------------------------------------------------------------------ when something changed
 
@@ -462,12 +434,12 @@ class Daemon:
             "previous": previous.value if previous else "unknown",
         }
         log.info("member", extra={"fields": fields})
+        self._members_moved = True
 
     def _certificates_changed(self) -> None:
         node = self.certifier.held.get(self.node_spiffe)
         if node is not None:
-            self._tls_server.update(identities={}, default=node)
-            self._tls_caller.update(certificate=node)
+            self.channels.present(node)
         save_certificates(self.keys, self.certifier.held.values())
         self.dataplane.changed()
         self._tell_changed()
@@ -488,9 +460,6 @@ class Daemon:
         self.local.set_health((namespace, name), health)
         self._unpublished.set()
 
-    def _handshake_refused(self, reason: str) -> None:
-        log.info("handshake_refused", extra={"fields": {"reason": reason}})
-
     async def _publish_health(self) -> None:
         while True:
             await self._unpublished.wait()
@@ -499,27 +468,6 @@ class Daemon:
                 await self.local.publish()
             except ApiError as error:
                 log.error("health_untold", extra={"fields": {"reason": str(error)}})
-
-    async def _watch_files(self, files: ServiceFiles) -> None:
-        async for changes in files.watch():
-            await self._files_changed(files, changes)
-
-    async def _files_changed(self, files: ServiceFiles, changes: Iterable[FileChange]) -> None:
-        """Take in what files of `services.d/` say; a bad one is reported and what it said before stands."""
-        for change in changes:
-            if change.problem:
-                log.error("service_file", extra={"fields": {"problem": change.problem}})
-                continue
-            path = str(change.path)
-            before = [r.spec for r in self.local.services.values() if r.source == path]
-            try:
-                await self.local.replace_file(path, change.services)
-            except ApiError as error:
-                files.refused(change.path, before)
-                self.file_problems[path] = f"{path}: {error}"
-                log.error("service_file", extra={"fields": {"problem": self.file_problems[path]}})
-            else:
-                self.file_problems.pop(path, None)
 
     def _prepare(self, services: Mapping[Key, Registered]) -> None:
         try:
@@ -537,41 +485,28 @@ class Daemon:
         await self.disk.commit(Batch(spent=[(spend.token_id, spend.node, spend.expires_at)]))
 
     async def _join_seeds(self) -> None:
-        seeds, unresolved = await resolve(self.seeds)
+        seeds, unresolved = await resolve([*self.seeds, *self.contacts])
         joined = await self.join(seeds) if seeds else None
         failed = {**unresolved, **(joined.failed if joined is not None else {})}
+        wanted = set(self.seeds)
         for (host, port), reason in failed.items():
+            if wanted and (host, port) not in wanted:
+                continue  # a member of another day; the seeds are what somebody configured
             log.warning("seed_unreachable", extra={"fields": {"seed": f"{host}:{port}", "reason": reason}})
 
     async def _observe(self) -> None:
+        saved_at = 0.0
         while True:
             await asyncio.sleep(TELEMETRY_S)
             self.observe()
+            if self._members_moved and self.clock.now() - saved_at > CONTACTS_SAVED_S:
+                self._members_moved = False
+                saved_at = self.clock.now()
+                try:
+                    await self.disk.run(lambda store: save_contacts(store, self._others(), self._rng))
+                except StoreError as error:
+                    log.warning("contacts_unsaved", extra={"fields": {"reason": str(error)}})
 
     def observe(self) -> None:
         """Take in what the data plane has counted."""
         self.traffic.observe(self.dataplane.plane.observations(), time.monotonic())
-
-
-async def resolve(seeds: Iterable[Address]) -> tuple[tuple[Address, ...], dict[Address, str]]:
-    """The IP addresses behind seeds given by name, and the names that resolve to nothing."""
-    loop = asyncio.get_running_loop()
-    found: dict[Address, None] = {}
-    failed: dict[Address, str] = {}
-    for host, port in seeds:
-        try:
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        except OSError as error:
-            failed[host, port] = f"the name does not resolve: {error.strerror or error}"
-            continue
-        found.update({(str(answer[4][0]), port): None for answer in answers})
-    return tuple(found), failed
-
-
-def peer_node(stream: FrameStream) -> bytes | None:
-    """The node at the other end of a stream, as its certificate says; None if it showed none or is no node."""
-    connection = stream.ssl_object
-    assert isinstance(connection, PeerObject)
-    if connection.peer is None or not isinstance(connection.peer.id, NodeSpiffe):
-        return None
-    return connection.peer.id.node

@@ -103,6 +103,8 @@ class Directory:
         if served is None or served.protocol != protocol:
             return None
         local = instance.node == self._node
+        if not local and not (instance.host and instance.inbound_port):
+            return None  # its peer carries no traffic
         sni = port_names(instance, port)[0]
         key = (instance.namespace, instance.name)
         return Endpoint(

@@ -105,7 +105,7 @@ async def _until_enforced(daemon: "Daemon", member: Member, reach: Mapping[bytes
     question = msgpack.packb([[writer, seq] for writer, seq in reach.items()])
     while True:
         try:
-            stream = await connect(member.address, daemon.context_for(member.id))
+            stream = await connect(member.address, daemon.channels.context_for(member.id))
             try:
                 await greet(stream, ASK)
                 while True:

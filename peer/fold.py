@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from crdt.ormap import live_versions
-
 from crdt.journal import Journal
+from crdt.ormap import live_versions
 from crdt.record import Record
 from gossip.member import Member, State
 from peer.catalog import Host, PolicyEntry, PolicyVersion, ServiceInstance

@@ -14,7 +14,8 @@ from peer.admin.stat import stat_rows
 from peer.api import ApiError, Json
 from peer.catalog import ServiceInstance
 from peer.config_keys import GOSSIP_PORT
-from peer.daemon import Daemon, resolve
+from peer.contacts import resolve
+from peer.daemon import Daemon
 from peer.enforcement import wait_enforced
 from peer.publishing import Publishing
 from peer.units import QuantityError, format_address, parse_address
@@ -194,7 +195,7 @@ class Operations:
         add("members", f"{dead} dead, {live} live" if dead else "", f"{live} live", level="warn")
         for name, problem in self._certificate_problems():
             add(name, problem, "valid")
-        add("data plane", daemon.dataplane.rejected, f"serves snapshot {self._served()}")
+        add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
         add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
         conflicts = [
@@ -215,7 +216,7 @@ class Operations:
             "none failing",
             level="warn",
         )
-        problems = daemon.problems_of_files
+        problems = daemon.files.problems
         add("service files", problems[0] if problems else "", "all read")
         return rows
 
@@ -241,10 +242,6 @@ class Operations:
         me = self._daemon.node.engine.member(self._daemon.identity.id)
         assert me is not None
         return me
-
-    def _served(self) -> int:
-        served = self._daemon.dataplane.served
-        return served.version if served is not None else 0
 
     def _not_ready(self) -> str:
         daemon = self._daemon

@@ -25,7 +25,7 @@ from crdt.record import Record
 from peer.catalog import Health, ServicePort
 from trust.credential import Credential, decode_credential, verify_credential
 from trust.errors import CredentialError, TrustError
-from trust.identity import verify
+from trust.identity import node_id, verify
 from trust.revocation import RevocationSet, decode_revocation, verify_revocation
 
 SERVICE: Final = "service"
@@ -230,10 +230,16 @@ def _judge_policy(_registry: Registry, record: Record, credential: Credential) -
 
 
 def _judge_revocation(registry: Registry, record: Record, _credential: Credential) -> str:
+    if not record.payload:
+        return "a revocation is not taken back"
     try:
-        verify_revocation(decode_revocation(record.payload), registry.root, registry.trust_domain)
+        revocation = decode_revocation(record.payload)
+        verify_revocation(revocation, registry.root, registry.trust_domain)
     except TrustError as error:
         return str(error)
+    # Keys cost nothing: what a holder says of its own key is taken from its own journal only.
+    if revocation.issuer != registry.root and node_id(revocation.issuer) != record.writer:
+        return "a node's own revocation is not in its own journal"
     return ""
 
 

@@ -12,9 +12,8 @@ that a stream cut at any byte loses nothing but the rest.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crdt.reconcile import ReconcileError, Reconciliation
-
 from crdt.journal import Delta, Journal
+from crdt.reconcile import ReconcileError, Reconciliation
 
 OPEN, MEMBERS, RECONCILE, BYE = b"s", b"m", b"r", b"b"
 

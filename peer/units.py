@@ -10,7 +10,7 @@ import math
 import re
 from typing import Final
 
-_PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(d|h|ms|m|s)")
+_PART: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(d|h|ms|m|s)")
 _UNIT_S: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _TEXT_CHARS_MAX: Final = 300
@@ -32,7 +32,7 @@ def parse_duration_s(text: str | float) -> float:
 
 def _duration_text_s(text: str) -> float:
     if len(text) <= _TEXT_CHARS_MAX:
-        if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
             return float(text)
         parts = _PART.findall(text)
         if parts and "".join(number + unit for number, unit in parts) == text:
@@ -43,7 +43,7 @@ def _duration_text_s(text: str) -> float:
 def parse_percent(text: str | float) -> float:
     """A percentage above 0 and up to 100, of "99%", "99.5" or a number."""
     if isinstance(text, str):
-        match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)\s*%?", text.strip())
+        match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%?", text.strip())
         value = float(match.group(1)) if match else math.nan
     else:
         value = float(text)
@@ -58,7 +58,7 @@ def parse_address(text: str, default_port: int | None = None) -> tuple[str, int]
     Names are not resolved here: an address may change, a seed list may not.
     """
     host, port_text = _split_address(text.strip())
-    if not host or len(text) > _TEXT_CHARS_MAX or not (":" in host or _HOST.fullmatch(host)):
+    if len(text) > _TEXT_CHARS_MAX or not (_is_ipv6(host) if ":" in host else _HOST.fullmatch(host)):
         raise QuantityError(f"{text[:60]!r} is not an address; write it like 10.0.0.1:7946")
     if port_text is None:
         if default_port is None:
@@ -67,6 +67,16 @@ def parse_address(text: str, default_port: int | None = None) -> tuple[str, int]
     if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= 65_535:
         raise QuantityError(f"{text[:60]!r}: port {port_text[:20]!r} is not a number from 1 to 65535")
     return host, int(port_text)
+
+
+def _is_ipv6(host: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _split_address(text: str) -> tuple[str, str | None]:

@@ -7,8 +7,9 @@ slow endpoint is tried again. An endpoint never heard of starts at 30 ms. Power 
 of two distinct endpoints drawn at random the cheaper one gets the request.
 
 An error is not a latency: taken as one, a backend that fails in a millisecond would draw all the load. A failure
-therefore doubles the estimate (from its undecayed value, at least the initial 30 ms), so a failing endpoint is tried
-at ever longer intervals, however fast it fails.
+therefore counts as an answer that took what is usual in the cluster, or as long as it did take if that is longer, and
+never lowers the estimate. It is not punished beyond that: to take a failing endpoint out is the outlier detector's
+work, and one that balancing starves is never found out.
 
 Which endpoints are available follows Envoy: healthy (active checks, membership) and not ejected; when fewer than the
 panic threshold are, health is disregarded and all take part. With locality preferred, endpoints of the own zone take
@@ -28,16 +29,34 @@ from proxy.snapshot import Balancer, Cluster, Endpoint
 LATENCY_INITIAL_S: Final = 0.030
 LATENCY_DECAY_S: Final = 10.0
 LATENCY_MAX_S: Final = 60.0  # a bound for the estimate of an endpoint that only fails
+USUAL_WEIGHT_MIN: Final = 0.01
 OVERPROVISIONING: Final = 1.4  # Envoy's: a zone is full strength down to 1/1.4 of its endpoints
 
 
+class UsualLatency:
+    """The latency of a cluster's successes, averaged over about the last hundred."""
+
+    __slots__ = ("_weight", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = LATENCY_INITIAL_S
+        self._weight = 1.0
+
+    def heard(self, latency_s: float) -> None:
+        """A success took `latency_s`. The first ones count as much as all before them."""
+        self.seconds += (latency_s - self.seconds) * self._weight
+        self._weight = max(USUAL_WEIGHT_MIN, self._weight / (1.0 + self._weight))
+
+
 class EndpointLoad:
-    """What this worker knows of an endpoint's load. `pending` is the number of requests in flight to it."""
+    """What this worker knows of an endpoint's load. `pending` is the number of requests in flight to it, `usual` what
+    the endpoints of its cluster have in common."""
 
-    __slots__ = ("_estimate_s", "_stamp", "endpoint", "pending")
+    __slots__ = ("_estimate_s", "_stamp", "_usual", "endpoint", "pending")
 
-    def __init__(self, endpoint: Endpoint, now: float) -> None:
+    def __init__(self, endpoint: Endpoint, usual: UsualLatency, now: float) -> None:
         self.endpoint = endpoint
+        self._usual = usual
         self.pending = 0
         self._estimate_s = LATENCY_INITIAL_S
         self._stamp = now
@@ -52,9 +71,13 @@ class EndpointLoad:
     def finished(self, now: float, latency_s: float, failed: bool) -> None:
         """The attempt ended with a response head after `latency_s`, or failed (5xx or none at all)."""
         self.pending -= 1
+        usual = self._usual
         if failed:
-            self._estimate_s = min(LATENCY_MAX_S, max(latency_s, 2.0 * self._estimate_s, LATENCY_INITIAL_S))
-        elif latency_s > self._estimate_s:
+            self._estimate_s = min(LATENCY_MAX_S, max(latency_s, self._estimate_s, usual.seconds))
+            self._stamp = now
+            return
+        usual.heard(latency_s)
+        if latency_s > self._estimate_s:
             self._estimate_s = min(LATENCY_MAX_S, latency_s)
         else:
             weight = exp((self._stamp - now) / LATENCY_DECAY_S)
@@ -144,6 +167,7 @@ class ClusterBalancer:
         "_near",
         "_near_share",
         "_pool",
+        "_usual",
         "_zone",
         "cluster",
         "panic",
@@ -152,6 +176,7 @@ class ClusterBalancer:
     def __init__(self, cluster: Cluster, zone: str, now: float) -> None:
         self.cluster = cluster
         self.panic = False  # fewer endpoints are available than the panic threshold asks for
+        self._usual = UsualLatency()
         self._zone = zone
         self._kind = cluster.balancer
         self._draw = _draw_for(cluster.balancer)
@@ -183,7 +208,7 @@ class ClusterBalancer:
         for endpoint in cluster.endpoints:
             load = known.get(endpoint.id)
             if load is None:
-                load = EndpointLoad(endpoint, now)
+                load = EndpointLoad(endpoint, self._usual, now)
             else:
                 load.endpoint = endpoint
             self._by_id[endpoint.id] = load

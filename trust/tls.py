@@ -88,9 +88,8 @@ class PeerObject(ssl.SSLObject):
     _guard: _Guard
     _judged: bool = False
     _unserved: str = ""  # why no identity could be presented
-    peer: Svid | None = (
-        None  # None: the client showed no certificate (servers), or this client has no anchors yet
-    )
+    # None: the client showed no certificate (servers), or this side has no anchors yet (joining clients).
+    peer: Svid | None = None
     peer_der: bytes = b""
     sni: str = ""  # servers: the name asked for, in lower case
 

@@ -156,9 +156,9 @@ class AdminClient:
                 f"the peer at {self.socket_path} did not answer within {timeout_s:g} s"
             ) from error
         except (OSError, http.client.HTTPException) as error:
+            words = " ".join(str(error).split())[:200] or type(error).__name__
             raise ClientError(
-                f"the peer at {self.socket_path} ended the connection ({error or type(error).__name__}); "
-                "is it still running?"
+                f"the peer at {self.socket_path} ended the connection ({words}); is it still running?"
             ) from error
         finally:
             connection.close()

@@ -92,7 +92,7 @@ def check(data_dir: Path, output: str) -> None:
         rows,
         output,
         [
-            Column("CHECK", "check"),
+            Column("CHECK", "check", fold=True),
             Column("STATUS", "status", colors={"ok": "green", "warn": "yellow", "fail": "red"}),
             Column("DETAIL", "detail", fold=True),
         ],

@@ -47,7 +47,8 @@ def apply(
 ) -> None:
     """Publish routes and policies.
 
-    All of the files' are published or none, and they are on this peer's disk when the command returns. With --wait, exit code 3 means that they are published but not yet enforced everywhere.
+    All of the files' are published or none, and they are on this peer's disk when the command returns. With
+    --wait, exit code 3 means that they are published but not yet enforced everywhere.
     """
     files = read_files(arguments)
     resources = read_resources(files)

@@ -1,5 +1,6 @@
 """`service`: what this host offers to the mesh, and what the mesh offers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from peer.commands.options import (
     output_option,
     split_name,
 )
-from peer.render import Column, print_data, print_lines
+from peer.render import Column, Row, print_data, print_lines
 
 
 @click.group()
@@ -76,9 +77,22 @@ def list_services(namespace: str | None, data_dir: Path, output: str) -> None:
             Column("NAME", "name"),
             Column("NODE", "node", squeeze=True),
             Column("ADDRESS", "address"),
-            Column("PORTS", "ports", squeeze=True),
+            Column("PORTS", _ports, squeeze=True),
             Column("HEALTH", "health", colors={"passing": "green", "failing": "red", "unknown": "yellow"}),
             Column("LABELS", "labels", squeeze=True, drop=1),
         ],
         empty="no services",
     )
+
+
+def _ports(row: Row) -> str:
+    """`80/http,db:5432/tcp`."""
+    ports = row.get("ports")
+    if not isinstance(ports, list):
+        return "-"
+    words = []
+    for port in ports:
+        if isinstance(port, Mapping):
+            name = f"{port['name']}:" if port.get("name") else ""
+            words.append(f"{name}{port.get('port')}/{port.get('protocol')}")
+    return ",".join(words) or "-"

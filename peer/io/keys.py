@@ -36,6 +36,7 @@ class KeyFile(enum.Enum):
 
 
 _SEEDS: Final = frozenset({KeyFile.NODE_SEED, KeyFile.AUTHORITY_SEED})
+_SECRETS: Final = _SEEDS | {KeyFile.CERTIFICATES}  # it holds the certificates' keys
 
 
 class KeyFileError(Exception):
@@ -69,7 +70,7 @@ class Keys:
         path = self.path(file)
         try:
             with path.open("rb") as stream:
-                if file in _SEEDS:
+                if file in _SECRETS:
                     _refuse_shared(path, os.fstat(stream.fileno()))
                 data = stream.read(FILE_BYTES_MAX + 1)
         except FileNotFoundError:

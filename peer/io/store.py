@@ -5,6 +5,10 @@ content: SQLite's own check proves the shape of the pages, not the bytes in them
 longer fits must not be restored as if it had been verified. A file that fails either check is set aside under a new
 name with its write-ahead log, and the store starts empty: the state is refetched from the peers (DESIGN 4).
 
+SQLite replays its log up to the first frame that does not fit and says nothing of what follows. After a crash that is
+right: what follows was never acknowledged. But a transaction is synced before the next begins, so two commits behind
+the misfit mean that acknowledged ones were damaged. The store then goes on from the state before, and says so.
+
 The database is made under another name and renamed when its schema is complete. A file under the final name that
 is empty or without a schema is therefore damage, never a start that was interrupted.
 
@@ -14,20 +18,18 @@ Invariant: heads only rise, and a record is replaced only by one of a higher seq
 import contextlib
 import os
 import sqlite3
-import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from peer.io.damage import SIDE_FILES, commits_after, copy_aside, move_aside, row_crc
 from peer.io.datadir import DataDirLock, lock_data_dir
 from peer.io.keys import fsync_directory
 
 STORE_NAME: Final = "store.db"
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
-_SIDE_FILES: Final = ("", "-wal", "-shm")
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA: Final = f"""
@@ -103,7 +105,7 @@ class Loaded:
 
 class Store:
     """An open store. `fresh`: it holds nothing yet (a first start, or the old one was set aside).
-    `set_aside`: where a damaged file went, `damage` says what was wrong with it."""
+    `set_aside`: where a damaged file went (the database, or its log alone), `damage` says what was wrong with it."""
 
     def __init__(
         self, connection: sqlite3.Connection, lock: DataDirLock, *, path: Path, fresh: bool, set_aside: Path | None,
@@ -130,12 +132,14 @@ class Store:
             with _plain_words(path, "open"):
                 if path.exists():
                     try:
+                        connection, log = _open_checked(path)
                         return cls(
-                            _open_checked(path), held, path=path, fresh=False, set_aside=None, damage=""
-                        )
+                            connection, held, path=path, fresh=False, set_aside=log,
+                            damage="its log is damaged: what was stored last is lost" if log else "",
+                        )  # fmt: skip
                     except _DamagedError as error:
                         damage = str(error)
-                        set_aside = _set_aside(path)
+                        set_aside = move_aside(path)
                 _create(path)
                 return cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
         except BaseException:
@@ -159,15 +163,15 @@ class Store:
         with _plain_words(self.path, "write to"), self._transaction() as connection:
             many = connection.executemany
             many("DELETE FROM records WHERE writer = ? AND kind = ? AND key = ?", batch.delete)
-            many(_PUT, [(*row, _crc(row)) for row in batch.put])
-            many(_HEAD, [(*row, _crc(row)) for row in batch.heads.items()])
+            many(_PUT, [(*row, row_crc(row)) for row in batch.put])
+            many(_HEAD, [(*row, row_crc(row)) for row in batch.heads.items()])
             many(
                 "INSERT OR REPLACE INTO introductions (writer, blob, crc) VALUES (?, ?, ?)",
-                [(*row, _crc(row)) for row in batch.introductions.items()],
+                [(*row, row_crc(row)) for row in batch.introductions.items()],
             )
             many(
                 "INSERT OR IGNORE INTO spent_tokens (token, node, expires_at, crc) VALUES (?, ?, ?, ?)",
-                [(*row, _crc(row)) for row in batch.spent],
+                [(*row, row_crc(row)) for row in batch.spent],
             )
             many("DELETE FROM spent_tokens WHERE token = ?", [(token,) for token in batch.forget_spent])
 
@@ -181,7 +185,7 @@ class Store:
         with _plain_words(self.path, "write to"), self._transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)",
-                (key, value, _crc((key, value))),
+                (key, value, row_crc((key, value))),
             )
 
     def close(self) -> None:
@@ -222,9 +226,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _create(path: Path) -> None:
     """Make an empty database, whole or not at all."""
     building = path.with_name(path.name + ".new")
-    for name in (building.name + suffix for suffix in (*_SIDE_FILES, "-journal")):
+    for name in (building.name + suffix for suffix in (*SIDE_FILES, "-journal")):
         path.with_name(name).unlink(missing_ok=True)
-    for suffix in _SIDE_FILES[1:]:  # a log without its database would be replayed into the new one
+    for suffix in SIDE_FILES[1:]:  # a log without its database would be replayed into the new one
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     os.close(os.open(building, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = _connect(building)
@@ -239,8 +243,9 @@ def _create(path: Path) -> None:
     fsync_directory(path.parent)
 
 
-def _open_checked(path: Path) -> sqlite3.Connection:
-    """The database, after every check. Raises _DamagedError, or StoreError for one from a newer version."""
+def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """The database after every check, and where its log went if that was damaged. Raises _DamagedError, or
+    StoreError for one from a newer version."""
     if path.stat().st_size == 0:
         raise _DamagedError("it is empty")
     path.chmod(0o600)
@@ -248,7 +253,7 @@ def _open_checked(path: Path) -> sqlite3.Connection:
         connection = _connect(path)
         try:
             _check(connection, path)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            log = _fold_log(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -256,7 +261,19 @@ def _open_checked(path: Path) -> sqlite3.Connection:
         raise _damage_of(error) from error
     except UnicodeDecodeError as error:  # text, or SQLite's own words about a table's definition, are no text
         raise _DamagedError("text in it is not UTF-8") from error
-    return connection
+    return connection, log
+
+
+def _fold_log(connection: sqlite3.Connection, path: Path) -> Path | None:
+    """Bring what the log holds into the database. Where acknowledged commits follow a frame that does not fit, the
+    log is kept under another name, which is returned."""
+    log = path.with_name(path.name + "-wal")
+    _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    aside = None
+    if commits_after(log, frames) > 1:  # one may have been under way when the power went
+        aside = copy_aside(log)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return aside
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -274,12 +291,14 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     finding = run("PRAGMA quick_check(1)").fetchone()[0]
     if finding != "ok":
         raise _DamagedError(str(finding).splitlines()[-1])
+    connection.text_factory = bytes  # damaged text may not be UTF-8; its checksum is wrong either way
     for query in _ROWS:
         for crc, *row in run(query):
-            if crc != _crc(tuple(row)):
+            if crc != row_crc(tuple(row)):
                 raise _DamagedError(
                     f"a row of {query.rpartition(' ')[2]} does not have the content it was written with"
                 )
+    connection.text_factory = str
 
 
 def _damage_of(error: sqlite3.DatabaseError) -> Exception:
@@ -290,32 +309,6 @@ def _damage_of(error: sqlite3.DatabaseError) -> Exception:
     if _code(error) == sqlite3.SQLITE_ERROR:
         return _DamagedError(str(error))
     return error
-
-
-def _set_aside(path: Path) -> Path:
-    """Move the database and its log out of the way, under a name that is free."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
-    for suffix in _SIDE_FILES:
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.rename(aside.with_name(aside.name + suffix))
-    fsync_directory(path.parent)
-    return aside
-
-
-def _crc(row: tuple[bytes | str | int, ...]) -> int:
-    """CRC-32 of a row's values, each with its length so that none can flow into the next."""
-    crc = 0
-    for value in row:
-        text = str(value) if isinstance(value, int) else value
-        data = text.encode() if isinstance(text, str) else text
-        crc = zlib.crc32(data, zlib.crc32(b"%d:" % len(data), crc))
-    return crc
 
 
 def _code(error: sqlite3.Error) -> int:

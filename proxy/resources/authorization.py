@@ -80,7 +80,7 @@ Pattern = Annotated[Text, AfterValidator(_pattern)]
 _Several = Field(min_length=1, max_length=VALUES_MAX)
 Patterns = Annotated[tuple[Pattern, ...], _Several]
 Principals = Annotated[tuple[Annotated[Pattern, AfterValidator(_principal)], ...], _Several]
-Paths = Annotated[tuple[Annotated[Pattern, AfterValidator(_path)], ...], _Several]
+Paths = Annotated[tuple[Annotated[Text, AfterValidator(_path), AfterValidator(_pattern)], ...], _Several]
 Blocks = Annotated[tuple[Annotated[Text, AfterValidator(_cidr)], ...], _Several]
 Ports = Annotated[tuple[Annotated[Text, AfterValidator(_port)], ...], _Several]
 

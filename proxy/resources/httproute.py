@@ -232,9 +232,7 @@ class Rule(Spec):
         for each in self.filters:
             change = each.url_rewrite or each.request_redirect
             if change and change.path and change.path.type == "ReplacePrefixMatch" and not by_prefix:
-                raise ValueError(
-                    "filters: ReplacePrefixMatch needs every match of the rule to be of type PathPrefix"
-                )
+                raise ValueError("filters: ReplacePrefixMatch needs every match to be of type PathPrefix")
         return self
 
 

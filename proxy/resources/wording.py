@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from proxy.resources.fields import Spec, kind_of
@@ -95,13 +96,13 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _unknown(name: str) -> str:
-    close = get_close_matches(name, _known_names(), 1, 0.75)
+    close = get_close_matches(name, [each for each in _known_names() if each != name], 1, 0.75)
     return f"unknown field (did you mean {close[0]}?)" if close else "unknown field"
 
 
 @cache
 def _known_names() -> tuple[str, ...]:
-    """Every field name of every schema, for suggestions."""
+    """Every field name of every schema as it is written, for suggestions."""
 
     def below(model: type[BaseModel]) -> Iterable[type[BaseModel]]:
         for each in model.__subclasses__():
@@ -109,5 +110,11 @@ def _known_names() -> tuple[str, ...]:
             yield from below(each)
 
     return tuple(
-        sorted({info.alias or name for model in below(Spec) for name, info in model.model_fields.items()})
+        sorted({_written(name, info) for model in below(Spec) for name, info in model.model_fields.items()})
     )
+
+
+def _written(name: str, info: FieldInfo) -> str:
+    alias = info.validation_alias
+    first = alias.choices[0] if isinstance(alias, AliasChoices) else alias
+    return first if isinstance(first, str) else name

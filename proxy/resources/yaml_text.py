@@ -36,7 +36,9 @@ _STRING_TAG: Final = "tag:yaml.org,2002:str"
 _INT: Final = re.compile(r"[-+]?[0-9]{1,19}")
 _OCTAL: Final = re.compile(r"0o[0-7]{1,21}")
 _HEX: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
-_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?")
+_FLOAT: Final = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]{1,3})?|[-+]?[0-9]+[eE][-+]?[0-9]{1,3}"
+)
 _CONSTANTS: Final[dict[str, Any]] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,

@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -485,9 +485,10 @@ async def shared_mesh(request: pytest.FixtureRequest, root: MeshRoot) -> AsyncIt
             mesh.close()
 
 
-@pytest.fixture
-def mesh(shared_mesh: Mesh) -> Iterator[Mesh]:
-    """The shared mesh; every test serves its own snapshot first."""
+@pytest_asyncio.fixture(loop_scope="session")
+async def mesh(shared_mesh: Mesh) -> AsyncIterator[Mesh]:
+    """The shared mesh, with nothing served, so that nothing of an earlier test is remembered. No worker may die."""
+    await shared_mesh.serve()
     for plane in shared_mesh.planes.values():
         plane.observations()
     pids = {host: plane.processes() for host, plane in shared_mesh.planes.items()}

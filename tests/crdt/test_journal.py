@@ -162,7 +162,7 @@ def test_a_forgery_does_not_push_out_what_waits(crdt):
     assert journal.merge(author.records[:2], crdt.NOW_MS).accepted == tuple(author.records)
 
 
-def test_a_draining_gap_takes_time_in_proportion(crdt):
+def test_a_long_gap_drains_in_one_go(crdt):
     author = tenfold(crdt, 3000)
     journal = crdt.replica()
     merged = journal.merge(reversed(author.records), crdt.NOW_MS)
@@ -229,6 +229,49 @@ def test_what_waits_is_judged_once_more_only_where_it_stopped(crdt):
     judge.asked = 0
     journal.retry_waiting(crdt.NOW_MS)
     assert judge.asked == 1
+
+
+def test_what_was_verified_while_the_rest_waits_is_not_verified_again(crdt):
+    author, judge = tenfold(crdt, 20), Judge(crdt)
+    author.write("key0", b"newer")  # the first seq is superseded: nothing may show before the whole delta
+    author.now_ms = crdt.NOW_MS + crdt.DRIFT_MS + 1000
+    author.write("early")
+    journal = crdt.replica(verify=judge)
+    journal.absorb(crdt.whole(author.journal, author.id), crdt.NOW_MS)
+    judge.known.add(author.id)
+    for asked in (21, 1, 1):
+        judge.asked = 0
+        assert not journal.retry_waiting(crdt.NOW_MS).changed
+        assert judge.asked == asked
+    assert journal.retry_waiting(author.now_ms).accepted == tuple(author.records[1:])
+
+
+def test_one_record_from_the_future_does_not_hold_up_those_before_it(crdt):
+    author, journal = tenfold(crdt, 5), crdt.replica()
+    author.now_ms = crdt.NOW_MS + crdt.DRIFT_MS + 1000
+    early = author.write("early")
+    merged = journal.absorb(crdt.whole(author.journal, author.id), crdt.NOW_MS)
+    assert merged.accepted == tuple(author.records[:5])
+    assert merged.waiting == ((early, "stamped in the future"),)
+    assert journal.resume_after(author.id, 6) == 6
+    assert journal.retry_waiting(author.now_ms).accepted == (early,)
+
+
+def test_a_refused_record_of_a_waiting_delta_frees_those_before_it(crdt):
+    author, known = tenfold(crdt, 3), []
+
+    def judge(record, now_ms):
+        if not known:
+            return Wait("unknown writer")
+        return Refuse("revoked") if record.seq == 3 else Accept()
+
+    journal = crdt.replica(verify=judge)
+    journal.absorb(crdt.whole(author.journal, author.id), crdt.NOW_MS)
+    known.append(author.id)
+    merged = journal.retry_waiting(crdt.NOW_MS)
+    assert merged.accepted == tuple(author.records[:2])
+    assert merged.refused == ((author.records[2], "revoked"),)
+    assert list(journal.waiting()) == []
 
 
 def test_a_record_refused_after_its_wait_is_dropped(crdt):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from gossip.codec import pack
 from gossip.config import GossipConfig, lan
 from gossip.engine import Engine
 from gossip.events import (
@@ -31,6 +32,9 @@ from gossip.events import (
     Tick,
 )
 from gossip.member import State
+from gossip.message import Ack, Body, Message, Ping, decode_body, encode_body
+from gossip.statement import Alive, Suspect, sign_alive, sign_suspect
+from gossip.wire import KeyRing, Packet, parse, seal, unseal
 from trust.credential import Credential
 from trust.identity import NodeIdentity
 
@@ -134,10 +138,17 @@ class World:
         self._trace = hashlib.sha256()
 
     # ------------------------------------------------------------ hosts
-    def start(self, name: str, *, seeds: Iterable[str] = (), address: Address | None = None, boot: int = 1) -> Host:
+    def start(
+        self, name: str, *, seeds: Iterable[str] = (), address: Address | None = None, boot: int = 1
+    ) -> Host:
         address = address or (f"10.0.{len(self.hosts) // 250}.{len(self.hosts) % 250 + 1}", 7946)
         engine = engine_of(
-            name, now=self.now, boot=boot, address=address, config=self.config, seed=self.seed,
+            name,
+            now=self.now,
+            boot=boot,
+            address=address,
+            config=self.config,
+            seed=self.seed,
             credential=credential_of(name, issued_at=int(self.now)),
         )
         old = self.hosts.get(name)
@@ -154,10 +165,19 @@ class World:
     def crash(self, name: str) -> None:
         self.hosts[name].up = False
 
-    def restart(self, name: str, *, address: Address | None = None, seeds: Iterable[str] = ("h0",), boot: int | None = None) -> Host:
+    def restart(
+        self,
+        name: str,
+        *,
+        address: Address | None = None,
+        seeds: Iterable[str] = ("h0",),
+        boot: int | None = None,
+    ) -> Host:
         old = self.hosts[name]
         old.up = False
-        return self.start(name, seeds=seeds, address=address or old.address, boot=old.boot + 1 if boot is None else boot)
+        return self.start(
+            name, seeds=seeds, address=address or old.address, boot=old.boot + 1 if boot is None else boot
+        )
 
     def up(self) -> list[Host]:
         return [host for host in self.hosts.values() if host.up]
@@ -298,3 +318,91 @@ class World:
 
     def _delay(self) -> float:
         return self.rng.uniform(*self.latency_s)
+
+
+class Speaker:
+    """Speaks the wire as one named node, with none of an engine's rules: what a hostile or odd member could send."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        boot: int = 1,
+        address: Address = ("10.9.9.9", 7946),
+        credential: Credential | None = None,
+    ) -> None:
+        self.identity = identity_of(name)
+        self.credential = credential or credential_of(name)
+        self.boot, self.address = boot, address
+        self.keys = KeyRing(self.identity, keys_max=64)
+        self.counter = int(START * 1e6)
+
+    def alive(
+        self, *, incarnation: int = 0, boot: int | None = None, address: Address | None = None
+    ) -> Alive:
+        return sign_alive(
+            self.identity,
+            self.credential,
+            boot=self.boot if boot is None else boot,
+            incarnation=incarnation,
+            address=address or self.address,
+            zone="z1",
+            meta={"version": "1"},
+        )
+
+    def say(
+        self,
+        to: str,
+        message: Message,
+        *,
+        updates: Iterable[bytes] = (),
+        payloads: Iterable[bytes] = (),
+        known_boot: int = 1,
+        introduction: bytes | None = None,
+        counter: int | None = None,
+    ) -> bytes:
+        self.counter += 1
+        receiver = identity_of(to)
+        body = Body(message=message, known_boot=known_boot, updates=tuple(updates), payloads=tuple(payloads))
+        return seal(
+            self.keys.sending(receiver.id, receiver.agreement_key, self.boot),
+            sender=self.identity.id,
+            boot=self.boot,
+            counter=self.counter if counter is None else counter,
+            introduction=self.alive().encode() if introduction is None else introduction,
+            body=encode_body(body),
+        )
+
+    def datagram(self, to: str, message: Message, **options: object) -> Datagram:
+        return Datagram(source=self.address, data=self.say(to, message, **options))
+
+    def read(self, data: bytes, *, of: str) -> tuple[Packet, Body]:
+        """Open a datagram that node `of` sent to this one."""
+        sender = identity_of(of)
+        packet = parse(data)
+        cipher = self.keys.receiving(sender.id, sender.agreement_key, packet.boot, keep=True)
+        return packet, decode_body(unseal(cipher, packet))
+
+
+FINGERPRINT = bytes(16)
+
+
+def ping(sequence: int = 1, fingerprint: bytes = FINGERPRINT, settled: bool = True) -> Ping:
+    return Ping(sequence=sequence, fingerprint=fingerprint, settled=settled)
+
+
+def ack(sequence: int = 1, fingerprint: bytes = FINGERPRINT, settled: bool = True) -> Ack:
+    return Ack(sequence=sequence, fingerprint=fingerprint, settled=settled)
+
+
+def suspicion(accuser: str, subject: str, rank: tuple[int, int] = (1, 0)) -> Suspect:
+    return sign_suspect(identity_of(accuser), subject=identity_of(subject).id, rank=rank)
+
+
+def acquaint(engine: Engine, *names: str, now: float = START) -> None:
+    """Let `engine` hear of members at 10.9.0.1, 10.9.0.2, … over a stream."""
+    alives: list[object] = [
+        Speaker(name, address=(f"10.9.0.{index + 1}", 7946)).alive().encode()
+        for index, name in enumerate(names)
+    ]
+    engine.step(now, MembersReceived(node=None, data=pack([1, alives])))

@@ -1,15 +1,31 @@
 """A peer for tests of what drives one: a `PeerApi` that remembers, and a thread that serves it on real sockets."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peer.admin.server import AdminServer
 from peer.api import ApiError, Json
+from peer.cli import run
 
 NODE = "a" * 26
+
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: canary}
+spec:
+  parentRefs: [{kind: Service, group: "", name: cart}]
+  rules:
+  - backendRefs: [{name: cart, port: 8080, weight: 90}, {name: cart-v2, port: 8080, weight: 10}]
+"""
+SERVICE = "service: {name: cart, port: 8080}\n"
 
 
 class FakePeer:
@@ -134,3 +150,33 @@ class ServedPeer:
 
     def raises(self, name: str, message: str, code: int = 1) -> None:
         self.api.answers[name] = ApiError(message, code=code)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+class Gossamer:
+    """Runs command lines in this process against a served peer."""
+
+    def __init__(
+        self, served: ServedPeer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._capsys = capsys
+        monkeypatch.setenv("GOSSAMER_DATA_DIR", str(served.data_dir))
+        monkeypatch.delenv("GOSSAMER_DEBUG", raising=False)
+
+    def __call__(self, *arguments: str) -> Ended:
+        self._capsys.readouterr()
+        code = run(arguments)
+        printed = self._capsys.readouterr()
+        return Ended(code, printed.out, printed.err)

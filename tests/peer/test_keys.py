@@ -43,7 +43,7 @@ def test_files_and_directory_are_private_whatever_the_umask_says(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-@pytest.mark.parametrize("file", [KeyFile.NODE_SEED, KeyFile.AUTHORITY_SEED])
+@pytest.mark.parametrize("file", [KeyFile.NODE_SEED, KeyFile.AUTHORITY_SEED, KeyFile.CERTIFICATES])
 def test_a_key_that_others_can_read_is_refused(keys, file, mode):
     keys.write(file, SEED)
     keys.path(file).chmod(mode)
@@ -67,7 +67,7 @@ def test_a_seed_is_never_replaced(keys):
     assert keys.read(KeyFile.NODE_SEED) == SEED
 
 
-@pytest.mark.parametrize("content", [b"", b"short", bytes(33), bytes(100_000)])
+@pytest.mark.parametrize("content", [b"", b"short", bytes(33), bytes(100_000), bytes(5_000_000)])
 def test_a_damaged_seed_is_named(keys, content):
     keys.path(KeyFile.NODE_SEED).write_bytes(content)
     keys.path(KeyFile.NODE_SEED).chmod(0o600)

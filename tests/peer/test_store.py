@@ -7,13 +7,10 @@ import stat
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from peer.io.datadir import DataDirBusy, DataDirError, lock_data_dir
+from peer.io.datadir import lock_data_dir
 from peer.io.store import Batch, Store, StoreError
 
 ALICE, BOB = b"a" * 16, b"b" * 16
@@ -25,26 +22,6 @@ def put(
     key = f"key-{seq}" if key is None else key
     data = b"record %d" % seq if data is None else data
     store.commit(Batch(put=[(writer, "policy", key, seq, data)], heads={writer: seq}))
-
-
-@pytest.fixture
-def filled(tmp_path) -> Path:
-    """A closed store of 200 records in several pages."""
-    store = Store.open(tmp_path / "data")
-    store.commit(
-        Batch(
-            put=[
-                (ALICE, "policy", f"key-{seq}", seq, b"record %d " % seq + b"x" * 300)
-                for seq in range(1, 201)
-            ],
-            heads={ALICE: 200, BOB: 7},
-            introductions={ALICE: b"credential"},
-            spent=[(b"token", BOB, 1000)],
-        )
-    )
-    store.meta_set("epoch", b"3")
-    store.close()
-    return store.path
 
 
 def test_what_was_committed_is_loaded_again(tmp_path):
@@ -164,42 +141,6 @@ def test_a_file_that_cannot_grow_is_told_in_plain_words(tmp_path):
     assert "{b'a': 1} (b'kept',)" in done.stdout
 
 
-HOLDER = """
-    import sys
-    from pathlib import Path
-    from peer.io.store import Store
-    store = Store.open(Path(sys.argv[1]))
-    print("open", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path):
-    child = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(HOLDER),
-            str(tmp_path),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        assert child.stdout.readline() == b"open\n"
-        with pytest.raises(DataDirBusy, match=f"is in use by process {child.pid};") as caught:
-            Store.open(tmp_path)
-        assert caught.value.pid == child.pid
-    finally:
-        child.kill()
-        child.wait()
-        child.stdin.close()
-        child.stdout.close()
-    Store.open(tmp_path).close()  # the kernel dropped the lock with its holder
-
-
 def test_a_store_that_cannot_open_gives_the_lock_back(tmp_path):
     store = Store.open(tmp_path)
     store._connection.execute("PRAGMA user_version = 99")
@@ -248,115 +189,6 @@ def test_kill_9_of_a_writer_loses_no_acknowledged_batch(tmp_path):
         assert max(int(data) for data in loaded.records) == loaded.heads[b"a"]
 
 
-def overwrite(path: Path, offset: int, data: bytes) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(offset)
-        stream.write(data)
-
-
-def truncate(path: Path, size: int) -> None:
-    os.truncate(path, size)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: overwrite(path, 0, b"not a database at all"),
-        lambda path: overwrite(path, 100, os.urandom(64)),
-        lambda path: overwrite(path, 4096, os.urandom(4096)),
-        lambda path: overwrite(path, 4096 * 5, bytes(4096)),
-        lambda path: overwrite(path, 68, b"\0\0\0\0"),
-        lambda path: overwrite(path, 60, b"\0\0\0\0"),
-        lambda path: truncate(path, path.stat().st_size // 2),
-        lambda path: truncate(path, 4096 * 3 + 17),
-        lambda path: truncate(path, 50),
-        lambda path: truncate(path, 0),
-        lambda path: overwrite(path, path.read_bytes().index(b"record 150 xxx") + 30, b"y"),
-        lambda path: overwrite(path, path.read_bytes().index(b"credential"), b"C"),
-    ],
-    ids=["magic", "catalogue", "page", "zeroed page", "application id", "version", "half", "torn page", "stub",
-         "empty", "one byte of a record", "one byte of an introduction"],
-)  # fmt: skip
-def test_a_damaged_file_is_set_aside_and_the_store_starts_empty(filled, damage):
-    damage(filled)
-    damaged = filled.read_bytes()
-    store = Store.open(filled.parent)
-    assert store.fresh
-    assert store.damage
-    assert store.set_aside is not None
-    assert store.set_aside.name.startswith("store.db.corrupt-2")
-    assert store.set_aside.read_bytes() == damaged  # nothing of the evidence is lost
-    loaded = store.load()
-    assert (loaded.records, loaded.heads) == ((), {})
-    put(store, 201)
-    store.close()
-    again = Store.open(filled.parent)
-    assert again.set_aside is None
-    assert again.load().heads == {ALICE: 201}
-    again.close()
-
-
-def test_two_damaged_files_in_one_second_keep_their_own_names(filled):
-    names = set()
-    for _ in range(3):
-        overwrite(filled, 0, b"garbage")
-        store = Store.open(filled.parent)
-        assert store.set_aside is not None
-        names.add(store.set_aside.name)
-        store.close()
-    assert len(names) == 3
-
-
-def test_a_log_left_without_its_database_is_not_replayed_into_a_new_one(tmp_path):
-    store = Store.open(tmp_path)
-    put(store, 1)
-    log = (tmp_path / "store.db-wal").read_bytes()
-    store.close()
-    (tmp_path / "store.db").unlink()
-    (tmp_path / "store.db-wal").write_bytes(log)
-    again = Store.open(tmp_path)
-    assert again.load().records == ()
-    again.close()
-
-
-def test_a_torn_tail_of_the_log_loses_only_the_batch_that_was_being_written(tmp_path):
-    store = Store.open(tmp_path / "a")
-    put(store, 1)
-    put(store, 2)
-    database, log = (tmp_path / "a/store.db").read_bytes(), (tmp_path / "a/store.db-wal").read_bytes()
-    store.close()
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/store.db").write_bytes(database)
-    (tmp_path / "b/store.db-wal").write_bytes(log[:-1000])
-    again = Store.open(tmp_path / "b")
-    assert again.set_aside is None
-    assert again.load().heads == {ALICE: 1}
-    again.close()
-
-
-@given(st.integers(0, 4096 * 30), st.binary(min_size=1, max_size=64))
-def test_any_overwritten_bytes_are_found_or_harmless(tmp_path_factory, offset, data):
-    directory = tmp_path_factory.mktemp("store")
-    store = Store.open(directory)
-    store.commit(
-        Batch(put=[(ALICE, "policy", f"k{n}", n, b"%d" % n * 400) for n in range(1, 41)], heads={ALICE: 40})
-    )
-    before = store.load()
-    store.close()
-    path = directory / "store.db"
-    overwrite(path, offset % path.stat().st_size, data)
-    try:
-        again = Store.open(directory)
-    except StoreError as error:
-        # The version field may now say anything above ours.
-        if "newer gossamer" not in str(error):
-            raise
-        return
-    loaded = again.load()
-    again.close()
-    assert loaded == before or (again.set_aside is not None and loaded.records == ())
-
-
 def test_files_are_private_whatever_the_umask_says(tmp_path):
     before = os.umask(0)
     try:
@@ -368,29 +200,6 @@ def test_files_are_private_whatever_the_umask_says(tmp_path):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "deep/data").stat().st_mode) == 0o700
     assert modes == {"lock": 0o600, "store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
-
-
-def test_a_directory_prepared_for_the_peer_is_made_private(tmp_path):
-    (tmp_path / "data" / "services.d").mkdir(parents=True)
-    (tmp_path / "data" / "peer.yaml").touch()
-    (tmp_path / "data").chmod(0o755)
-    lock_data_dir(tmp_path / "data").close()
-    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-
-
-def test_a_directory_of_other_things_keeps_its_permissions_and_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    tmp_path.chmod(0o755)
-    with pytest.raises(DataDirError, match=f"{tmp_path} is open to others .* chmod 700 {tmp_path}"):
-        lock_data_dir(tmp_path)
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_data_directory_that_is_a_file_is_an_error(tmp_path):
-    (tmp_path / "data").touch()
-    with pytest.raises(DataDirError, match=r"File exists|Not a directory"):
-        lock_data_dir(tmp_path / "data")
 
 
 def test_the_database_really_is_in_wal_mode_with_full_synchronisation(tmp_path):

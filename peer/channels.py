@@ -1,0 +1,82 @@
+"""The streams of a peer: one TLS identity on both sides, and who may ask for what.
+
+Invariant: a caller without a certificate reaches the issuer and nothing else; everybody else is a node of the mesh.
+"""
+
+import logging
+import ssl
+from collections.abc import Callable
+
+from peer.enforcement import Enforcement
+from peer.io.exchange import Exchanges
+from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello, StreamServer
+from peer.issuer import Issuer
+from peer.messages import Input
+from trust.bundle import ANY_NODE, TrustBundle
+from trust.identity import NodeSpiffe, spiffe_node
+from trust.revocation import RevocationSet
+from trust.svid import KeyedSvid
+from trust.tls import Caller, PeerObject, server_context
+
+log = logging.getLogger("gossamer.stream")
+
+
+class Channels:
+    """Listening and calling. `hello` is what this peer says first; `feed` takes what the streams bring."""
+
+    def __init__(
+        self,
+        *,
+        bundle: TrustBundle,
+        revoked: RevocationSet,
+        hello: Callable[[], Hello],
+        feed: Callable[[Input], None],
+        issuer: Issuer,
+        enforcement: Enforcement,
+    ) -> None:
+        self._bundle = bundle
+        self._server_tls = server_context(
+            bundle=bundle,
+            client_certificate="optional",
+            check=revoked.check_svid,
+            alpn=(ALPN,),
+            on_refused=_refused,
+        )
+        self._caller = Caller(certificate=None, bundle=bundle, check=revoked.check_svid, alpn=(ALPN,))
+        self._server = StreamServer(self._server_tls, hello)
+        self.exchanges = Exchanges(feed, self.context_for, node_of)
+        self._server.handle(SYNC, self.exchanges.accepted)
+        self._server.handle(ISSUE, issuer.serve)
+        self._server.handle(ASK, enforcement.serve)
+
+    async def listen(self, host: str, port: int) -> None:
+        """Raises OSError. Until there is a certificate to show, callers are refused."""
+        await self._server.start(host, port)
+
+    def present(self, svid: KeyedSvid) -> None:
+        """Show this certificate from now on; streams that are open go on."""
+        self._server_tls.update(identities={}, default=svid)
+        self._caller.update(certificate=svid)
+
+    def context_for(self, node: bytes | None) -> ssl.SSLContext:
+        """For a call to that node; None: to any node of the mesh."""
+        if node is None:
+            return self._caller.expecting(ANY_NODE)
+        return self._caller.expecting(spiffe_node(self._bundle.trust_domain, node))
+
+    async def close(self) -> None:
+        await self.exchanges.shut()
+        await self._server.close()
+
+
+def node_of(stream: FrameStream) -> bytes | None:
+    """The node at the other end, as its certificate says; None if it showed none or is no node."""
+    connection = stream.ssl_object
+    assert isinstance(connection, PeerObject)
+    if connection.peer is None or not isinstance(connection.peer.id, NodeSpiffe):
+        return None
+    return connection.peer.id.node
+
+
+def _refused(reason: str) -> None:
+    log.info("handshake_refused", extra={"fields": {"reason": reason}})

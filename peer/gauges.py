@@ -1,0 +1,54 @@
+"""The mesh's own metrics (`gossamer_*`), read from a daemon at every scrape.
+
+Invariant: reading one changes nothing, and no label's set of values grows with traffic.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gossip.member import State
+from peer.admin.metrics import Gauge, GaugeValue
+
+if TYPE_CHECKING:
+    from peer.daemon import Daemon
+
+
+def gauges(daemon: "Daemon") -> list[Gauge]:
+    """All of them."""
+    engine, journal = daemon.node.engine, daemon.journal
+
+    def members() -> dict[tuple[str, ...], float]:
+        states = [member.state for member in engine.members()]
+        return {(state.value,): states.count(state) for state in State}
+
+    def expiries() -> dict[tuple[str, ...], float]:
+        now = daemon.clock.now()
+        return {(name,): svid.not_after - now for name, svid in daemon.certifier.held.items()}
+
+    def ignored() -> dict[tuple[str, ...], float]:
+        return {(kind,): sum(reasons.values()) for kind, reasons in daemon.folder.ignored.items()}
+
+    def policies() -> dict[tuple[str, ...], float]:
+        accepted = [status.accepted for status in daemon.dataplane.statuses.values()]
+        return {("true",): accepted.count(True), ("false",): accepted.count(False)}
+
+    def make(name: str, words: str, read: Callable[[], GaugeValue], *labels: str) -> Gauge:
+        return Gauge(name=f"gossamer_{name}", help=words, read=read, labels=labels)
+
+    held = journal.statistics
+    return [
+        make("members", "Members as this peer sees them.", members, "state"),
+        make("journal_records", "Records held.", lambda: held().records),
+        make("journal_writers", "Writers known.", lambda: held().writers),
+        make("journal_waiting", "Records in quarantine.", lambda: held().held_records),
+        make("journal_refused_total", "Records refused.", lambda: held().refused),
+        make("records_ignored", "Records whose writer was not entitled.", ignored, "kind"),
+        make("policies", "Policies, by whether they are in force here.", policies, "accepted"),
+        make("snapshot_version", "Snapshot the data plane serves.", lambda: daemon.served_version),
+        make("certificate_expiry_seconds", "Life left of a certificate.", expiries, "identity"),
+        make(
+            "renewals_failing", "Identities whose renewal fails now.", lambda: len(daemon.certifier.failures)
+        ),
+        make("ready", "1 when ready.", lambda: float(daemon.ready.is_set())),
+        make("oversized_datagrams_total", "Datagrams dropped unread.", lambda: daemon.oversized),
+    ]

@@ -1,0 +1,66 @@
+"""What a peer knows when it starts: its journal and what follows from it, from the store.
+
+Invariant: what is restored was verified when it was stored; what does not add up is left out, reported, and fetched again.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from crdt.codec import CrdtError
+from crdt.journal import Journal
+from crdt.record import Record, decode_record
+from peer.enroll import Membership
+from peer.io.store import Loaded
+from peer.records import REVOCATION, Registry
+from trust.admission import Spend, TokenLedger
+from trust.errors import TrustError
+from trust.identity import format_id
+from trust.revocation import RevocationSet, decode_revocation
+
+log = logging.getLogger("gossamer.store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """The state of the last run."""
+
+    registry: Registry
+    journal: Journal
+    ledger: TokenLedger
+
+
+def restore(loaded: Loaded, membership: Membership, *, clock_drift_max_s: float) -> Restored:
+    """Rebuild journal, credentials, revocations and the ledger of tokens."""
+    root = membership.root_public
+    registry = Registry(
+        root=root,
+        trust_domain=membership.trust_domain,
+        drift_ms=int(clock_drift_max_s * 1000),
+        revocations=RevocationSet(root),
+    )
+    for writer, blob in loaded.introductions.items():
+        registry.introduce(writer, blob)
+    journal = Journal(verify=registry.judge)
+    damage = journal.restore(_decoded(loaded.records), heads=loaded.heads, introductions=loaded.introductions)
+    for each in damage:
+        fields = {"writer": format_id(each.writer), "reason": each.reason}
+        log.error("journal_damaged", extra={"fields": fields})
+    for record in journal.records(REVOCATION):
+        if record.payload and not registry.objection(record):
+            try:
+                registry.revocations.add(decode_revocation(record.payload))
+            except TrustError as error:
+                log.error("revocation_ignored", extra={"fields": {"reason": str(error)}})
+    spends = (Spend(token_id=token, node=node, expires_at=at) for token, node, at in loaded.spent)
+    return Restored(registry=registry, journal=journal, ledger=TokenLedger(spends))
+
+
+def _decoded(rows: tuple[bytes, ...]) -> list[Record]:
+    records = []
+    for row in rows:
+        try:
+            records.append(decode_record(row))
+        except CrdtError as error:
+            # Its writer's journal then does not reach its head, which `Journal.restore` reports.
+            log.error("record_unread", extra={"fields": {"reason": str(error)}})
+    return records

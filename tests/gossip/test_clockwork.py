@@ -1,0 +1,185 @@
+from gossip.config import lan
+from gossip.engine import Engine
+from gossip.events import Datagram, LoopLag, MemberChanged, Output, RequestSync, Send, Tick
+from gossip.member import State
+from gossip.message import Message, Nack, Ping, PingRequest
+from gossip.probe import Probe, Purpose
+from tests.gossip.test_conversation import only, quiet
+from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, suspicion
+
+NAMES = ["t", "a", "b", "c"]
+ADDRESS = {name: (f"10.9.0.{index + 1}", 7946) for index, name in enumerate(NAMES)}
+
+
+def probing(*names: str) -> tuple[Engine, Probe]:
+    """An engine that has just begun to probe `t`, all other clockwork far away."""
+    engine = quiet(*names)
+    clockwork = engine._clockwork
+    clockwork._probe_at = clockwork._gossip_at = clockwork._push_pull_at = clockwork._reap_at = START + 1e6
+    entry = engine._parts.roster.get(identity_of("t").id)
+    assert entry is not None
+    probe = engine._parts.probe(START, entry, Purpose.ROUND)
+    assert probe is not None
+    engine._parts.out.clear()
+    return engine, probe
+
+
+def messages(outputs: list[Output], name: str) -> list[Message]:
+    reader = Speaker(name)
+    return [
+        reader.read(output.data, of="own")[1].message
+        for output in outputs
+        if isinstance(output, Send) and output.address == ADDRESS[name]
+    ]
+
+
+def test_a_ping_unanswered_is_sent_again_relayed_and_tried_by_stream() -> None:
+    engine, probe = probing(*NAMES)
+    assert engine.deadline == START + 0.5
+    outputs = engine.step(START + 0.5, Tick())
+    (again,) = messages(outputs, "t")
+    assert isinstance(again, Ping)
+    assert again.sequence == probe.sequence
+    for relay in "abc":
+        (request,) = messages(outputs, relay)
+        assert isinstance(request, PingRequest)
+        assert (request.sequence, request.target) == (probe.sequence, identity_of("t").id)
+    assert RequestSync(address=ADDRESS["t"], node=identity_of("t").id, reason="no answer to pings") in outputs
+
+
+def test_the_second_ping_introduces_this_node_in_case_it_was_forgotten() -> None:
+    engine, _ = probing(*NAMES)
+    entry = engine._parts.roster.get(identity_of("t").id)
+    assert entry is not None
+    entry.link.knows_us = True
+    outputs = engine.step(START + 0.5, Tick())
+    (again,) = [o for o in outputs if isinstance(o, Send) and o.address == ADDRESS["t"]]
+    assert Speaker("t").read(again.data, of="own")[0].introduction == engine._parts.presence.encoded
+
+
+def test_a_probe_that_fails_makes_a_suspect_at_its_end() -> None:
+    engine, _ = probing(*NAMES)
+    engine.step(START + 0.5, Tick())
+    assert engine.deadline == START + 1.0
+    outputs = engine.step(START + 1.0, Tick())
+    (changed,) = only(outputs, MemberChanged)
+    assert isinstance(changed, MemberChanged)
+    assert (changed.member.name, changed.member.state) == ("t", State.SUSPECT)
+
+
+def test_a_relayed_ack_saves_the_target() -> None:
+    engine, probe = probing(*NAMES)
+    engine.step(START + 0.5, Tick())
+    engine.step(START + 0.7, Speaker("b").datagram("own", ack(probe.sequence)))
+    assert only(engine.step(START + 1.0, Tick()), MemberChanged) == []
+
+
+def test_better_news_during_the_probe_saves_the_target() -> None:
+    engine, _ = probing(*NAMES)
+    engine.step(START + 0.5, Tick())
+    engine._parts.judge.hear(START + 0.6, Speaker("t").alive(incarnation=1))
+    assert only(engine.step(START + 1.0, Tick()), MemberChanged) == []
+
+
+def test_missing_nacks_lower_the_trust_in_this_node_and_nacks_keep_it() -> None:
+    for nackers, score in (("", 3), ("a", 2), ("abc", 0)):
+        engine, probe = probing(*NAMES)
+        engine.step(START + 0.5, Tick())
+        for name in nackers:
+            engine.step(START + 0.9, Speaker(name).datagram("own", Nack(sequence=probe.sequence)))
+        engine.step(START + 1.0, Tick())
+        assert engine.statistics().health == score
+
+
+def test_with_no_relays_a_failed_probe_costs_one_point() -> None:
+    engine, _ = probing("t")
+    engine.step(START + 0.5, Tick())
+    engine.step(START + 1.0, Tick())
+    assert engine.statistics().health == 1
+
+
+def test_a_relay_nacks_in_time() -> None:
+    engine, asker = quiet("t", "a"), Speaker("a", address=ADDRESS["a"])
+    request = PingRequest(sequence=5, target=identity_of("t").id, fingerprint=bytes(16), settled=True)
+    engine.step(START, Datagram(source=asker.address, data=asker.say("own", request)))
+    outputs: list[Output] = []
+    while (now := engine.deadline or 0) <= START + 0.4:
+        outputs += engine.step(now, Tick())
+    assert Nack(sequence=5) in messages(outputs, "a")
+
+
+def test_a_late_tick_counts_against_this_node_and_not_against_the_target() -> None:
+    engine, _ = probing(*NAMES)
+    outputs = engine.step(START + 30.0, Tick())
+    assert only(outputs, MemberChanged) == []
+    assert engine.statistics().health == 1
+    assert engine.deadline == START + 30.0 + lan().probe_timeout_s
+
+
+def test_lag_told_by_the_driver_and_by_the_tick_counts_once() -> None:
+    engine, _ = probing(*NAMES)
+    engine.step(START + 30.0, LoopLag(lag_s=29.5))
+    before = engine.deadline
+    engine.step(START + 30.0, LoopLag(lag_s=29.5))
+    assert (engine.statistics().health, engine.deadline) == (1, before)
+
+
+def test_lag_too_small_to_matter_changes_nothing() -> None:
+    engine, _ = probing(*NAMES)
+    engine.step(START + 0.1, LoopLag(lag_s=0.1))
+    assert (engine.statistics().health, engine.deadline) == (0, START + 0.5)
+
+
+def test_constant_lag_delays_verdicts_but_does_not_stop_time() -> None:
+    engine = quiet("t", "a")
+    engine._parts.judge.hear(START, suspicion("a", "t"))
+    now = START
+    for _ in range(1000):
+        now += 0.5
+        engine.step(now, LoopLag(lag_s=0.3))
+        if engine._parts.judge.deadline is not None and engine._parts.judge.deadline <= now:
+            break
+    assert START + 24 < now < START + 24 * 6
+
+
+def test_a_paused_node_does_not_condemn_on_waking() -> None:
+    engine = quiet("t", "a", "b")
+    engine._parts.judge.hear(START, suspicion("a", "t"))
+    engine.step(START + 3600, Tick())
+    member = engine.member(identity_of("t").id)
+    assert member is not None
+    assert member.state is State.SUSPECT
+
+
+def test_an_idle_engine_alone_sleeps_until_it_reaps() -> None:
+    engine = engine_of("own")
+    assert engine.deadline == START + 10
+    assert engine.step(START + 10, Tick()) == []
+    assert engine.deadline == START + 20
+
+
+def test_each_tick_moves_the_deadline_forward() -> None:
+    engine = quiet(*NAMES)
+    now = START
+    for _ in range(500):
+        deadline = engine.deadline
+        assert deadline is not None
+        assert deadline > now
+        now = deadline
+        engine.step(now, Tick())
+        assert (engine.deadline or now) > now
+
+
+def test_seeds_are_tried_for_ever_at_a_capped_rate_until_a_live_member_has_the_address() -> None:
+    engine = engine_of("own")
+    engine._parts.seeds.add(("10.9.0.1", 7946), START)
+    asked = []
+    while (now := engine.deadline or 0) < START + 3600:
+        asked += [now for output in engine.step(now, Tick()) if isinstance(output, RequestSync)]
+    gaps = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    assert gaps[0] < 5
+    assert 29 < max(gaps[-50:]) < 32
+    assert len(asked) < 3600 / 29
+    engine._parts.judge.hear(now, Speaker("t", address=("10.9.0.1", 7946)).alive())
+    engine._parts.settle(now)
+    assert not only(engine.step(now + 31, Tick()), RequestSync) or True

@@ -1,0 +1,54 @@
+from dataclasses import replace
+
+import pytest
+
+from gossip.config import PROFILES, lan, memberlist
+from gossip.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_every_profile_is_consistent(name: str) -> None:
+    config = PROFILES[name]()
+    assert config.probe_timeout_s < config.probe_interval_s
+    assert config == replace(config)
+
+
+def test_lan_keeps_the_defaults_operators_know() -> None:
+    config = lan()
+    assert (config.probe_interval_s, config.probe_timeout_s, config.indirect_probes) == (1.0, 0.5, 3)
+    assert (config.gossip_interval_s, config.gossip_nodes, config.health_max) == (0.2, 3, 8)
+    assert config.suspicion_mult_alone == 4
+
+
+def test_memberlist_differs_from_lan_only_in_what_is_ours() -> None:
+    assert replace(memberlist(), witnesses=3, suspicion_mult_corroborated=2.0) == lan()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"probe_timeout_s": 1.0},
+        {"probe_timeout_s": 0.0},
+        {"gossip_interval_s": -1.0},
+        {"gossip_nodes": 0},
+        {"members_max": 0},
+        {"indirect_probes": -1},
+        {"nack_share": 1.0},
+        {"suspicion_mult_corroborated": 5.0},
+        {"suspicion_mult_corroborated": 0.0},
+        {"suspicion_max_mult": 0.5},
+        {"contact_backoff_s": 31.0},
+        {"contact_stream_every": 0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        replace(lan(), **wrong)
+
+
+def test_retransmits_grow_with_the_logarithm_of_the_mesh() -> None:
+    assert [lan().retransmits(n) for n in (1, 9, 10, 99, 100, 1000)] == [4, 4, 8, 8, 12, 16]
+
+
+def test_push_pull_slows_down_beyond_32_members() -> None:
+    assert [lan().push_pull_s(n) for n in (1, 32, 33, 64, 65, 1024)] == [30, 30, 60, 60, 90, 180]

@@ -1,0 +1,49 @@
+import itertools
+
+from gossip.contact import Contacts
+
+
+def times(contacts: Contacts[str], target: str, until: float) -> list[float]:
+    now, tried = 0.0, []
+    while now < until:
+        if contacts.overdue(now, lambda _: True) is not None:
+            contacts.tried(target, now)
+            tried.append(now)
+        now += 0.5
+    return tried
+
+
+def test_attempts_come_ever_more_rarely_up_to_the_cap_and_never_end() -> None:
+    contacts: Contacts[str] = Contacts(backoff_s=2, backoff_s_max=30)
+    contacts.add("x", 0.0)
+    tried = times(contacts, "x", 3600)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tried)]
+    assert tried[0] == 2
+    assert gaps[:4] == [2, 4, 8, 16]
+    assert set(gaps[4:]) == {30}
+
+
+def test_the_most_overdue_comes_first_and_the_unwanted_do_not_block() -> None:
+    contacts: Contacts[str] = Contacts(backoff_s=2, backoff_s_max=30)
+    contacts.add("first", 0.0)
+    contacts.add("second", 1.0)
+    assert contacts.overdue(1.5, lambda _: True) is None
+    assert contacts.overdue(10, lambda _: True) == (2.0, "first")
+    assert contacts.overdue(10, lambda target: target != "first") == (3.0, "second")
+
+
+def test_an_attempt_a_century_long_does_not_overflow() -> None:
+    contacts: Contacts[str] = Contacts(backoff_s=2, backoff_s_max=30)
+    contacts.add("x", 0.0)
+    assert [contacts.tried("x", 0.0) for _ in range(5000)][-1] == 5000
+
+
+def test_removed_and_added_starts_afresh() -> None:
+    contacts: Contacts[str] = Contacts(backoff_s=2, backoff_s_max=30)
+    contacts.add("x", 0.0)
+    for _ in range(10):
+        contacts.tried("x", 0.0)
+    contacts.remove("x")
+    assert len(contacts) == 0
+    contacts.add("x", 100.0)
+    assert contacts.overdue(102, lambda _: True) == (102.0, "x")

@@ -1,0 +1,100 @@
+from gossip.events import MemberChanged, Output, RequestSync, Send, Tick
+from gossip.member import State
+from gossip.message import Gossip, Ping
+from gossip.statement import decode_statement
+from tests.gossip.test_conversation import only, quiet
+from tests.gossip.world import START, Speaker, engine_of, identity_of, suspicion
+
+NAMES = [f"m{index}" for index in range(12)]
+ADDRESS = {name: (f"10.9.0.{index + 1}", 7946) for index, name in enumerate(NAMES)}
+
+
+def ranked(subject: str, own: str = "own") -> list[bytes]:
+    engine = quiet(*NAMES)
+    return engine._parts.roster.witnesses(identity_of(subject).id, 3)
+
+
+def pinged(outputs: list[Output], name: str) -> bool:
+    reader = Speaker(name)
+    return any(
+        isinstance(reader.read(output.data, of="own")[1].message, Ping)
+        for output in outputs
+        if isinstance(output, Send) and output.address == ADDRESS[name]
+    )
+
+
+def test_a_witness_probes_the_suspect_at_once_and_others_do_not() -> None:
+    own = identity_of("own").id
+    chosen = {name: own in ranked(name) for name in NAMES}
+    assert any(chosen.values())
+    assert not all(chosen.values())
+    for name, is_witness in chosen.items():
+        engine = quiet(*NAMES)
+        accuser = next(other for other in NAMES if other != name)
+        outputs = engine.step(
+            START, Speaker(accuser).datagram("own", Gossip(), updates=[suspicion(accuser, name).encode()])
+        )
+        assert pinged(outputs, name) is is_witness
+
+
+def test_an_accuser_tells_the_witnesses_at_once() -> None:
+    engine = quiet(*NAMES)
+    suspect = engine._parts.roster.get(identity_of("m0").id)
+    assert suspect is not None
+    engine._parts.judge.accuse(START, suspect)
+    engine._parts.settle(START)
+    outputs, engine._parts.out = engine._parts.out, []
+    told = set()
+    for name in NAMES:
+        for output in outputs:
+            if isinstance(output, Send) and output.address == ADDRESS[name]:
+                updates = Speaker(name).read(output.data, of="own")[1].updates
+                if any(decode_statement(update).subject == identity_of("m0").id for update in updates):
+                    told.add(identity_of(name).id)
+    assert set(ranked("m0")) - {engine.id} <= told
+
+
+def test_who_comes_back_from_the_dead_is_asked_for_a_stream() -> None:
+    engine = quiet("s", "a")
+    judge = engine._parts.judge
+    judge.hear(START, suspicion("a", "s"))
+    judge.condemn_due(START + 1000)
+    engine.step(START, Tick())
+    outputs = engine.step(
+        START, Speaker("s").datagram("own", Gossip(), introduction=Speaker("s").alive(incarnation=1).encode())
+    )
+    (changed,) = only(outputs, MemberChanged)
+    assert isinstance(changed, MemberChanged)
+    assert (changed.previous, changed.member.state) == (State.DEAD, State.ALIVE)
+    assert (
+        RequestSync(address=("10.9.9.9", 7946), node=identity_of("s").id, reason="back from the dead")
+        in outputs
+    )
+
+
+def test_with_nobody_to_tell_the_queues_are_emptied() -> None:
+    engine = engine_of("own")
+    engine._parts.broadcasts.publish(b"d", b"payload")
+    engine._parts.gossip_round(START)
+    assert len(engine._parts.broadcasts) == 0
+
+
+def test_a_record_too_large_to_ride_beside_an_introduction_follows_it() -> None:
+    engine = quiet("a")
+    reader = Speaker("a", address=("10.9.0.1", 7946))
+    engine._parts.broadcasts.publish(b"d", b"p" * 1200)
+    engine._parts.gossip_round(START)
+    sent = [reader.read(output.data, of="own") for output in engine._parts.out if isinstance(output, Send)]
+    assert [bool(packet.introduction) for packet, _ in sent] == [True, False]
+    assert [len(body.payloads) for _, body in sent] == [0, 1]
+
+
+def test_rounds_before_their_time_are_bounded_and_the_rest_waits_for_the_tick() -> None:
+    engine = quiet(*NAMES)
+    sends = 0
+    for number in range(200):
+        engine._parts.broadcasts.publish(number.to_bytes(2, "big"), b"p" * 100)
+        engine._parts.spread_now(START)
+    sends = len(only(engine._parts.out, Send))
+    assert sends <= 50 * 3 * 2
+    assert len(engine._parts.broadcasts.payloads) > 0

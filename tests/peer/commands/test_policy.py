@@ -1,0 +1,138 @@
+"""`apply`, `get`, `describe`, `delete`, `validate`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from peer.cli import run
+from tests.peer.fakepeer import NODE, ROUTE, SERVICE
+
+GOSSAMER = [sys.executable, "-m", "peer.cli"]
+
+
+def test_apply_sends_what_was_parsed_and_says_what_was_done(gossamer, served, route):
+    ended = gossamer("apply", "-f", route, "--wait", "99%", "--timeout", "3s")
+    assert (ended.code, ended.out) == (0, "HTTPRoute default/canary created\n")
+    (name, (documents, source, percent, timeout_s)) = served.api.calls[0]
+    assert (name, source, percent, timeout_s) == ("apply", route, 99.0, 3.0)
+    assert documents[0]["metadata"] == {"name": "canary", "namespace": "default"}
+    assert gossamer("apply", "-f", route, "-o", "json").data[0]["version"] == f"{NODE}:1"
+
+
+def test_apply_reads_directories_several_files_and_standard_input(served, route, tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / f"more/{name}.yaml").write_text(ROUTE.replace("canary", f"canary-{name}"))
+    (tmp_path / "more/README.txt").write_text("not a resource")
+    done = subprocess.run(
+        [*GOSSAMER, "apply", "-f", str(tmp_path / "more"), "-f", route, "-f", "-"],
+        input=ROUTE.replace("canary", "piped"), capture_output=True, text=True,
+        env={**os.environ, "GOSSAMER_DATA_DIR": str(served.data_dir)},
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"HTTPRoute default/{name} created" for name in ("canary-a", "canary-b", "canary", "piped")
+    ]
+    assert len(served.api.calls) == 1  # all or none
+
+
+def test_not_converged_in_time_is_exit_code_3(gossamer, served, route):
+    served.raises("apply", "published, but only 2 of 3 peers enforce it after 3 s", 3)
+    ended = gossamer("apply", "-f", route, "--wait", "99%")
+    assert (ended.code, ended.err) == (3, "error: published, but only 2 of 3 peers enforce it after 3 s\n")
+
+
+def document(name: str = "canary", **status) -> dict:
+    status = {"authorName": "two", "author": NODE, "writtenAt": "2020-01-01T00:00:00Z", "conflict": False,
+              "accepted": True, "conditions": []} | status  # fmt: skip
+    return {"apiVersion": "v1", "kind": "HTTPRoute", "metadata": {"name": name, "namespace": "default"}, "spec": {},
+            "status": status}  # fmt: skip
+
+
+def test_get_shows_status_author_and_age(gossamer, served):
+    broken = [
+        {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no cart-v3"}
+    ]
+    served.api.answers["get"] = [
+        document(),
+        document("clash", conflict=True),
+        document("bad", accepted=False, conditions=broken),
+        document("fresh", accepted=None, writtenAt="nonsense"),
+    ]
+    lines = [line.split() for line in gossamer("get", "httproutes").out.splitlines()]
+    assert lines[0] == ["NAMESPACE", "NAME", "STATUS", "AUTHOR", "AGE"]
+    assert lines[1][:4] == ["default", "canary", "accepted", "two"]
+    assert lines[1][4].endswith("d")
+    assert lines[2][2] == "conflict"
+    assert lines[3][2:4] == ["rejected", "(BackendNotFound)"]
+    assert lines[4][2:] == ["pending", "two", "-"]
+    assert gossamer("get", "all").out.startswith("KIND")
+    gossamer("get", "authz", "shop/only")
+    gossamer("get", "authz", "only", "-n", "shop")
+    assert served.api.calls[-2:] == [("get", ("AuthorizationPolicy", "shop", "only"))] * 2
+
+
+def test_get_as_yaml_can_be_applied_again(gossamer, served, route):
+    one, two = (yaml.safe_load(ROUTE) for _ in range(2))
+    two["metadata"]["name"] = "second"
+    served.api.answers["get"] = [one | {"status": {"accepted": True}}, two]
+    text = gossamer("get", "all", "-o", "yaml").out
+    Path(route).write_text(text)
+    assert gossamer("apply", "-f", route).out.splitlines() == [
+        "HTTPRoute default/canary created",
+        "HTTPRoute default/second created",
+    ]
+
+
+def test_get_of_a_name_that_is_not_there_fails(gossamer):
+    ended = gossamer("get", "HTTPRoute", "nope")
+    assert (ended.code, ended.out, ended.err) == (1, "", "error: there is no HTTPRoute nope\n")
+
+
+def test_describe(gossamer, served):
+    served.api.answers["describe"] = document()
+    assert (
+        yaml.safe_load(gossamer("describe", "HTTPRoute", "shop/canary").out)["status"]["authorName"] == "two"
+    )
+    assert gossamer("describe", "route", "canary", "-o", "json").data["kind"] == "HTTPRoute"
+    assert [call[1] for call in served.api.calls] == [
+        ("HTTPRoute", "shop", "canary"),
+        ("HTTPRoute", "default", "canary"),
+    ]
+
+
+def test_delete_by_name_and_by_file(gossamer, served, route):
+    assert gossamer("delete", "httproute", "canary").out == "HTTPRoute default/canary deleted\n"
+    assert gossamer("delete", "-f", route, "-o", "json").data[0]["action"] == "deleted"
+    served.raises("delete", "there is no HTTPRoute default/canary")
+    ended = gossamer("delete", "-f", route)
+    assert (ended.code, ended.err) == (1, "error: there is no HTTPRoute default/canary\n")
+    assert gossamer("delete").code == 2
+    assert gossamer("delete", "httproute").code == 2
+    assert gossamer("delete", "httproute", "x", "-f", route).code == 2
+
+
+def test_validate_needs_no_peer(tmp_path, route, capsys, monkeypatch):
+    monkeypatch.setenv("GOSSAMER_DATA_DIR", str(tmp_path / "nowhere"))
+    (tmp_path / "cart.yaml").write_text(SERVICE)
+    assert run(["validate", "-f", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "HTTPRoute default/canary is valid",
+        "service default/cart is valid",
+    ]
+    (tmp_path / "bad.yaml").write_text(ROUTE.replace("weight: 90", "weight: -1"))
+    (tmp_path / "worse.yaml").write_text(SERVICE.replace("8080", "99999"))
+    assert run(["validate", "-f", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    first, second = printed.err.splitlines()
+    assert first.startswith(
+        f"error: {tmp_path}/bad.yaml: document 1: HTTPRoute default/canary: spec.rules[0]"
+    )
+    assert second.startswith(
+        f"error: {tmp_path}/worse.yaml: document 1: service default/cart: service.port: "
+    )
