@@ -124,7 +124,7 @@ def _joined(batches: list[Batch]) -> Batch:
         introductions.update(batch.introductions)
     return Batch(
         put=[row for row in last.values() if row is not None],
-        delete=list(last),
+        delete=[key for key, row in last.items() if row is None],
         heads=heads,
         introductions=introductions,
         spent=[row for batch in batches for row in batch.spent],

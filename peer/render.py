@@ -19,6 +19,9 @@ import click
 
 Row = Mapping[str, Any]
 
+_GAP: Final = 2
+_SQUEEZED_MIN: Final = 9  # what is still worth showing of a column
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -124,41 +127,50 @@ def _print_rich(table: Sequence[Sequence[str]], columns: Sequence[Column]) -> No
     from rich.text import Text
 
     console = Console(highlight=False)
-    shown = _fitting(table, columns, console.width)
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index in shown:
+    shown = layout(table, columns, console.width)
+    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for index, width in shown.items():
         column = columns[index]
         drawn.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=not column.fold,
             overflow="fold" if column.fold else "ellipsis",
-            min_width=None if column.squeeze or column.fold else _width(table, columns, index),
+            width=width,
         )
     for row in table:
         drawn.add_row(*(Text(row[index], columns[index].colors.get(row[index], "")) for index in shown))
-    console.print(drawn)
+    needed = sum(shown.values()) + _GAP * (len(shown) - 1)
+    console.print(drawn, width=max(needed, console.width), crop=False)
 
 
-def _width(table: Sequence[Sequence[str]], columns: Sequence[Column], index: int) -> int:
-    return max(len(columns[index].title), *(len(row[index]) for row in table))
+def layout(table: Sequence[Sequence[str]], columns: Sequence[Column], width: int) -> dict[int, int]:
+    """The columns to show on a terminal, each with its width.
 
-
-def _fitting(table: Sequence[Sequence[str]], columns: Sequence[Column], width: int) -> list[int]:
-    """The columns to show: droppable ones go, highest number first, until the rest fits."""
-    least: Final = 9  # what a column that can be squeezed or folded is still worth showing with
+    First the widest column that may be squeezed or folded gives way, down to _SQUEEZED_MIN; then droppable columns go,
+    highest number first. What still does not fit runs over: nothing that matters is cut.
+    """
+    natural = [
+        max(len(column.title), *(len(row[index]) for row in table)) for index, column in enumerate(columns)
+    ]
     shown = list(range(len(columns)))
+    droppable = sorted(
+        (index for index in shown if columns[index].drop), key=lambda index: columns[index].drop
+    )
+    while True:
+        widths = _squeezed({index: natural[index] for index in shown}, columns, width)
+        if sum(widths.values()) + _GAP * (len(widths) - 1) <= width or not droppable:
+            return widths
+        shown.remove(droppable.pop())
 
-    def needed() -> int:
-        return sum(
-            min(_width(table, columns, index), least)
-            if columns[index].squeeze or columns[index].fold
-            else _width(table, columns, index)
-            for index in shown
-        ) + 2 * (len(shown) - 1)
 
-    for index in sorted(shown, key=lambda index: -columns[index].drop):
-        if needed() <= width or not columns[index].drop:
+def _squeezed(widths: dict[int, int], columns: Sequence[Column], width: int) -> dict[int, int]:
+    flexible = [index for index in widths if columns[index].squeeze or columns[index].fold]
+    excess = sum(widths.values()) + _GAP * (len(widths) - 1) - width
+    while excess > 0:
+        widest = max(flexible, key=lambda index: widths[index], default=None)
+        if widest is None or widths[widest] <= _SQUEEZED_MIN:
             break
-        shown.remove(index)
-    return shown
+        widths[widest] -= 1
+        excess -= 1
+    return widths

@@ -8,8 +8,10 @@ of two distinct endpoints drawn at random the cheaper one gets the request.
 
 An error is not a latency: taken as one, a backend that fails in a millisecond would draw all the load. A failure
 therefore counts as an answer that took what is usual in the cluster, or as long as it did take if that is longer, and
-never lowers the estimate. It is not punished beyond that: to take a failing endpoint out is the outlier detector's
-work, and one that balancing starves is never found out.
+never lowers the estimate. At first it is not punished beyond that: to take a failing endpoint out is the outlier
+detector's work, and one that balancing starves is never found out. Only when it fails more often in a row than it takes
+to be ejected (there was no room, or no detector) does each failure double the estimate, so that it is tried at ever
+longer intervals: with few requests in flight, fast failures would else win every comparison.
 
 Which endpoints are available follows Envoy: healthy (active checks, membership) and not ejected; when fewer than the
 panic threshold are, health is disregarded and all take part. With locality preferred, endpoints of the own zone take
@@ -50,14 +52,16 @@ class UsualLatency:
 
 class EndpointLoad:
     """What this worker knows of an endpoint's load. `pending` is the number of requests in flight to it, `usual` what
-    the endpoints of its cluster have in common."""
+    the endpoints of its cluster have in common, `patience` how many failures in a row are the outlier detector's."""
 
-    __slots__ = ("_estimate_s", "_stamp", "_usual", "endpoint", "pending")
+    __slots__ = ("_estimate_s", "_failures", "_stamp", "_usual", "endpoint", "patience", "pending")
 
     def __init__(self, endpoint: Endpoint, usual: UsualLatency, now: float) -> None:
         self.endpoint = endpoint
         self._usual = usual
         self.pending = 0
+        self.patience = 0
+        self._failures = 0
         self._estimate_s = LATENCY_INITIAL_S
         self._stamp = now
 
@@ -73,9 +77,12 @@ class EndpointLoad:
         self.pending -= 1
         usual = self._usual
         if failed:
-            self._estimate_s = min(LATENCY_MAX_S, max(latency_s, self._estimate_s, usual.seconds))
+            self._failures += 1
+            held_s = self._estimate_s if self._failures <= self.patience else 2.0 * self._estimate_s
+            self._estimate_s = min(LATENCY_MAX_S, max(latency_s, held_s, usual.seconds))
             self._stamp = now
             return
+        self._failures = 0
         usual.heard(latency_s)
         if latency_s > self._estimate_s:
             self._estimate_s = min(LATENCY_MAX_S, latency_s)
@@ -211,6 +218,7 @@ class ClusterBalancer:
                 load = EndpointLoad(endpoint, self._usual, now)
             else:
                 load.endpoint = endpoint
+            load.patience = cluster.outlier.consecutive_5xx if cluster.outlier.enabled else 0
             self._by_id[endpoint.id] = load
         if cluster.balancer != self._kind:
             self._kind = cluster.balancer

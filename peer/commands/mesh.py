@@ -29,9 +29,9 @@ def members(data_dir: Path, output: str) -> None:
                 "STATE", "state", colors={"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim"}
             ),
             Column("ADDRESS", "address"),
-            Column("ZONE", "zone"),
-            Column("INCARNATION", "incarnation", right=True, drop=1),
-            Column("BOOT", "boot", right=True, drop=2),
+            Column("ZONE", "zone", drop=1),
+            Column("INCARNATION", "incarnation", right=True, drop=2),
+            Column("BOOT", "boot", right=True, drop=3),
             Column("ID", "id", squeeze=True),
         ],
         empty="no members",

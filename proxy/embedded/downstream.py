@@ -158,10 +158,7 @@ class Downstream(asyncio.Protocol, Timed):
             exchange.on_caller_gone()
 
     def eof_received(self) -> bool:
-        # A caller may close its side once it has sent its request; the response still goes out.
-        if self._phase == _RESPONSE:
-            self.close_after = True
-            return True
+        # As Envoy and nginx do: half-closed is gone, or a caller that died would hold its request until the timeout.
         return False
 
     def pause_writing(self) -> None:

@@ -109,8 +109,6 @@ class Engine:
     # ------------------------------------------------------------------ once a second
 
     def sweep(self) -> None:
-        import sys
-        for c in self.connections: sys.stderr.write(f"CONN {self.runtime.snapshot.node_name} {c!r} ex={getattr(c,'_exchange',None)} dl={getattr(c,'deadline_s',None)} now={self.loop.time()} closing={c.transport.is_closing() if hasattr(c,'transport') else c.stream} hb={getattr(c,'_head_begun',0)} held={getattr(c,'_held',0)}\n")
         """Let ejections expire, and forget TLS streams that have closed."""
         now_s = time.monotonic()
         self.troubled = {cluster for cluster in self.troubled if cluster.sweep(now_s)}

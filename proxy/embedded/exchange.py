@@ -46,7 +46,7 @@ class Exchange(Timed):
         "_close_delimited", "_encode", "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding",
         "_retried_stale", "_to_head", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "path",
         "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s", "status",
-        "timeout_s", "trace_id", "traceparent", "upstream", "view",
+        "timeout_s", "trace_id", "try_timeout_s", "traceparent", "upstream", "view",
     )  # fmt: skip
 
     def __init__(self, down: "Downstream", request: Request) -> None:
@@ -74,6 +74,7 @@ class Exchange(Timed):
         self.route = ""
         self.ended = False
         self.timeout_s = 0.0
+        self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
         self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
             request.headers, self.engine.rng
         )
@@ -233,6 +234,8 @@ class Exchange(Timed):
             self.down.release(HOLD_BODY)
         else:
             upstream.begin(self, head)
+        if self.try_timeout_s:
+            upstream.limit(self.try_timeout_s)
 
     def on_no_connection(self, reason: str) -> None:
         self.pool = None

@@ -73,6 +73,7 @@ class Outgoing(Exchange):
             return
         timeout_s = destination.request_timeout_s
         cluster_name = destination.cluster
+        per_try_s = None
         table = target.routes.table(self._listening.namespace)
         if table is not None:
             matched = table.match(self.request.method, self.path, self.query[1:], self.view)
@@ -87,6 +88,7 @@ class Outgoing(Exchange):
                 return
             if rule.request_timeout_s is not None:
                 timeout_s = rule.request_timeout_s
+            per_try_s = rule.per_try_timeout_s
             backend = matched.choose(self.engine.rng)
             cluster_name = "" if backend is None else backend.cluster
         cluster = self.engine.runtime.clusters.get(cluster_name)
@@ -98,7 +100,11 @@ class Outgoing(Exchange):
             self._overflow()
             return
         self._admitted = True
-        self._replay_bytes_max = cluster.retry.policy.body_bytes_max
+        policy = cluster.retry.policy
+        self._replay_bytes_max = policy.body_bytes_max
+        if per_try_s is None:
+            per_try_s = policy.per_try_timeout_s
+        self.try_timeout_s = per_try_s or 0.0
         self.start_clock(timeout_s)
         self._try()
 
@@ -171,15 +177,6 @@ class Outgoing(Exchange):
                 path = matched.rewritten_path(path)
                 if rule.rewrite.hostname is not None:
                     host = rule.rewrite.hostname.encode("latin-1")
-            per_try_s = rule.per_try_timeout_s
-        else:
-            per_try_s = None
-        cluster = self._cluster
-        assert cluster is not None
-        if per_try_s is None:
-            per_try_s = cluster.retry.policy.per_try_timeout_s
-        if per_try_s and self.upstream is not None:
-            self.upstream.limit(per_try_s)
         inbound = self._inbound
         identity = inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
         return self._request_head((path + self.query).encode("latin-1"), host, headers, identity)

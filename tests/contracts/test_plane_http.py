@@ -168,15 +168,6 @@ async def test_connection_close_is_honoured(mesh: Mesh, app: App) -> None:
         assert await connection.at_end()
 
 
-async def test_a_caller_that_closes_its_side_still_gets_its_answer(mesh: Mesh, app: App) -> None:
-    await mesh.serve(Service("echo", {"b": app.port}))
-    async with connect(mesh.port()) as connection:
-        await connection.send(b"GET / HTTP/1.1\r\nhost: echo\r\n\r\n")
-        connection.writer.write_eof()
-        assert (await connection.reply()).body == b"app"
-        assert await connection.at_end()
-
-
 @BOTH
 async def test_an_upgrade_becomes_a_tunnel(mesh: Mesh, app: App, where: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -107,14 +107,7 @@ def test_a_target_unknown_here_is_nacked_at_once() -> None:
 
 
 def test_stray_acks_and_nacks_change_nothing() -> None:
-    engine = quiet("a")
-    for message in (ack(5), Nack(sequence=5)):
-        assert (
-            engine.step(START, Speaker("a").datagram("own", message, introduction=b"", counter=None)) == []
-            or True
-        )
-    peer = Speaker("a")
-    peer.counter += 10
+    engine, peer = quiet("a"), Speaker("a")
     assert engine.step(START, peer.datagram("own", ack(5))) == []
     assert engine.step(START, peer.datagram("own", Nack(sequence=5))) == []
 
@@ -135,7 +128,7 @@ def test_who_tells_of_members_unknown_here_is_asked_for_a_stream() -> None:
 
 def test_who_accuses_a_rank_that_is_over_is_told_the_news() -> None:
     engine, peer = quiet("a", "s"), Speaker("a")
-    engine._parts.judge.hear(START, Speaker("s").alive(incarnation=1))
+    engine._parts.judge.hear(START, Speaker("s", address=("10.9.0.2", 7946)).alive(incarnation=1))
     outputs = engine.step(START, peer.datagram("own", Gossip(), updates=[suspicion("a", "s").encode()]))
     (told,) = [output for output in outputs if isinstance(output, Send) and output.address == peer.address]
     updates = [decode_statement(update) for update in peer.read(told.data, of="own")[1].updates]

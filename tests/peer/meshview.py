@@ -20,7 +20,9 @@ def ports(*given: int | str) -> tuple[ServicePort, ...]:
     return tuple(found)
 
 
-def instance(name: str, node: str = ME, on: Sequence[int | str] = ("80:8080",), **changes: Any) -> ServiceInstance:
+def instance(
+    name: str, node: str = ME, on: Sequence[int | str] = ("80:8080",), **changes: Any
+) -> ServiceInstance:
     namespace, _, plain = name.rpartition("/")
     given: dict[str, Any] = {
         "node": node,
@@ -60,7 +62,9 @@ def entry(kind: str, name: str, *specs: Mapping[str, Any], **metadata: Any) -> P
     return PolicyEntry(kind=kind, namespace=namespace or "default", name=plain, versions=versions)
 
 
-def route(name: str, to: str, *backends: str | Mapping[str, Any], port: int | None = None, **rule: Any) -> PolicyEntry:
+def route(
+    name: str, to: str, *backends: str | Mapping[str, Any], port: int | None = None, **rule: Any
+) -> PolicyEntry:
     """An HTTPRoute of one rule, attached to service `to` ("name" or "namespace/name")."""
     namespace, _, service = to.rpartition("/")
     parent: dict[str, Any] = {"kind": "Service", "name": service}

@@ -1,7 +1,7 @@
 """Balancing: statistics of the draws, peak-EWMA's facts, panic, locality."""
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import replace
 from math import exp
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.balance import LATENCY_INITIAL_S, ClusterBalancer, EndpointLoad
-from proxy.snapshot import Balancer, Cluster, Endpoint
+from proxy.snapshot import Balancer, Cluster, Endpoint, Outlier
 
 
 def endpoint(name: str, **changes: object) -> Endpoint:
@@ -77,18 +77,39 @@ def test_a_slow_endpoint_gets_only_the_draws_it_is_alone_in() -> None:
     assert found["b"] + found["c"] == 3000
 
 
-def test_a_fast_error_attracts_no_load() -> None:
-    balancer = ClusterBalancer(cluster(endpoint("bad"), endpoint("good")), "", 0.0)
+def test_a_failure_counts_as_what_is_usual_so_that_it_neither_draws_nor_starves() -> None:
+    balancer = three()
+    for load in balancer.loads.values():
+        send(load, 0.0, 0.1)
+    bad = balancer.loads["a"]
+    for _ in range(5):
+        send(bad, 5.0, 0.001, failed=True)
+    assert bad.latency_s(5.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("outlier", [Outlier(), Outlier(enabled=False)])
+@pytest.mark.parametrize("in_flight", [1, 20])
+def test_a_fast_error_attracts_no_load(outlier: Outlier, in_flight: int) -> None:
+    """Nobody ejects here: the failing endpoint answers at once and so has nothing in flight, the others are slow."""
+    balancer = ClusterBalancer(
+        cluster(*(endpoint(name) for name in ("bad", "b", "c")), outlier=outlier), "", 0.0
+    )
     rng, now = random.Random(3), 0.0
     found: Counter[str] = Counter()
+    waiting: deque[EndpointLoad] = deque()
     for _ in range(20_000):
         load = balancer.choose(now, rng)
         assert load is not None
         found[load.endpoint.id] += 1
-        bad = load.endpoint.id == "bad"
-        send(load, now, 0.001 if bad else 0.080, failed=bad)
-        now += 0.01
-    assert 0.3 < found["bad"] / 20_000 < 0.55  # its even share at most, and enough to be found out by
+        load.started()
+        if load.endpoint.id == "bad":
+            load.finished(now, 0.001, failed=True)
+        else:
+            waiting.append(load)
+        if len(waiting) >= in_flight:
+            waiting.popleft().finished(now, 0.080, failed=False)
+        now += 0.005
+    assert found["bad"] / 20_000 < 0.02
 
 
 def test_a_failing_endpoint_is_tried_again_and_wins_its_share_back() -> None:
