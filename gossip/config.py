@@ -50,6 +50,9 @@ class GossipConfig:
     # Dissemination (SWIM, section 4.1; memberlist's queue). 200 ms x 3 nodes reaches 1000 members in about 1.5 s.
     gossip_interval_s: float = 0.2
     gossip_nodes: int = 3
+    gossip_datagrams_max: int = (
+        4  # to one member in one round, while more waits than fits; 84 kB/s a node at most
+    )
     gossip_to_the_dead_s: float = 30.0  # the falsely dead hear it soon enough to refute
     retransmit_mult: int = 4
     urgent_rounds_per_s: float = (
@@ -96,6 +99,7 @@ class GossipConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be more than 0")
         for name in (
             "gossip_nodes",
+            "gossip_datagrams_max",
             "contact_stream_every",
             "retransmit_mult",
             "health_max",

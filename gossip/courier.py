@@ -64,6 +64,7 @@ class Courier:
         self._counter = int(now * 1e6)
         self.sent = 0
         self.sent_bytes = 0
+        self.riders = 0  # queued statements and records sent, each as often as it was
         self.introductions = 0
 
     def seal(
@@ -122,6 +123,7 @@ class Courier:
             body=body,
         )
         self.sent += 1
+        self.riders += len(queued) + len(payloads)
         self.sent_bytes += len(data)
         return Send(address=to or entry.member.address, data=data)
 

@@ -159,12 +159,20 @@ class Parts:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
         for entry in self.roster.sample(self.rng, audience, self.config.gossip_nodes):
-            if not entry.link.knows_us and len(self.broadcasts.payloads):
-                # a record may not fit beside an introduction, so it follows right behind
+            self._gossip_to(entry)
+
+    def _gossip_to(self, entry: Entry) -> None:
+        """Everything queued, to one member, as far as the datagrams for one round go. What was sent least is sent
+        first, so nothing goes twice before all has gone once."""
+        told = self.courier.riders + len(self.broadcasts)
+        for turn in range(self.config.gossip_datagrams_max):
+            if not len(self.broadcasts) or self.courier.riders >= told:
+                return
+            if turn == 0 and not entry.link.knows_us and len(self.broadcasts.payloads):
+                # a record may not fit beside an introduction: those follow right behind it
                 self.send(entry, Gossip(), records=False)
-                self.send(entry, Gossip(), introduce=False)
-            elif len(self.broadcasts):
-                self.send(entry, Gossip())
+            else:
+                self.send(entry, Gossip(), introduce=turn == 0)
 
     def settle(self, now: float) -> None:
         """What the members' changes of state in this step set off."""

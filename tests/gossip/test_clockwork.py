@@ -185,7 +185,10 @@ def test_seeds_are_tried_for_ever_at_a_capped_rate_until_a_live_member_has_the_a
     engine._parts.judge.hear(now, Speaker("t", address=("10.9.0.1", 7946)).alive())
     engine._clockwork._push_pull_at = now + 1e6
     seeds = []
-    while (later := engine.deadline or 0) < now + 60:
-        outputs = engine.step(later, Tick())
+    for incarnation in range(1, 200):
+        engine._parts.judge.hear(now, Speaker("t", address=("10.9.0.1", 7946)).alive(incarnation=incarnation))
+        now = engine.deadline or 0
+        outputs = engine.step(now, Tick())
         seeds += [output for output in outputs if isinstance(output, RequestSync) and output.reason == "seed"]
+    assert now > asked[-1] + 35
     assert seeds == []

@@ -98,3 +98,23 @@ def test_rounds_before_their_time_are_bounded_and_the_rest_waits_for_the_tick() 
     sends = len(only(engine._parts.out, Send))
     assert sends <= 50 * 3 * 2
     assert len(engine._parts.broadcasts.payloads) > 0
+
+
+def test_a_long_queue_goes_out_in_several_datagrams_and_nothing_twice_before_all_once() -> None:
+    engine = quiet("a")
+    reader = Speaker("a", address=("10.9.0.1", 7946))
+    entry = engine._parts.roster.get(identity_of("a").id)
+    assert entry is not None
+    entry.link.knows_us = True
+    for number in range(10):
+        engine._parts.broadcasts.publish(bytes([number]), bytes([number]) * 600)
+    for _ in range(2):
+        engine._parts.gossip_round(START)
+    payloads = [
+        payload
+        for output in engine._parts.out
+        if isinstance(output, Send)
+        for payload in reader.read(output.data, of="own")[1].payloads
+    ]
+    assert [payload[0] for payload in payloads[:10]] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert len(only(engine._parts.out, Send)) == 8

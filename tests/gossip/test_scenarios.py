@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from gossip.events import (
     SetMeta,
 )
 from gossip.member import State
-from tests.gossip.world import Host, World, engine_of, identity_of
+from tests.gossip.world import Host, World, identity_of
 
 ROOT_DIR = Path(__file__).parents[2]
 
@@ -97,7 +96,7 @@ def test_a_seed_that_comes_up_last_is_found() -> None:
     [(lan(), 3, 6.0), (lan(), 32, 9.5), (local(), 3, 3.0), (local(), 32, 5.0)],
 )
 def test_a_crash_is_seen_by_all_within_its_bound(config: GossipConfig, count: int, within_s: float) -> None:
-    for seed in range(3):
+    for seed in range(2):
         world = mesh(count, config=config, seed=seed, settle_s=1.0 + seed / 3)
         world.crash("h1")
         world.run_until(lambda world=world: world.all_see("h1", State.DEAD), within_s=within_s)
@@ -143,7 +142,8 @@ def test_a_paused_host_is_suspected_at_most_and_refutes() -> None:
 
     world.step = hold
     world._tick = lambda target, tick=world._tick: None if target is host else tick(target)
-    world.run(2.2)
+    world.run_until(lambda: bool(accusations(world, since, of="h3")), within_s=10)
+    world.run(0.5)
     world.step = step
     del world._tick
     for _, event in missed:
@@ -153,7 +153,6 @@ def test_a_paused_host_is_suspected_at_most_and_refutes() -> None:
     world.run_until(world.converged, within_s=10)
     world.run(20)
     assert world.converged()
-    assert accusations(world, since, of="h3")
     assert not [line for line in accusations(world, since) if "dead" in line]
     assert host.engine.statistics().refutations >= 1
 
@@ -208,8 +207,10 @@ def test_a_member_that_cannot_be_heard_is_condemned_and_returns() -> None:
 
 
 # ---------------------------------------------------------------- partitions
-@pytest.mark.parametrize(("count", "left"), [(2, 1), (3, 1), (12, 6), (12, 2)])
-@pytest.mark.parametrize("hours", [0.02, 2])
+@pytest.mark.parametrize(
+    ("count", "left", "hours"),
+    [(2, 1, 0.02), (2, 1, 48), (3, 1, 0.02), (3, 1, 0.5), (12, 6, 0.03), (12, 2, 0.03), (12, 6, 0.25)],
+)
 def test_both_sides_of_a_split_go_on_and_merge_by_themselves(count: int, left: int, hours: float) -> None:
     world = mesh(count)
     one, other = [f"h{i}" for i in range(left)], [f"h{i}" for i in range(left, count)]
@@ -391,7 +392,7 @@ def test_a_record_reaches_everybody_within_tens_of_milliseconds(count: int) -> N
     assert took < 0.1
 
 
-def test_a_thousand_records_and_a_crash_do_not_starve_each_other() -> None:
+def test_a_flood_of_records_and_a_crash_do_not_starve_each_other() -> None:
     world = mesh(5, settle_s=30)
     forwarding(world)
     since = world.now
@@ -400,8 +401,9 @@ def test_a_thousand_records_and_a_crash_do_not_starve_each_other() -> None:
     world.crash("h4")
     world.run_until(lambda: world.all_see("h4", State.DEAD), within_s=10)
     assert accusations(world, since) == accusations(world, since, of="h4")
-    for name in ("h0", "h2", "h3"):
-        assert len(world.outputs(Heard, name)) >= 290
+    world.run_until(
+        lambda: all(len(world.outputs(Heard, name)) == 300 for name in ("h0", "h2", "h3")), within_s=30
+    )
     assert all(host.engine.statistics().payloads_queued <= lan().payloads_max for host in world.up())
 
 
@@ -457,11 +459,6 @@ def test_streams_are_asked_for_rarely_when_nothing_happens() -> None:
     assert len(world.outputs(RequestSync)) - before <= 8 * 5
 
 
-TRACE: Callable[[int], str] = lambda seed: (  # noqa: E731 - one expression, so that the subprocess can run the same text
-    f"from tests.gossip.test_scenarios import trace; print(trace({seed}))"
-)
-
-
 def trace(seed: int) -> str:
     """A digest of every datagram of a mesh that lives through loss, a crash, a split and a restart."""
     world = World(seed=seed, loss=0.05)
@@ -482,7 +479,7 @@ def test_one_seed_gives_one_trace_in_processes_that_hash_differently() -> None:
     digests = set()
     for hash_seed in ("1", "2"):
         completed = subprocess.run(
-            [sys.executable, "-c", TRACE(5)],
+            [sys.executable, "-c", "from tests.gossip.test_scenarios import trace; print(trace(5))"],
             env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT_DIR)},
             capture_output=True,
             text=True,
@@ -492,7 +489,3 @@ def test_one_seed_gives_one_trace_in_processes_that_hash_differently() -> None:
         digests.add(completed.stdout.strip())
     assert len(digests) == 1
     assert digests != {trace(6)}
-
-
-def test_engines_of_one_seed_step_alike() -> None:
-    assert engine_of("a").deadline == engine_of("a").deadline
