@@ -135,11 +135,9 @@ class Broadcasts:
             self.payloads.put(digest, payload)
 
     def fill(
-        self, room: int, limit: int, *, skip: UpdateKey | None = None, records: bool = True
+        self, room: int, limit: int, *, skip: UpdateKey | None = None
     ) -> tuple[list[bytes], list[bytes]]:
         """(statements, records) for one datagram with `room` bytes; the queues take turns at going first."""
-        if not records:
-            return self.updates.take(room, limit, skip=skip), []
         if not len(self.updates) and not len(self.payloads):
             return [], []
         self._payloads_first = not self._payloads_first

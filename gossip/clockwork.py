@@ -45,8 +45,9 @@ class Clockwork:
         if parts.presence.left is None:
             if parts.roster.live():
                 times += [self._probe_at, self._push_pull_at]
-            if len(parts.dead) or len(parts.seeds):
-                times.append(self._contact_at)
+            due = [at for at in (parts.dead.deadline, parts.seeds.deadline) if at is not None]
+            if due:
+                times.append(max(self._contact_at, min(due)))
         times += [at for at in (parts.probes.deadline, parts.judge.deadline) if at is not None]
         return min(times)
 
@@ -151,7 +152,6 @@ class Clockwork:
             if entry is not None:
                 parts.probe(now, entry, Purpose.ROUND)
         if now >= self._contact_at:
-            self._contact_at = now + config.contact_interval_s
             self._contact(now)
         if now >= self._push_pull_at:
             interval_s = config.push_pull_s(parts.roster.size)
@@ -163,8 +163,9 @@ class Clockwork:
     def _contact(self, now: float) -> None:
         """Knock at one door: the dead member or the seed that has waited longest beyond its time."""
         parts = self._parts
-        if not len(parts.dead) and not len(parts.seeds):
+        if min(at for at in (parts.dead.deadline, parts.seeds.deadline, now + 1) if at is not None) > now:
             return
+        self._contact_at = now + parts.config.contact_interval_s
         held = {entry.member.address for entry in parts.roster.live()} | {parts.presence.address}
         seed = parts.seeds.overdue(now, lambda address: address not in held)
         dead = parts.dead.overdue(now, lambda node: self._reachable(node, held))

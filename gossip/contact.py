@@ -38,16 +38,22 @@ class Contacts(Generic[T]):
         self._attempts.pop(target, None)
 
     def overdue(self, now: float, wanted: Callable[[T], bool]) -> tuple[float, T] | None:
-        """(when it was due, who) of the most overdue target that is wanted now."""
-        due = [
+        """(when it was due, who) of the most overdue target; those due but not wanted now wait another cap."""
+        due = sorted(
             (attempt.due, index, target)
             for index, (target, attempt) in enumerate(self._attempts.items())
             if attempt.due <= now
-        ]
-        for at, _, target in sorted(due, key=lambda item: item[:2]):
+        )
+        for at, _, target in due:
             if wanted(target):
                 return at, target
+            self._attempts[target].due = now + self._backoff_s_max
         return None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next target is due."""
+        return min((attempt.due for attempt in self._attempts.values()), default=None)
 
     def tried(self, target: T, now: float) -> int:
         """Count an attempt now; returns how many there have been."""

@@ -76,11 +76,9 @@ class Courier:
         bytes_max: int = DATAGRAM_BYTES_MAX,
         updates: tuple[bytes, ...] = (),
         introduce: bool = True,
-        records: bool = True,
     ) -> Send | None:
         """A datagram to a member with what should ride along: why it is thought not alive, if it is (buddy notice,
-        Lifeguard 3.3), `updates`, then the queues (`records`: that of the records too). None if not even the message
-        fits into `bytes_max`. `introduce` False leaves the introduction to a datagram sent just before."""
+        Lifeguard 3.3), `updates`, then the queues. None if not even the message fits into `bytes_max`. `introduce` False leaves the introduction to a datagram sent just before."""
         link, presence = entry.link, self._presence
         introduction = presence.encoded if introduce and not link.knows_us else b""
         bare = len(
@@ -99,7 +97,7 @@ class Courier:
                 room -= item_bytes(update)
         skip = (presence.id, "alive", b"") if introduction else None
         queued, payloads = self._broadcasts.fill(
-            max(0, room), self._config.retransmits(self._roster.size), skip=skip, records=records
+            max(0, room), self._config.retransmits(self._roster.size), skip=skip
         )
         body = encode_body(
             Body(

@@ -98,7 +98,6 @@ class Parts:
         bytes_max: int = DATAGRAM_BYTES_MAX,
         updates: tuple[bytes, ...] = (),
         introduce: bool = True,
-        records: bool = True,
     ) -> None:
         """One datagram to a member, at its own address unless `to` is given (see `Courier.seal`)."""
         datagram = self.courier.seal(
@@ -108,7 +107,6 @@ class Parts:
             bytes_max=bytes_max,
             updates=updates,
             introduce=introduce,
-            records=records,
         )
         if datagram is not None:
             self.out.append(datagram)
@@ -159,20 +157,23 @@ class Parts:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
         for entry in self.roster.sample(self.rng, audience, self.config.gossip_nodes):
-            self._gossip_to(entry)
+            if len(self.broadcasts):
+                self._gossip_to(entry)
 
     def _gossip_to(self, entry: Entry) -> None:
         """Everything queued, to one member, as far as the datagrams for one round go. What was sent least is sent
         first, so nothing goes twice before all has gone once."""
         told = self.courier.riders + len(self.broadcasts)
-        for turn in range(self.config.gossip_datagrams_max):
+        introduce = True
+        for _ in range(self.config.gossip_datagrams_max):
+            before = self.courier.riders
+            self.send(entry, Gossip(), introduce=introduce)
             if not len(self.broadcasts) or self.courier.riders >= told:
                 return
-            if turn == 0 and not entry.link.knows_us and len(self.broadcasts.payloads):
-                # a record may not fit beside an introduction: those follow right behind it
-                self.send(entry, Gossip(), records=False)
-            else:
-                self.send(entry, Gossip(), introduce=turn == 0)
+            if self.courier.riders == before:
+                if not introduce or entry.link.knows_us:
+                    return
+                introduce = False  # what does not fit beside the introduction follows right behind it
 
     def settle(self, now: float) -> None:
         """What the members' changes of state in this step set off."""

@@ -28,10 +28,14 @@ def load_contacts(store: Store) -> list[Address]:
 
 def save_contacts(store: Store, members: Iterable[Member], rng: random.Random) -> None:
     """Keep some of `members` for the next run, unless there are none. Raises StoreError."""
-    addresses = [list(member.address) for member in members]
+    addresses = [member.address for member in members]
     if addresses:
-        chosen = rng.sample(addresses, min(CONTACTS_MAX, len(addresses)))
-        store.meta_set(_KEY, json.dumps(chosen).encode())
+        keep_contacts(store, rng.sample(addresses, min(CONTACTS_MAX, len(addresses))))
+
+
+def keep_contacts(store: Store, addresses: Iterable[Address]) -> None:
+    """Keep these addresses, and no others, for the next run. Raises StoreError."""
+    store.meta_set(_KEY, json.dumps([list(address) for address in addresses]).encode())
 
 
 async def resolve(seeds: Iterable[Address]) -> tuple[tuple[Address, ...], dict[Address, str]]:

@@ -313,6 +313,7 @@ class Daemon:
         return [
             *(m.address for m in alive if m.meta.get("signer")),
             *self.seeds,
+            *self.contacts,
             *(m.address for m in members if m.meta.get("signer") and not m.live),
         ]
 

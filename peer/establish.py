@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from gossip.events import Address
 from peer.config import Config
 from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
 from peer.io.keys import KeyFile, Keys
-from trust.admission import TokenLedger, found, issue_credential, parse_token, request_renewal
+from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
 from trust.authority import Authority, SoleAuthority, read_root, root_certificate
 from trust.credential import Credential, decode_credential, verify_credential
 from trust.errors import CredentialError, TrustError
@@ -36,12 +37,14 @@ class EstablishError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Established:
-    """Who this host is. `authority` is there on a signer only."""
+    """Who this host is. `authority` is there on a signer only. `met` is where its token says the mesh can be
+    entered."""
 
     identity: NodeIdentity
     membership: Membership
     authority: Authority | None
     first_start: bool
+    met: tuple[Address, ...] = ()
 
 
 async def establish(config: Config, keys: Keys, now: Callable[[], float]) -> Established:
@@ -55,11 +58,20 @@ async def establish(config: Config, keys: Keys, now: Callable[[], float]) -> Est
     membership = _resume(config, keys, identity)
     if membership is not None:
         membership = await _refreshed(config, keys, identity, membership, authority, now)
-        return Established(identity=identity, membership=membership, authority=authority, first_start=False)
+        return Established(
+            identity=identity,
+            membership=membership,
+            authority=authority,
+            first_start=False,
+            met=_seeds_of(config.token),
+        )
+    met: tuple[Address, ...] = ()
     if config.bootstrap:
         membership, authority = _found(config, keys, identity, now)
     elif config.token is not None:
-        membership = await _join(config, identity, now)
+        token = _parsed(config.token)
+        membership = await _join(config, token, identity, now)
+        met = token.seeds
     else:
         raise EstablishError(
             f"{config.data_dir} holds no membership: found a mesh with --bootstrap, or join one with --token "
@@ -67,7 +79,9 @@ async def establish(config: Config, keys: Keys, now: Callable[[], float]) -> Est
         )
     keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
     keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
-    return Established(identity=identity, membership=membership, authority=authority, first_start=True)
+    return Established(
+        identity=identity, membership=membership, authority=authority, first_start=True, met=met
+    )
 
 
 def _authority(keys: Keys, identity: NodeIdentity) -> Authority | None:
@@ -161,12 +175,22 @@ def _found(
     return membership, authority
 
 
-async def _join(config: Config, identity: NodeIdentity, now: Callable[[], float]) -> Membership:
-    assert config.token is not None
+def _parsed(text: str) -> Token:
     try:
-        token = parse_token(config.token)
+        return parse_token(text)
     except TrustError as error:
         raise EstablishError(str(error)) from error
+
+
+def _seeds_of(token: str | None) -> tuple[Address, ...]:
+    """Where a token that is no longer needed says the mesh can be entered."""
+    try:
+        return parse_token(token).seeds if token is not None else ()
+    except TrustError:
+        return ()  # nothing depends on it any more
+
+
+async def _join(config: Config, token: Token, identity: NodeIdentity, now: Callable[[], float]) -> Membership:
     gives_up_at = now() + JOIN_TRIES_S
     while True:
         try:

@@ -115,7 +115,8 @@ class Operations:
     # ------------------------------------------------------------------ services
 
     async def services(self) -> list[Json]:
-        return [_service(instance) for instance in self._daemon.view().services]
+        found = sorted(self._daemon.view().services, key=lambda s: (s.namespace, s.name, s.node_name, s.node))
+        return [_service(instance) for instance in found]
 
     async def register(self, documents: Sequence[Mapping[str, Any]], source: str) -> list[Json]:
         specs = await self._daemon.local.register(documents, source)

@@ -17,6 +17,7 @@ import uvloop
 
 from peer.admin.server import AdminError, AdminServer
 from peer.config import Config
+from peer.contacts import keep_contacts, load_contacts
 from peer.daemon import Daemon, DaemonError
 from peer.driver import Clock
 from peer.establish import EstablishError, establish
@@ -74,6 +75,8 @@ async def _run(config: Config, lock: DataDirLock) -> int:
             establishing.cancel()
             return 0
         established = establishing.result()
+        if established.met and not load_contacts(store):
+            keep_contacts(store, established.met)
         daemon = Daemon(
             config=config,
             established=established,

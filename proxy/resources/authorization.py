@@ -185,7 +185,7 @@ class AuthorizationPolicySpec(Spec):
     @field_validator("action", mode="before")
     @classmethod
     def _implemented(cls, value: object) -> object:
-        if value in {"AUDIT", "CUSTOM"}:
+        if isinstance(value, str) and value in {"AUDIT", "CUSTOM"}:
             raise ValueError(f"{value} is not supported yet")
         return value
 

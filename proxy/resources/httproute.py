@@ -169,7 +169,7 @@ class Filter(Spec):
     @field_validator("type", mode="before")
     @classmethod
     def _implemented(cls, value: object) -> object:
-        if value in {"RequestMirror", "ExtensionRef", "CORS", "ExternalAuth"}:
+        if isinstance(value, str) and value in {"RequestMirror", "ExtensionRef", "CORS", "ExternalAuth"}:
             raise ValueError(f"{value} is not supported yet")
         return value
 

@@ -364,7 +364,8 @@ class Mesh:
         ]
         if host == "a":
             for name in upstreams:
-                self.sockets.setdefault(f"a/{name}", listening_socket())
+                if f"a/{name}" not in self.sockets:
+                    self.sockets[f"a/{name}"] = listening_socket()
                 target = next(s for s in services if s.name == name)
                 listeners.append(
                     Listener(

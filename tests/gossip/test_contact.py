@@ -30,6 +30,10 @@ def test_the_most_overdue_comes_first_and_the_unwanted_do_not_block() -> None:
     assert contacts.overdue(1.5, lambda _: True) is None
     assert contacts.overdue(10, lambda _: True) == (2.0, "first")
     assert contacts.overdue(10, lambda target: target != "first") == (3.0, "second")
+    assert contacts.overdue(10, lambda _: True) == (3.0, "second")  # the unwanted wait another cap
+    assert contacts.deadline == 3.0
+    contacts.remove("second")
+    assert contacts.deadline == 40.0
 
 
 def test_an_attempt_a_century_long_does_not_overflow() -> None:

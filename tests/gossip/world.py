@@ -104,6 +104,7 @@ class Host:
     up: bool = True
     life: int = 0
     scheduled: float | None = None
+    paused: list[Datagram] | None = None  # what waits in the socket's buffer of a stopped process
     outputs: list[tuple[float, Output]] = field(default_factory=list)
 
     def states(self) -> dict[str, State]:
@@ -164,6 +165,17 @@ class World:
 
     def crash(self, name: str) -> None:
         self.hosts[name].up = False
+
+    def pause(self, name: str) -> None:
+        self.hosts[name].paused = []
+
+    def resume(self, name: str) -> None:
+        """Timers first, then what waited in the socket's buffer: the worse order for the others."""
+        host = self.hosts[name]
+        waiting, host.paused, host.scheduled = host.paused or [], None, None
+        self._tick(host)
+        for datagram in waiting:
+            self.step(host, datagram)
 
     def restart(
         self,
@@ -254,7 +266,7 @@ class World:
         self._at(max(deadline, self.now), lambda: self._tick(host))
 
     def _tick(self, host: Host) -> None:
-        if not host.up or self.hosts[host.name] is not host:
+        if not host.up or host.paused is not None or self.hosts[host.name] is not host:
             return
         host.scheduled = None
         deadline = host.engine.deadline
@@ -292,17 +304,23 @@ class World:
         name = self.by_address.get(send.address)
         if name is None or not self.hosts[name].up or self.blocked(sender, name):
             return
-        if self.hosts[name].address == send.address:
-            self.step(self.hosts[name], Datagram(source=source, data=send.data))
+        host, datagram = self.hosts[name], Datagram(source=source, data=send.data)
+        if host.address != send.address:
+            return
+        if host.paused is None:
+            self.step(host, datagram)
+        else:
+            host.paused.append(datagram)
 
     def _sync(self, host: Host, request: RequestSync) -> None:
-        if not host.up or self.hosts[host.name] is not host:
+        if not host.up or host.paused is not None or self.hosts[host.name] is not host:
             return
         name = self.by_address.get(request.address)
         other = None if name is None else self.hosts[name]
         if (
             other is None
             or not other.up
+            or other.paused is not None
             or other.address != request.address
             or self.blocked(host.name, other.name)
             or self.blocked(other.name, host.name)

@@ -21,7 +21,7 @@ def ports(*given: int | str) -> tuple[ServicePort, ...]:
 
 
 def instance(
-    name: str, node: str = ME, on: Sequence[int | str] = ("80:8080",), **changes: Any
+    name: str, node: str = ME, /, *, on: Sequence[int | str] = ("80:8080",), **changes: Any
 ) -> ServiceInstance:
     namespace, _, plain = name.rpartition("/")
     given: dict[str, Any] = {
@@ -63,7 +63,7 @@ def entry(kind: str, name: str, *specs: Mapping[str, Any], **metadata: Any) -> P
 
 
 def route(
-    name: str, to: str, *backends: str | Mapping[str, Any], port: int | None = None, **rule: Any
+    name: str, to: str, /, *backends: str | Mapping[str, Any], port: int | None = None, **rule: Any
 ) -> PolicyEntry:
     """An HTTPRoute of one rule, attached to service `to` ("name" or "namespace/name")."""
     namespace, _, service = to.rpartition("/")

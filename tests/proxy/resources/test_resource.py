@@ -173,10 +173,33 @@ def test_the_mesh_config_is_one_and_lives_in_the_root_namespace() -> None:
         assert problem.endswith("metadata: the one MeshConfig is gossamer-system/default")
 
 
-FIELDS = (
-    "parentRefs rules matches path name filters from to when key targetRefs retries timeouts loadBalancer source "
-    "operation type value values selector outlierDetection"
-).split()
+FIELDS = [
+    *(
+        "parentRefs",
+        "rules",
+        "matches",
+        "path",
+        "name",
+        "filters",
+        "from",
+        "to",
+        "when",
+        "key",
+        "targetRefs",
+        "type",
+    ),
+    *(
+        "retries",
+        "timeouts",
+        "loadBalancer",
+        "source",
+        "operation",
+        "value",
+        "values",
+        "selector",
+        "outlierDetection",
+    ),
+]
 JSON = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.binary(max_size=4)

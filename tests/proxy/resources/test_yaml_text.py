@@ -109,15 +109,15 @@ def test_any_text_gives_mappings_or_a_resource_error(text: str) -> None:
     assert all(isinstance(document, dict) for document in documents)
 
 
+# Without digits: PyYAML writes YAML 1.1, which leaves some strings bare that are numbers in 1.2.
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["N"]), max_size=8)
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.text(max_size=8)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    ),
+    st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
     max_leaves=15,
 )
 
 
-@given(st.dictionaries(st.text(max_size=5), JSON, min_size=1, max_size=4))
+@given(st.dictionaries(TEXTS, JSON, min_size=1, max_size=4))
 def test_what_pyyaml_writes_is_read_back(document: dict[str, object]) -> None:
     assert load_yaml(yaml.safe_dump(document), "f") == [document]

@@ -1,0 +1,95 @@
+"""Reading replicated documents: what cannot be read is set aside with its reason."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import peer.policies
+from peer.catalog import PolicyEntry, PolicyVersion
+from peer.policies import Policy, Reader
+from tests.peer.meshview import authz, entry, route
+
+
+def read(*entries: PolicyEntry) -> tuple[Policy, ...]:
+    return Reader().read(entries)
+
+
+def with_document(policy: PolicyEntry, document: Any) -> PolicyEntry:
+    return replace(policy, versions=(replace(policy.versions[0], resource=document),))
+
+
+def test_policies_come_in_order_of_key() -> None:
+    found = read(route("b", "x"), authz("z"), route("a", "x"))
+    assert [each.key for each in found] == [
+        "AuthorizationPolicy/default/z",
+        "HTTPRoute/default/a",
+        "HTTPRoute/default/b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "message"),
+    [
+        (
+            entry("HTTPRoute", "r", {"rules": "x"}),
+            "Invalid",
+            "HTTPRoute default/r: spec.parentRefs: is required",
+        ),
+        (entry("RateLimit", "r", {}), "UnsupportedKind", "this peer does not know the kind RateLimit"),
+        (
+            with_document(route("r", "x"), route("other", "x").versions[0].resource),
+            "Invalid",
+            "is of another policy",
+        ),
+        (with_document(route("r", "x"), "text"), "Invalid", "must be a mapping, not a string"),
+        (with_document(route("r", "x"), {"kind": b"\xff"}), "Invalid", "kind: must be a string"),
+        (replace(route("r", "x"), versions=()), "Invalid", "no version is left"),
+    ],
+)
+def test_what_cannot_be_read_says_why(policy: PolicyEntry, reason: str, message: str) -> None:
+    [found] = read(policy)
+    assert found.versions == ()
+    [condition] = found.conditions
+    assert (condition.type, condition.status, condition.reason) == ("Accepted", "False", reason)
+    assert message in condition.message
+
+
+def test_of_concurrent_edits_the_first_readable_one_is_effective() -> None:
+    [found] = read(
+        entry("AuthorizationPolicy", "p", {"action": "NEWER"}, {"action": "DENY"}, {"action": "ALLOW"})
+    )
+    assert [each.spec.action for each in found.versions] == ["DENY", "ALLOW"]  # type: ignore[union-attr]
+    [condition] = found.conditions
+    assert (condition.type, condition.status, condition.reason) == ("Conflicted", "True", "ConcurrentEdits")
+    assert condition.message.startswith(
+        "3 concurrent edits (by w0, w1, w2); the next edit settles them; set aside: "
+    )
+
+
+def test_a_message_is_bounded() -> None:
+    rules = [{"to": [{"operation": {"nonsense" * 20: 1}}]}] * 100
+    [found] = read(authz("p", *rules))
+    assert len(found.conditions[0].message) <= 1_000
+
+
+def test_each_version_is_read_once_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 0
+    parse = peer.policies.parse_resource
+
+    def counting(document: Any) -> Any:
+        nonlocal count
+        count += 1
+        return parse(document)
+
+    monkeypatch.setattr(peer.policies, "parse_resource", counting)
+    reader, first, second = Reader(), route("a", "x"), authz("b", {"to": "broken"})  # type: ignore[dict-item]
+    before = reader.read([first, second])
+    assert reader.read([first, second]) == before
+    assert count == 2
+    reader.read([first])
+    reader.read([first, second])
+    assert count == 3
+    newer = PolicyVersion(resource=first.versions[0].resource, writer="w0", seq=2, hlc=10)
+    reader.read([replace(first, versions=(newer,)), second])
+    assert count == 4
