@@ -36,7 +36,7 @@ from trust.identity import (
     KEY_BYTES,
     SIGNATURE_BYTES,
     NodeIdentity,
-    check_label,
+    check_node_name,
     verify,
 )
 from trust.invitation import (
@@ -384,6 +384,6 @@ def _sign(authority: Authority, credential: Credential) -> Credential:
 
 def _checked_name(name: str) -> str:
     try:
-        return check_label(name)
+        return check_node_name(name)
     except IdentityError as error:
         raise AdmissionError(f"a node cannot have this name: {error}") from None

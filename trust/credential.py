@@ -25,6 +25,7 @@ from trust.identity import (
     TRUST_DOMAIN_CHARS_MAX,
     check_account,
     check_label,
+    check_node_name,
     check_trust_domain,
     format_id,
     node_id,
@@ -109,7 +110,7 @@ class Credential:
         assert len(self.signature) == SIGNATURE_BYTES, "a signature has 64 bytes"
         try:
             check_trust_domain(self.trust_domain)
-            check_label(self.name)
+            check_node_name(self.name)
             for pattern in self.services:
                 check_pattern(pattern)
         except IdentityError as error:

@@ -36,6 +36,7 @@ _ID_CHARS: Final = 26
 _AGREEMENT_LABEL: Final = b"gossamer/agreement/1"
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,63}")
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 label
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _SUBDOMAIN_CHARS_MAX: Final = 63
 
 
@@ -176,6 +177,17 @@ def check_trust_domain(text: str) -> str:
     if not _TRUST_DOMAIN.fullmatch(text):
         raise IdentityError(
             f"{text[:64]!r} cannot be a trust domain: 1 to {TRUST_DOMAIN_CHARS_MAX} of a-z 0-9 . _ - are expected"
+        )
+    return text
+
+
+def check_node_name(text: str) -> str:
+    """`text` itself if it can be a node's name: what hosts are called, so dots, capitals and underscores too. A name
+    is a label for people and proves nothing. Raises IdentityError."""
+    if not _NODE_NAME.fullmatch(text):
+        raise IdentityError(
+            f"{text[:64]!r} is not a node's name: 1 to 63 letters, digits, '.', '_' or '-' are expected, and a "
+            "letter or digit at both ends"
         )
     return text
 

@@ -158,7 +158,7 @@ def test_a_revoked_node_does_not_come_back_with_a_new_token(mesh) -> None:
         issue(mesh, request_join(member.identity, mesh.token(), "beta", NOW))
 
 
-@pytest.mark.parametrize("name", ["", "Beta", "a b", "x" * 64, "beta\n"])
+@pytest.mark.parametrize("name", ["", "-beta", "a b", "x" * 64, "beta\n"])
 def test_a_name_that_is_none_is_refused_on_both_sides(mesh, name: str) -> None:
     token = mesh.token()
     with pytest.raises(AdmissionError, match="cannot have this name"):
@@ -308,3 +308,8 @@ def test_no_altered_byte_is_admitted(
 
 def test_a_join_request_is_typed(mesh) -> None:
     assert isinstance(decode_request(request_join(newcomer(), mesh.token(), "b", NOW).encode()), JoinRequest)
+
+
+@pytest.mark.parametrize("name", ["host.example", "Node_1", "a", "x" * 63])
+def test_a_node_may_be_called_what_hosts_are_called(mesh, name: str) -> None:
+    assert issue(mesh, request_join(newcomer(), mesh.token(), name, NOW)).credential.name == name
