@@ -53,11 +53,20 @@ def _true(value: object) -> object:
     return value
 
 
+def _carried(protocol: AppProtocol) -> AppProtocol:
+    if protocol == "grpc":
+        raise ValueError("grpc is not supported yet (tcp carries it as bytes, without balancing requests)")
+    return protocol
+
+
+Carried = Annotated[AppProtocol, AfterValidator(_carried)]
+
+
 class _PortModel(_Plain):
     name: Label | None = None
     port: Port
     target: Port | None = None
-    protocol: AppProtocol | None = None
+    protocol: Carried | None = None
 
 
 class _CheckModel(_Plain):
@@ -92,15 +101,15 @@ class _ServiceModel(_Plain):
     address: Annotated[StrictStr, AfterValidator(_address)] = "127.0.0.1"
     port: Port | None = None
     ports: Annotated[tuple[_PortModel, ...], Field(min_length=1, max_length=PORTS_MAX)] = ()
-    protocol: AppProtocol = "http"
+    protocol: Carried = "http"
     labels: Labels = Field(default_factory=dict)
     check: _CheckModel | None = None
     upstreams: Annotated[tuple[_UpstreamModel, ...], Field(max_length=UPSTREAMS_MAX)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.port is None) == (not self.ports):
-            raise ValueError("either port or ports is required (port is short for one entry of ports)")
+        if self.port is None and not self.ports:
+            raise ValueError("port or ports is required (port is short for one entry of ports)")
         _unique("ports: the port", [each.port for each in self.ports])
         _unique("ports: the name", [each.name for each in self.ports if each.name])
         _unique("upstreams: the local_port", [each.local_port for each in self.upstreams])
@@ -199,7 +208,9 @@ def _name_of(document: Mapping[str, Any]) -> str:
 
 
 def _spec(model: _ServiceModel) -> ServiceSpec:
-    ports = model.ports or (_PortModel.model_validate({"port": model.port}),)
+    ports = model.ports
+    if model.port is not None and all(each.port != model.port for each in ports):
+        ports = (_PortModel(port=model.port), *ports)
     return ServiceSpec(
         namespace=model.namespace,
         name=model.name,

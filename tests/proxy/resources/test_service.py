@@ -48,7 +48,7 @@ service:
   account: cart
   address: 127.0.0.2
   ports: [{name: http, port: 80, target: 8080}, {name: db, port: 5432, protocol: tcp}]
-  protocol: grpc
+  protocol: tcp
   labels: {version: v1, app: cart}
   check: {http: /healthz, interval: 10s, timeout: 500ms}
   upstreams: [{service: payments, local_port: 9191}, {service: db, namespace: data, port: 5432, local_port: 5432}]
@@ -60,7 +60,7 @@ service:
         account="cart",
         address="127.0.0.2",
         ports=(
-            PortSpec(name="http", port=80, target=8080, protocol="grpc"),
+            PortSpec(name="http", port=80, target=8080, protocol="tcp"),
             PortSpec(name="db", port=5432, target=5432, protocol="tcp"),
         ),
         labels=(("app", "cart"), ("version", "v1")),
@@ -88,8 +88,8 @@ def test_checks_of_each_kind() -> None:
         ("name: cart", "cart.yaml: document 1: service: is required"),
         ("service: cart", "cart.yaml: document 1: service: must be a mapping, not a string"),
         ("service: {port: 1}", "cart.yaml: document 1: service.name: is required"),
-        ("service: {name: cart}", "service default/cart: service: either port or ports is required"),
-        ("service: {name: cart, port: 1, ports: [{port: 1}]}", "either port or ports is required"),
+        ("service: {name: cart}", "service default/cart: service: port or ports is required"),
+        ("service: {name: cart, port: 1, protocol: grpc}", "service.protocol: grpc is not supported yet"),
         ("service: {name: cart, port: 70000}", "service default/cart: service.port: must be <= 65535"),
         ("service: {name: cart, port: '80'}", "service.port: must be a whole number, not a string"),
         ("service: {name: Cart, port: 1}", "service.name: must be a DNS label"),
@@ -140,3 +140,21 @@ def test_no_document_is_more_than_an_error(documents: list[Any]) -> None:
     except ResourceError:
         return
     assert len(services) == len(documents)
+
+
+def test_port_is_short_for_one_more_entry_of_ports() -> None:
+    """The file of the documentation gives both."""
+    text = """
+    service:
+      name: cart
+      port: 8080
+      ports: [{name: http, port: 80, target: 8080, protocol: http}, {name: db, port: 5432, protocol: tcp}]
+    """
+    (spec,) = parse_service_documents(load_yaml(text, "cart.yaml"), "cart.yaml")
+    assert [(p.port, p.target, p.protocol) for p in spec.ports] == [
+        (8080, 8080, "http"),
+        (80, 8080, "http"),
+        (5432, 5432, "tcp"),
+    ]
+    (same,) = parse_service_documents([{"service": {"name": "a", "port": 1, "ports": [{"port": 1}]}}], "a")
+    assert [p.port for p in same.ports] == [1]
