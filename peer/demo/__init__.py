@@ -5,9 +5,23 @@ process and no file is left behind unless `--keep` asks for it.
 """
 
 import asyncio
+import signal
 import sys
+from collections.abc import Coroutine
 
 from rich.console import Console
+
+
+async def _ended_by_signals(story: Coroutine[None, None, int]) -> int:
+    """Whatever ends the demo early, its processes and files go first."""
+    task = asyncio.ensure_future(story)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def main(keep: bool = False) -> int:
@@ -17,7 +31,7 @@ def main(keep: bool = False) -> int:
 
     console = Console(highlight=False)
     try:
-        return asyncio.run(tell(console, keep=keep))
+        return asyncio.run(_ended_by_signals(tell(console, keep=keep)))
     except (Failed, MeshError) as error:
         console.print(f"[bold red]✗[/] {error}", soft_wrap=True)
         return 1
