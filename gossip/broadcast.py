@@ -9,14 +9,16 @@ Invariant: at most `items_max` items a queue; on overflow the one told most ofte
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from sortedcontainers import SortedList
 
-from gossip.message import item_bytes
+from gossip.message import QUEUED_ITEMS_MAX, item_bytes
 
-_MISFITS_MAX: Final = 16  # items tried that do not fit the room left before a datagram counts as full
+_MISFITS_MAX: Final = (
+    64  # items tried that do not fit or need not go to this member before a datagram counts as full
+)
 
 K = TypeVar("K", bound=Hashable)
 
@@ -26,6 +28,8 @@ class _Item:
     data: bytes
     serial: int
     transmissions: int = 0
+    told: dict[bytes, int] = field(default_factory=dict)  # how often to whom, at most `limit` of them
+    known: dict[bytes, None] = field(default_factory=dict)  # who has it, because it came from them
 
 
 class Queue(Generic[K]):
@@ -58,23 +62,39 @@ class Queue(Generic[K]):
         if item is not None:
             self._order.remove((item.transmissions, -item.serial, key))
 
-    def take(self, room: int, limit: int, *, skip: K | None = None) -> list[bytes]:
-        """Items that fit into `room` bytes together; each counts as sent, and is gone after `limit` times."""
+    def known_by(self, key: K, node: bytes, *, audience: int) -> None:
+        """Member `node` has shown that it has `key`; when all of the `audience` have, it need not be told."""
+        item = self._items.get(key)
+        if item is not None:
+            item.known[node] = None
+            if len(item.known) >= audience:
+                self.discard(key)
+
+    def take(
+        self, room: int, limit: int, *, to: bytes = b"", audience: int = 1, skip: K | None = None
+    ) -> list[bytes]:
+        """Items that fit into `room` bytes together, for member `to` of `audience` members that could be told; each
+        counts as sent, and is gone after `limit` times. Who has a thing is not told, and nobody is told it again before
+        all others have been as often: in a small mesh the few transmissions would else go to the same members."""
         chosen: list[tuple[K, _Item]] = []
         misfits = 0
         for _, _, key in self._order:
             item = self._items[key]
             size = item_bytes(item.data)
-            if size > room or key == skip:
+            fair_share = item.transmissions // max(1, audience - len(item.known))
+            if size > room or to in item.known or item.told.get(to, 0) > fair_share or key == skip:
                 misfits += 1
                 if misfits > _MISFITS_MAX:
                     break
                 continue
             room -= size
             chosen.append((key, item))
+            if len(chosen) == QUEUED_ITEMS_MAX:
+                break
         for key, item in chosen:
             self._order.remove((item.transmissions, -item.serial, key))
             item.transmissions += 1
+            item.told[to] = item.told.get(to, 0) + 1
             if item.transmissions >= limit:
                 del self._items[key]
             else:
@@ -135,18 +155,28 @@ class Broadcasts:
             self.payloads.put(digest, payload)
 
     def fill(
-        self, room: int, limit: int, *, skip: UpdateKey | None = None
+        self,
+        room: int,
+        limit: int,
+        *,
+        to: bytes = b"",
+        audience: int = 1,
+        skip: UpdateKey | None = None,
+        records: bool = True,
     ) -> tuple[list[bytes], list[bytes]]:
-        """(statements, records) for one datagram with `room` bytes; the queues take turns at going first."""
-        if not len(self.updates) and not len(self.payloads):
+        """(statements, records) for one datagram with `room` bytes; the queues take turns at going first. The dead
+        get no `records`: they are told what makes them come back, and records have few transmissions to lose."""
+        if not len(self):
             return [], []
+        payloads: list[bytes] = []
         self._payloads_first = not self._payloads_first
-        if self._payloads_first:
-            payloads = self.payloads.take(room, limit)
-            updates = self.updates.take(room - sum(map(item_bytes, payloads)), limit, skip=skip)
-        else:
-            updates = self.updates.take(room, limit, skip=skip)
-            payloads = self.payloads.take(room - sum(map(item_bytes, updates)), limit)
+        if self._payloads_first and records:
+            payloads = self.payloads.take(room, limit, to=to, audience=audience)
+            room -= sum(map(item_bytes, payloads))
+        updates = self.updates.take(room, limit, to=to, audience=audience, skip=skip)
+        if not self._payloads_first and records:
+            room -= sum(map(item_bytes, updates))
+            payloads = self.payloads.take(room, limit, to=to, audience=audience)
         return updates, payloads
 
     def __len__(self) -> int:

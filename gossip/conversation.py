@@ -34,32 +34,43 @@ class Conversation:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._heard: OrderedDict[bytes, None] = OrderedDict()
+        self._heard: OrderedDict[bytes, bytes | None] = OrderedDict()
         self.rejected = 0
 
-    def remember(self, payload: bytes) -> tuple[bytes, bool]:
-        """(digest, whether it is news) of a record heard or published; from now on it is not."""
+    def publish(self, payload: bytes) -> None:
+        """Queue a record for pushing; who sent it here need not get it back."""
+        parts = self._parts
+        digest, _, sender = self._remember(payload, None)
+        parts.broadcasts.publish(digest, payload)
+        if sender is not None:
+            parts.broadcasts.payloads.known_by(digest, sender, audience=len(parts.roster.live()))
+
+    def _remember(self, payload: bytes, sender: bytes | None) -> tuple[bytes, bool, bytes | None]:
+        """(digest, whether it is news, who sent it first) of a record heard (from `sender`) or published."""
         digest = blake2b(payload, digest_size=_DIGEST_BYTES).digest()
         if digest in self._heard:
-            return digest, False
-        self._heard[digest] = None
+            return digest, False, self._heard[digest]
+        self._heard[digest] = sender
         if len(self._heard) > self._parts.config.heard_max:
             self._heard.popitem(last=False)
-        return digest, True
+        return digest, True, sender
 
     def datagram(self, now: float, event: Datagram) -> None:
         """Take in one datagram."""
+        parts = self._parts
         try:
-            opened = self._parts.courier.open(now, event.data)
+            opened = parts.courier.open(now, event.data)
         except (MalformedError, ForgedError) as error:
             self._reject(event.source, str(error))
             return
         entry = opened.entry
         corrections = self._statements(now, event.source, opened)
         for payload in opened.body.payloads:
-            _, news = self.remember(payload)
+            digest, news, _ = self._remember(payload, entry.member.id)
             if news:
-                self._parts.out.append(Heard(node=entry.member.id, payload=payload))
+                parts.out.append(Heard(node=entry.member.id, payload=payload))
+            else:
+                parts.broadcasts.payloads.known_by(digest, entry.member.id, audience=len(parts.roster.live()))
         self._answer(now, event, opened, corrections)
 
     def members(self, now: float, event: MembersReceived) -> None:

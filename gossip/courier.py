@@ -9,8 +9,12 @@ lost or forgotten on either side, the two introduce themselves again. What canno
 Replies. A source address in a header proves nothing, so a reply is no larger than its request until that address has
 answered a ping of ours (`Link.proved`).
 
-Invariant: nothing but lengths and the introduction, which is signed, is read before the datagram authenticates; each
-counter is used once.
+Counters. Each link counts its own datagrams, so that the receiver's window of 64 is a window on this link, however
+much goes to others at once. A link made anew (the member was reaped and came back) starts above every counter used
+so far on any, and the first of all starts at the clock.
+
+Invariant: nothing but lengths and the introduction, which is signed, is read before the datagram authenticates; no
+counter is used twice with one key.
 """
 
 from dataclasses import dataclass
@@ -20,7 +24,7 @@ from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
 from gossip.errors import ForgedError, MalformedError
 from gossip.events import Address, Send
 from gossip.judge import Judge
-from gossip.message import FRAMING_BYTES, Body, Message, decode_body, encode_body, item_bytes
+from gossip.message import FRAMING_BYTES, Body, Gossip, Message, decode_body, encode_body, item_bytes
 from gossip.presence import Presence
 from gossip.rate import TokenBucket
 from gossip.roster import Entry, Link, Roster
@@ -61,7 +65,7 @@ class Courier:
         self._strangers = TokenBucket(
             rate_per_s=config.introductions_per_s, burst=2 * config.introductions_per_s, now=now
         )
-        self._counter = int(now * 1e6)
+        self._counter = int(now * 1e6)  # no link has used a higher one
         self.sent = 0
         self.sent_bytes = 0
         self.riders = 0  # queued statements and records sent, each as often as it was
@@ -78,52 +82,63 @@ class Courier:
         introduce: bool = True,
     ) -> Send | None:
         """A datagram to a member with what should ride along: why it is thought not alive, if it is (buddy notice,
-        Lifeguard 3.3), `updates`, then the queues. None if not even the message fits into `bytes_max`. `introduce` False leaves the introduction to a datagram sent just before."""
+        Lifeguard 3.3), `updates`, then the queues. None if not even the message fits into `bytes_max`, or if it
+        is a Gossip and there is nothing to tell. `introduce` False leaves the introduction to a datagram sent just
+        before."""
         link, presence = entry.link, self._presence
         introduction = presence.encoded if introduce and not link.knows_us else b""
-        bare = len(
-            encode_body(Body(message=message, known_boot=link.boot, updates=(), payloads=()))
-        )  # fmt: skip
+        bare = len(encode_body(Body(message=message, known_boot=link.boot, updates=(), payloads=())))
         room = bytes_max - overhead_bytes(introduction) - bare - FRAMING_BYTES
         if room < 0 and introduction:
             introduction = b""
             room = bytes_max - overhead_bytes(b"") - bare - FRAMING_BYTES
         if room < -FRAMING_BYTES:
             return None
+        body = self._compose(entry, message, updates, room, introduced=bool(introduction))
+        if isinstance(message, Gossip) and not (introduction or body.updates or body.payloads):
+            return None
+        try:
+            cipher = self._keys.sending(entry.member.id, entry.member.credential.agreement_key, presence.boot)
+        except ForgedError:
+            return None  # a member with an unusable key: it cannot talk to anybody, and its probes will fail
+        link.counter = (self._counter if link.counter is None else link.counter) + 1
+        self._counter = max(self._counter, link.counter)
+        data = seal(
+            cipher,
+            sender=presence.id,
+            boot=presence.boot,
+            counter=link.counter,
+            introduction=introduction,
+            body=encode_body(body),
+        )
+        self.sent += 1
+        self.sent_bytes += len(data)
+        return Send(address=to or entry.member.address, data=data)
+
+    def _compose(
+        self, entry: Entry, message: Message, updates: tuple[bytes, ...], room: int, *, introduced: bool
+    ) -> Body:
+        """The message with what fits into `room` bytes; what comes from the queues counts as sent."""
         riders: list[bytes] = []
         for update in (*entry.proofs(), *updates):
             if item_bytes(update) <= room:
                 riders.append(update)
                 room -= item_bytes(update)
-        skip = (presence.id, "alive", b"") if introduction else None
         queued, payloads = self._broadcasts.fill(
-            max(0, room), self._config.retransmits(self._roster.size), skip=skip
+            max(0, room),
+            self._config.retransmits(self._roster.size),
+            to=entry.member.id,
+            audience=len(self._roster.live()),
+            skip=(self._presence.id, "alive", b"") if introduced else None,
+            records=entry.member.live,
         )
-        body = encode_body(
-            Body(
-                message=message,
-                known_boot=link.boot,
-                updates=(*riders, *queued),
-                payloads=tuple(payloads),
-            )
-        )
-        try:
-            cipher = self._keys.sending(entry.member.id, entry.member.credential.agreement_key, presence.boot)
-        except ForgedError:
-            return None  # a member with an unusable key: it cannot talk to anybody, and its probes will fail
-        self._counter += 1
-        data = seal(
-            cipher,
-            sender=presence.id,
-            boot=presence.boot,
-            counter=self._counter,
-            introduction=introduction,
-            body=body,
-        )
-        self.sent += 1
         self.riders += len(queued) + len(payloads)
-        self.sent_bytes += len(data)
-        return Send(address=to or entry.member.address, data=data)
+        return Body(
+            message=message,
+            known_boot=entry.link.boot,
+            updates=(*riders, *queued),
+            payloads=tuple(payloads),
+        )
 
     def open(self, now: float, data: bytes) -> Opened:
         """The authenticated content of a datagram. Raises MalformedError or ForgedError; then nothing changed but

@@ -243,10 +243,8 @@ class Engine:
         """Push a record. One heard before is pushed too: the node decides what is worth telling on."""
         if len(payload) > PAYLOAD_BYTES_MAX:
             raise LimitError(f"a record of {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} are pushed")
-        parts = self._parts
-        digest, _ = self._conversation.remember(payload)
-        parts.broadcasts.publish(digest, payload)
-        parts.spread_now(now)
+        self._conversation.publish(payload)
+        self._parts.spread_now(now)
 
     def _announced(self, *, changed: bool = True) -> None:
         """Tell what this node now says of itself."""

@@ -26,7 +26,10 @@ from trust.identity import ID_BYTES
 
 FINGERPRINT_BYTES: Final = 16
 SEQUENCE_MAX: Final = 2**32 - 1
-_ITEMS_MAX: Final = 64  # statements, and records, in one datagram; the size limit comes first
+_ITEMS_MAX: Final = 64  # statements, and records, in one datagram; nearly always the size limit comes first
+QUEUED_ITEMS_MAX: Final = (
+    48  # of them from a queue; the rest is for what is said to this receiver in particular
+)
 _NUMBERS: Final = struct.Struct(">IQ")  # sequence, known boot
 _PING, _ACK, _PING_REQUEST, _NACK, _GOSSIP = 1, 2, 3, 4, 5
 

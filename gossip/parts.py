@@ -163,7 +163,12 @@ class Parts:
     def _gossip_to(self, entry: Entry) -> None:
         """Everything queued, to one member, as far as the datagrams for one round go. What was sent least is sent
         first, so nothing goes twice before all has gone once."""
-        told = self.courier.riders + len(self.broadcasts)
+        own = (self.presence.id, "alive", b"")
+        introduced = not entry.link.knows_us and own in self.broadcasts.updates
+        queued = len(self.broadcasts) if entry.member.live else len(self.broadcasts.updates)
+        told = self.courier.riders + queued - introduced
+        if queued == 0:
+            return
         introduce = True
         for _ in range(self.config.gossip_datagrams_max):
             before = self.courier.riders

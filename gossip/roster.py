@@ -24,6 +24,9 @@ class Link:
 
     boot: int = 0
     window: ReplayWindow = field(default_factory=ReplayWindow)
+    counter: int | None = (
+        None  # of the last datagram sent to it; outlives its restarts, as our key for it does
+    )
     knows_us: bool = False  # it can authenticate this node's boot; until then datagrams introduce us
     proved: tuple[str, int] | None = None  # it answered a ping sent to this address
     differs_since: float | None = None  # its journal fingerprint has differed from ours since

@@ -5,9 +5,8 @@
 - The key comes from HKDF-SHA256 (RFC 5869) over the X25519 agreement (RFC 7748) of the two nodes' static keys, with
   both ids and the sender's boot as context: one key per direction and boot, no group key, nobody else can speak for
   either side. Everything in front of the sealed body is its associated data.
-- The counter is the nonce. It is one counter for all peers, held by the engine, so dropping a derived key can never
-  make a nonce repeat; it starts at the clock (microseconds), so that not even a boot number used twice (a disk
-  restored from an old image) repeats one.
+- The counter is the nonce (gossip/courier.py holds it, so dropping a derived key can never make one repeat). It starts
+  at the clock, in microseconds: not even a boot number used twice (a disk restored from an old image) repeats one.
 - The sender field is the first 8 bytes of the node id. The receiver is not named: a datagram that strays to
   another node does not authenticate there.
 - The high bit of the version says that an introduction follows: the sender's signed Alive with its credential, for

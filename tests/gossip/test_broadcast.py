@@ -79,3 +79,33 @@ def test_own_alive_is_left_out_where_an_introduction_carries_it() -> None:
     broadcasts.tell(b"you", "alive", b"other")
     updates, _ = broadcasts.fill(1000, 9, skip=(b"me", "alive", b""))
     assert updates == [b"other"]
+
+
+def test_the_dead_get_statements_but_no_records() -> None:
+    broadcasts = Broadcasts(updates_max=10, payloads_max=10)
+    broadcasts.tell(b"you", "alive", b"update")
+    broadcasts.publish(b"digest", b"record")
+    assert broadcasts.fill(1000, 9, records=False) == ([b"update"], [])
+
+
+def test_nobody_is_told_twice_before_all_have_been_told_once() -> None:
+    queue: Queue[str] = Queue(10)
+    queue.put("a", b"a")
+    assert queue.take(100, 9, to=b"x", audience=2) == [b"a"]
+    assert queue.take(100, 9, to=b"x", audience=2) == []
+    assert queue.take(100, 9, to=b"y", audience=2) == [b"a"]
+    assert queue.take(100, 9, to=b"x", audience=2) == [b"a"]
+
+
+def test_who_has_it_is_not_told_and_when_all_have_it_it_is_gone() -> None:
+    queue: Queue[str] = Queue(10)
+    queue.put("a", b"a")
+    queue.known_by("a", b"x", audience=3)
+    assert queue.take(100, 9, to=b"x", audience=3) == []
+    for _ in range(2):
+        assert queue.take(100, 9, to=b"y", audience=3) == [b"a"]
+        assert queue.take(100, 9, to=b"z", audience=3) == [b"a"]
+    queue.known_by("a", b"y", audience=3)
+    assert "a" in queue
+    queue.known_by("a", b"z", audience=3)
+    assert "a" not in queue

@@ -60,6 +60,16 @@ def test_an_own_record_that_comes_back_is_no_news() -> None:
     assert only(engine.step(START, Speaker("a").datagram("own", Gossip(), payloads=[b"mine"])), Heard) == []
 
 
+def test_a_record_is_not_sent_back_to_who_sent_it() -> None:
+    engine, peer = quiet("a", "b"), Speaker("a", address=("10.9.0.1", 7946))
+    engine.step(START, peer.datagram("own", Gossip(), payloads=[b"news"]))
+    outputs = engine.step(START, Publish(payload=b"news"))
+    assert {output.address for output in outputs if isinstance(output, Send)} >= {("10.9.0.2", 7946)}
+    for output in outputs:
+        if isinstance(output, Send) and output.address == peer.address:
+            assert peer.read(output.data, of="own")[1].payloads == ()
+
+
 def test_records_remembered_are_bounded() -> None:
     engine, peer = quiet("a"), Speaker("a")
     limit = engine._parts.config.heard_max

@@ -277,10 +277,12 @@ def test_a_proved_address_gets_full_datagrams() -> None:
         asked = sends(engine.step(engine.deadline or 0, Tick()))[0]
     answer = Ack(sequence=message.sequence, fingerprint=bytes(16), settled=True)
     engine.step(START + 2, peer.datagram("own", answer))
-    acquaint(engine, "a", *(f"m{index}" for index in range(8)), now=START + 2)
+    engine._parts.broadcasts.publish(b"1", b"a record not yet told" * 20)
+    engine._parts.broadcasts.publish(b"2", b"and another one" * 20)
     data = peer.say("own", ping(), introduction=b"")
     (reply, *_) = sends(engine.step(START + 2, Datagram(source=peer.address, data=data)))
-    assert len(data) < len(reply.data) <= 1400
+    assert len(data) + 420 < len(reply.data) <= 1400
+    engine._parts.broadcasts.publish(b"3", b"a third" * 20)
     stray = Datagram(source=("10.66.6.6", 1), data=peer.say("own", ping(), introduction=b""))
     (reply, *_) = sends(engine.step(START + 2, stray))
     assert len(reply.data) <= len(data)

@@ -1,4 +1,4 @@
-from gossip.events import MemberChanged, Output, RequestSync, Send, Tick
+from gossip.events import Datagram, Heard, MemberChanged, Output, Rejected, RequestSync, Send, Tick
 from gossip.member import State
 from gossip.message import Gossip, Ping
 from gossip.statement import decode_statement
@@ -118,3 +118,19 @@ def test_a_long_queue_goes_out_in_several_datagrams_and_nothing_twice_before_all
     ]
     assert [payload[0] for payload in payloads[:10]] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert len(only(engine._parts.out, Send)) == 8
+
+
+def test_many_tiny_records_never_make_a_datagram_its_receiver_refuses() -> None:
+    engine, receiver = quiet("a"), engine_of("a", address=("10.9.0.1", 7946))
+    for number in range(200):
+        engine._parts.broadcasts.publish(number.to_bytes(2, "big"), number.to_bytes(2, "big"))
+    heard = 0
+    for _ in range(10):
+        engine._parts.gossip_round(START)
+        for output in only(engine._parts.out, Send):
+            assert isinstance(output, Send)
+            outputs = receiver.step(START, Datagram(source=("10.0.0.1", 7946), data=output.data))
+            assert only(outputs, Rejected) == []
+            heard += len(only(outputs, Heard))
+        engine._parts.out.clear()
+    assert heard == 200

@@ -389,7 +389,7 @@ def test_a_record_reaches_everybody_within_tens_of_milliseconds(count: int) -> N
     most = world.run_until(lambda: len(world.outputs(Heard)) >= 0.9 * (count - 1), within_s=2, grain_s=0.002)
     rest = world.run_until(lambda: len(world.outputs(Heard)) == count - 1, within_s=2, grain_s=0.002)
     assert most < 0.05
-    assert rest < 0.3
+    assert rest < 0.5
 
 
 def test_a_flood_of_records_and_a_crash_do_not_starve_each_other() -> None:
