@@ -152,7 +152,10 @@ def _path(raw: Any) -> Path:
     word = _text(raw)
     if not word or "\0" in word:
         raise QuantityError("must be a path")
-    return Path(word).expanduser()
+    try:
+        return Path(word).expanduser()
+    except RuntimeError as error:
+        raise QuantityError(f"names a home directory that there is not: {word[:80]!r}") from error
 
 
 def _access_log(raw: Any) -> bool | Path:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peer.config import Config, ConfigError, flag_of, load_config
@@ -245,6 +245,7 @@ def test_bootstrap_expect_of_one_is_bootstrap():
     assert load(bootstrap_expect="1", bootstrap=True).bootstrap is True
 
 
+@example({"GOSSAMER_DATA_DIR": "~0"})
 @given(st.dictionaries(st.sampled_from([key.variable for key in KEYS]), st.text(max_size=40), max_size=4))
 def test_any_environment_gives_a_config_or_a_config_error(environ):
     config = outcome(None, environ)
