@@ -320,7 +320,8 @@ async def run(options: argparse.Namespace) -> None:
     outbound, inbound, reserved = sockets
     backend_port = port_of(reserved)
     reserved.close()
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nowhere:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with tempfile.TemporaryDirectory() as folder:
         backend, backend_name = start_backend(backend_port, Path(folder))
         try:
             await wait_for_port(backend_port)
@@ -330,7 +331,7 @@ async def run(options: argparse.Namespace) -> None:
                 (outbound, inbound),
                 strict=True,
             ):
-                plane = EmbeddedPlane(stdout=nowhere.fileno())
+                plane = EmbeddedPlane(stdout=nowhere)
                 planes.append(plane)
                 await plane.start()
                 await apply(plane, snapshot, sock)
@@ -359,6 +360,7 @@ async def run(options: argparse.Namespace) -> None:
             await asyncio.gather(*(plane.stop() for plane in planes))
             backend.send_signal(signal.SIGTERM)
             backend.wait()
+            os.close(nowhere)
             for sock in sockets:
                 sock.close()
 

@@ -7,15 +7,16 @@ Invariant: what is loaded has been verified against the root, as if it had come 
 """
 
 import logging
+import ssl
 from collections.abc import Iterable
 
 import msgpack
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from peer.io.keys import KeyFile, KeyFileError, Keys
 from trust.bundle import TrustBundle
-from trust.errors import TrustError
+from trust.errors import SvidError, TrustError
 from trust.svid import KeyedSvid
 
 log = logging.getLogger("gossamer.certify")
@@ -31,7 +32,8 @@ def save_certificates(keys: Keys, held: Iterable[KeyedSvid]) -> None:
 
 
 def load_certificates(keys: Keys, bundle: TrustBundle, now: float) -> list[KeyedSvid]:
-    """What is still valid at `now` (Unix s). A damaged or stale file means nothing: certificates are asked for anew."""
+    """What is still valid at `now` (Unix s). A damaged or stale file means nothing: certificates are asked for
+    anew."""
     try:
         data = keys.read(KeyFile.CERTIFICATES)
         rows = msgpack.unpackb(data) if data else []
@@ -43,8 +45,16 @@ def load_certificates(keys: Keys, bundle: TrustBundle, now: float) -> list[Keyed
 
 
 def _svid(chain_pem: bytes, key_pem: bytes, bundle: TrustBundle) -> KeyedSvid:
-    leaf = x509.load_pem_x509_certificate(chain_pem)
-    svid = bundle.read_peer(leaf.public_bytes(Encoding.DER))
+    """Raises SvidError, ValueError, TypeError."""
+    if not isinstance(chain_pem, bytes) or not isinstance(key_pem, bytes):
+        raise TypeError("a certificate and its key are bytes")
+    svid = bundle.read_peer(ssl.PEM_cert_to_DER_cert(chain_pem.decode("ascii")))
+    try:
+        public = load_pem_private_key(key_pem, password=None).public_key()
+    except UnsupportedAlgorithm as error:
+        raise SvidError(f"the key of {svid.spiffe} does not load") from error
+    if public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != svid.public_der:
+        raise SvidError(f"the key of {svid.spiffe} is not the certificate's")
     return KeyedSvid(
         identity=svid.spiffe,
         chain_pem=chain_pem,

@@ -32,7 +32,9 @@ log = logging.getLogger("gossamer.certify")
 
 RETRY_S_MIN: Final = 1.0
 RETRY_S_MAX: Final = 60.0
+LOOK_S_MAX: Final = 60.0  # between two looks at the clock: it jumps when the host was suspended
 AT_ONCE_MAX: Final = 4
+_DOUBLINGS_MAX: Final = 16
 _CREDENTIAL: Final = "credential"
 
 
@@ -107,11 +109,12 @@ class Certifier:
             if due:
                 await asyncio.gather(*(self._attempt(name) for _, name in due))
                 continue
+            wait_s = min(min(self._due.values()) - now, LOOK_S_MAX)
             try:
-                async with asyncio.timeout(max(0.0, min(self._due.values()) - now)):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
             except TimeoutError:
-                pass  # something is due
+                pass  # something may be due
 
     async def _attempt(self, name: str) -> None:
         try:
@@ -160,7 +163,8 @@ class Certifier:
             since=known.since if known else self._now(),
         )
         self.failures[name] = failure
-        wait_s = min(RETRY_S_MAX, RETRY_S_MIN * 2 ** (failure.attempts - 1)) * self._rng.uniform(0.5, 1.0)
+        doublings = min(failure.attempts - 1, _DOUBLINGS_MAX)
+        wait_s = min(RETRY_S_MAX, RETRY_S_MIN * 2**doublings) * self._rng.uniform(0.5, 1.0)
         if name in self._due:
             self._due[name] = self._now() + wait_s
         fields = {

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from peer.enforcement import Enforcement
 from peer.io.exchange import Exchanges
-from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello, StreamServer
+from peer.io.listen import StreamServer
+from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello
 from peer.issuer import Issuer
 from peer.messages import Input
 from trust.bundle import ANY_NODE, TrustBundle
@@ -43,11 +44,21 @@ class Channels:
             on_refused=_refused,
         )
         self._caller = Caller(certificate=None, bundle=bundle, check=revoked.check_svid, alpn=(ALPN,))
-        self._server = StreamServer(self._server_tls, hello)
+        self._server = StreamServer(self._server_tls, hello, lambda stream: node_of(stream) is not None)
         self.exchanges = Exchanges(feed, self.context_for, node_of)
         self._server.handle(SYNC, self.exchanges.accepted)
         self._server.handle(ISSUE, issuer.serve)
         self._server.handle(ASK, enforcement.serve)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.port
+
+    @property
+    def refused(self) -> int:
+        """Connections that found no place."""
+        return self._server.refused
 
     async def listen(self, host: str, port: int) -> None:
         """Raises OSError. Until there is a certificate to show, callers are refused."""

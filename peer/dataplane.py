@@ -10,7 +10,7 @@ Invariant: what is enforced is always one whole snapshot; `enforced` is the stat
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -25,6 +25,7 @@ from trust.svid import KeyedSvid
 log = logging.getLogger("gossamer.dataplane")
 
 SETTLE_S: Final = 0.01
+RETRY_S: Final = 5.0  # what kept a snapshot from being served may pass by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class DataPlane:
     served: Snapshot | None = None
     _reader: Reader = field(default_factory=Reader)
     _version: int = 0
+    _reserved: tuple[Listener, ...] = ()  # of a change that is being made; not in any snapshot yet
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _done: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -62,6 +64,17 @@ class DataPlane:
         """Bind what `view` needs and is not bound yet. Raises BindError and binds nothing."""
         return self.sockets.open(listeners_for(view))
 
+    def reserve(self, view: View) -> None:
+        """Bind what a change needs that would make this the view, and keep it bound until `settle`. Raises
+        BindError and binds nothing."""
+        self.open_listeners(view)
+        self._reserved = listeners_for(view)
+
+    def settle(self) -> None:
+        """The change was made, or was not: the view says which."""
+        self._reserved = ()
+        self.changed()
+
     async def run(self) -> None:
         """Refresh whenever something changed, for ever."""
         while True:
@@ -69,6 +82,8 @@ class DataPlane:
             await asyncio.sleep(SETTLE_S)
             self._asked.clear()
             await self._refresh()
+            if self.rejected:
+                asyncio.get_running_loop().call_later(RETRY_S, self.changed)
             async with self._done:
                 self._done.notify_all()
 
@@ -107,16 +122,14 @@ class DataPlane:
                 self._reject(answer.reason)
                 return
             self.served = snapshot
-            self.rejected = ""
-            self._release(listeners)
+        self.rejected = ""
         self.enforced = situation.heads
-
-    def _release(self, listeners: Sequence[Listener]) -> None:
-        self.sockets.keep_only(listeners)
+        self.sockets.keep_only([*listeners, *self._reserved])
 
     def _reject(self, reason: str) -> None:
+        if reason != self.rejected:
+            log.error("snapshot_rejected", extra={"fields": {"reason": reason}})
         self.rejected = reason
-        log.error("snapshot_rejected", extra={"fields": {"reason": reason}})
 
 
 def _certificates(held: Mapping[str, KeyedSvid]) -> tuple[Certificate, ...]:

@@ -20,6 +20,7 @@ import msgpack
 from gossip.member import Member
 from peer.api import ApiError
 from peer.io.stream import ASK, FrameStream, StreamError, connect, greet
+from trust.identity import ID_BYTES
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -38,24 +39,51 @@ class Enforcement:
     node_of: Callable[[FrameStream], bytes | None]
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
-        """Answer questions until the caller goes (a `StreamServer` handler)."""
+        """Answer questions until the caller goes (a handler of `peer/io/listen.py`)."""
         if self.node_of(stream) is None:
             raise StreamError("only members may ask")
         while frame := await stream.read():
-            reach = _decode(frame)
+            reach = decode_question(frame)
             answer = [_reaches(self.heads(), reach), _reaches(self.enforced(), reach)]
             stream.write(msgpack.packb(answer))
             await stream.flush()
 
 
-def _decode(frame: bytes) -> dict[bytes, int]:
-    """Raises StreamError."""
+def encode_question(reach: Mapping[bytes, int]) -> list[bytes]:
+    """The frames that ask about `reach`, each about a part of it."""
+    pairs = [[writer, seq] for writer, seq in sorted(reach.items())]
+    parts = [pairs[start : start + WRITERS_MAX] for start in range(0, len(pairs), WRITERS_MAX)]
+    return [msgpack.packb(part) for part in parts]
+
+
+def decode_question(frame: bytes) -> dict[bytes, int]:
+    """Inverse of `encode_question`, for one frame. Raises StreamError."""
     pairs: Any
     try:
-        pairs = msgpack.unpackb(frame, max_array_len=WRITERS_MAX, max_bin_len=32)
-        return {bytes(writer): int(seq) for writer, seq in pairs}
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        pairs = msgpack.unpackb(frame, max_array_len=WRITERS_MAX, max_bin_len=ID_BYTES, max_map_len=0)
+    except (ValueError, msgpack.UnpackException) as error:
         raise StreamError(f"not a question: {error}") from error
+    if not isinstance(pairs, list):
+        raise StreamError("not a question: not a list")
+    reach: dict[bytes, int] = {}
+    for pair in pairs:
+        match pair:
+            case [bytes(writer), int(seq)]:
+                reach[writer] = seq
+            case _:
+                raise StreamError("not a question: not pairs of a writer and a number")
+    return reach
+
+
+def decode_answer(frame: bytes) -> tuple[bool, bool]:
+    """(held, enforced). Raises StreamError."""
+    try:
+        match msgpack.unpackb(frame, max_array_len=2, max_map_len=0):
+            case [bool(held), bool(enforced)]:
+                return held, enforced
+    except (ValueError, msgpack.UnpackException) as error:
+        raise StreamError(f"not an answer: {error}") from error
+    raise StreamError("not an answer")
 
 
 def _reaches(heads: Mapping[bytes, int], reach: Mapping[bytes, int]) -> bool:
@@ -102,19 +130,21 @@ async def wait_enforced(
 
 
 async def _until_enforced(daemon: "Daemon", member: Member, reach: Mapping[bytes, int]) -> None:
-    question = msgpack.packb([[writer, seq] for writer, seq in reach.items()])
+    questions = encode_question(reach)
     while True:
         try:
             stream = await connect(member.address, daemon.channels.context_for(member.id))
             try:
                 await greet(stream, ASK)
-                while True:
-                    stream.write(question)
-                    _, enforced = msgpack.unpackb(await stream.read())
-                    if enforced is True:
-                        return
-                    await asyncio.sleep(AGAIN_S)
+                while questions:
+                    stream.write(questions[0])
+                    _, enforced = decode_answer(await stream.read())
+                    if enforced:
+                        del questions[0]  # what is enforced once is not taken back
+                    else:
+                        await asyncio.sleep(AGAIN_S)
+                return
             finally:
                 await stream.closed()
-        except (StreamError, ValueError, TypeError, msgpack.UnpackException):
+        except StreamError:
             await asyncio.sleep(AGAIN_S)  # unreachable or restarting: asked again until the time is up

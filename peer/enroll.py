@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from gossip.events import Address
 from peer.io.stream import ALPN, ISSUE, FrameStream, Hello, StreamError, connect, greet
-from peer.issuer import CREDENTIAL, REFUSED, SVID
+from peer.issuer import CREDENTIAL, LATER, REFUSED, SVID
 from trust.admission import Token, request_join, request_renewal
 from trust.authority import read_root, root_fingerprint
 from trust.credential import Credential, decode_credential, verify_credential
@@ -176,6 +176,8 @@ async def _ask(stream: FrameStream, tag: bytes, body: bytes) -> bytes:
     answer = await stream.read()
     if answer[:1] == REFUSED:
         raise RefusedError(answer[1:].decode(errors="replace"))
+    if answer[:1] == LATER:
+        raise StreamError(answer[1:].decode(errors="replace"))
     if answer[:1] != tag:
         raise StreamError("the signer closed the stream" if not answer else "the signer's answer is garbled")
     return answer[1:]

@@ -10,9 +10,9 @@ Invariant: a host that is a member stays that member; neither `--bootstrap` nor 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from gossip.events import Address
 from peer.config import Config
@@ -29,6 +29,8 @@ log = logging.getLogger("gossamer.establish")
 
 JOIN_TRIES_S: Final = 10.0  # how long a first start waits for seeds that do not answer
 RETRY_S: Final = 0.5
+
+_T = TypeVar("_T")
 
 
 class EstablishError(Exception):
@@ -47,8 +49,10 @@ class Established:
     met: tuple[Address, ...] = ()
 
 
-async def establish(config: Config, keys: Keys, now: Callable[[], float]) -> Established:
-    """Resume, found or join. Raises EstablishError, KeyFileError."""
+async def establish(
+    config: Config, keys: Keys, now: Callable[[], float], contacts: Iterable[Address] = ()
+) -> Established:
+    """Resume, found or join. `contacts` are members of an earlier run. Raises EstablishError, KeyFileError."""
     seed = keys.read(KeyFile.NODE_SEED)
     if seed is None:
         seed = secrets.token_bytes(SEED_BYTES)
@@ -57,7 +61,8 @@ async def establish(config: Config, keys: Keys, now: Callable[[], float]) -> Est
     authority = _authority(keys, identity)
     membership = _resume(config, keys, identity)
     if membership is not None:
-        membership = await _refreshed(config, keys, identity, membership, authority, now)
+        signers = [*config.seeds, *contacts, *_seeds_of(config.token)]
+        membership = await _refreshed(keys, identity, membership, authority, signers, now)
         return Established(
             identity=identity,
             membership=membership,
@@ -109,11 +114,11 @@ def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | 
 
 
 async def _refreshed(
-    config: Config,
     keys: Keys,
     identity: NodeIdentity,
     membership: Membership,
     authority: Authority | None,
+    signers: Iterable[Address],
     now: Callable[[], float],
 ) -> Membership:
     """The membership with a credential that has not expired."""
@@ -127,7 +132,8 @@ async def _refreshed(
         if authority is not None:
             credential = _reissue(authority, identity, membership, now)
         else:
-            credential = await renew(membership, identity, config.seeds, now)
+            asked = tuple(signers)
+            credential = await _patiently(now, lambda: renew(membership, identity, asked, now))
     except (EnrollError, TrustError) as error:
         raise EstablishError(f"this host's credential has expired and {error}") from error
     keys.write(KeyFile.CREDENTIAL, credential.encode())
@@ -191,14 +197,20 @@ def _seeds_of(token: str | None) -> tuple[Address, ...]:
 
 
 async def _join(config: Config, token: Token, identity: NodeIdentity, now: Callable[[], float]) -> Membership:
+    try:
+        return await _patiently(now, lambda: join(token, identity, config.name, config.seeds, now))
+    except (EnrollError, TrustError) as error:
+        raise EstablishError(str(error)) from error
+
+
+async def _patiently(now: Callable[[], float], ask: Callable[[], Awaitable[_T]]) -> _T:
+    """What `ask` gets, once somebody answers. Raises EnrollError."""
     gives_up_at = now() + JOIN_TRIES_S
     while True:
         try:
-            return await join(token, identity, config.name, config.seeds, now)
+            return await ask()
         except UnreachableError as error:
             if now() + RETRY_S > gives_up_at:
-                raise EstablishError(f"{error} (tried for {JOIN_TRIES_S:g} s)") from error
-            log.warning("join_failed", extra={"fields": {"reason": str(error), "retry_s": RETRY_S}})
+                raise UnreachableError(f"{error} (tried for {JOIN_TRIES_S:g} s)") from error
+            log.warning("signers_unreachable", extra={"fields": {"reason": str(error), "retry_s": RETRY_S}})
             await asyncio.sleep(RETRY_S)
-        except (EnrollError, TrustError) as error:
-            raise EstablishError(str(error)) from error

@@ -36,15 +36,15 @@ def host_of(member: Member) -> Host:
         id=format_id(member.id),
         name=member.name,
         host=member.address[0],
-        inbound_port=inbound if isinstance(inbound, int) else 0,
+        inbound_port=inbound if type(inbound) is int and 0 < inbound < 65536 else 0,
         zone=member.zone,
         reachable=member.state in REACHABLE and not member.meta.get("draining", False),
     )
 
 
 class Folder:
-    """Folds a journal, again and again, decoding each record once. `ignored` counts the records not obeyed at the last
-    fold, by reason."""
+    """Folds a journal, again and again, decoding each record once. `ignored` counts the records not obeyed at the
+    last fold, by reason."""
 
     def __init__(self, journal: Journal, registry: Registry) -> None:
         self._journal = journal

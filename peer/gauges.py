@@ -44,11 +44,15 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make("journal_refused_total", "Records refused.", lambda: held().refused),
         make("records_ignored", "Records whose writer was not entitled.", ignored, "kind"),
         make("policies", "Policies, by whether they are in force here.", policies, "accepted"),
-        make("snapshot_version", "Snapshot the data plane serves.", lambda: daemon.served_version),
+        make("snapshot_version", "Snapshot the data plane serves.", lambda: daemon.outlook.served_version),
         make("certificate_expiry_seconds", "Life left of a certificate.", expiries, "identity"),
         make(
             "renewals_failing", "Identities whose renewal fails now.", lambda: len(daemon.certifier.failures)
         ),
         make("ready", "1 when ready.", lambda: float(daemon.ready.is_set())),
-        make("oversized_datagrams_total", "Datagrams dropped unread.", lambda: daemon.oversized),
+        make("streams_refused_total", "Streams that found no place.", lambda: daemon.channels.refused),
+        make(
+            "disk_failing", "1 while the store cannot be written.", lambda: float(bool(daemon.disk.problem))
+        ),
+        make("oversized_datagrams_total", "Datagrams dropped unread.", lambda: daemon.outlook.oversized),
     ]

@@ -4,6 +4,7 @@
     caller -> b"c" <request to join or renew> answered by b"c" <credential>
     caller -> b"v" <certificate request>      answered by b"v" <certificate, DER>
     either refused by b"e" <reason, UTF-8>    the stream stays open
+    or put off by b"l" <reason, UTF-8>        this signer cannot now; another one, or later
 
 Every request carries its own proof (`trust/admission.py`, `trust/svid.py`), so a caller needs no certificate
 here: a host that was off for a day has none that is still valid. A peer that is no signer answers with where
@@ -15,7 +16,7 @@ Invariant: a token's use is on disk before the credential leaves the host.
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from peer.io.store import StoreError
@@ -29,7 +30,7 @@ from trust.revocation import RevocationSet
 
 log = logging.getLogger("gossamer.issuer")
 
-CREDENTIAL, SVID, REFUSED = b"c", b"v", b"e"
+CREDENTIAL, SVID, REFUSED, LATER = b"c", b"v", b"e", b"l"
 REQUESTS_MAX: Final = 64  # on one stream
 
 
@@ -48,9 +49,10 @@ class Issuer:
     now: Callable[[], float]
     spent: Callable[[Spend], Awaitable[None]]
     svid_ttl_s: int = SVID_TTL_S
+    _unsaved: list[Spend] = field(default_factory=list)  # counted by the ledger, not known to be on disk
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
-        """Answer requests until the caller goes (a `StreamServer` handler)."""
+        """Answer requests until the caller goes (a handler of `peer/io/listen.py`)."""
         for _ in range(REQUESTS_MAX):
             frame = await stream.read()
             if not frame:
@@ -73,10 +75,14 @@ class Issuer:
             return REFUSED + str(error).encode()[:1000]
         except StoreError as error:
             log.error("issue_failed", extra={"fields": {"reason": str(error)}})
-            return REFUSED + b"the signer cannot write to its disk: try again later"
+            return LATER + b"the signer cannot write to its disk: try again later"
 
     async def credential(self, body: bytes) -> Credential:
-        """Judge an encoded request to join or renew. Raises TrustError or StoreError."""
+        """Judge an encoded request to join or renew. Raises TrustError or StoreError.
+
+        The ledger counts a use at once, so a host whose first request met a full disk, or that asks twice at the
+        same time, is admitted for free the second time: what is not on disk by then is waited for again.
+        """
         issued = issue_credential(
             self._signer(),
             decode_request(body),
@@ -87,7 +93,11 @@ class Issuer:
             revoked=self.revoked,
         )
         if issued.spend is not None:
-            await self.spent(issued.spend)
+            self._unsaved.append(issued.spend)
+        for spend in tuple(self._unsaved):
+            await self.spent(spend)
+            if spend in self._unsaved:
+                self._unsaved.remove(spend)
         fields = {"name": issued.credential.name, "node": issued.credential.spiffe}
         log.info("credential_issued", extra={"fields": fields})
         return issued.credential

@@ -47,9 +47,9 @@ class Registered:
 class LocalServices:
     """The set of services registered here.
 
-    `write(drafts)` publishes records and raises ApiError; `remember(text)` makes the command line's
-    registrations durable; `prepare(services)` opens what they need and raises ApiError; `changed()` is told
-    after every change.
+    `write(drafts)` publishes records and raises ApiError; `remember(text)` makes the command line's registrations
+    durable and raises ApiError; `prepare(services)` opens what they need and raises ApiError; `changed()` is told
+    after every change, also after one that was undone.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalServices:
         self._remember = remember
         self._prepare = prepare
         self._changed = changed
-        self._services: dict[Key, Registered] = {}
+        self._services: Mapping[Key, Registered] = {}
         self._health: dict[Key, Health] = {}
         self._told: dict[str, bytes] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -90,9 +90,13 @@ class LocalServices:
         self, host: Host, services: Mapping[Key, Registered] | None = None
     ) -> tuple[ServiceInstance, ...]:
         """This host's part of the view; with `services` as it would be with them."""
+        chosen = self._services if services is None else services
         return tuple(
-            replace(instance(self._payload(registered), host), upstreams=_upstreams(registered.spec))
-            for _, registered in sorted((self._services if services is None else services).items())
+            replace(
+                instance(_payload(registered, self._health.get(key, "unknown")), host),
+                upstreams=_upstreams(registered.spec),
+            )
+            for key, registered in sorted(chosen.items())
         )
 
     def checks(self) -> list[Check]:
@@ -104,9 +108,18 @@ class LocalServices:
     def restore(self, text: str, told: Mapping[str, bytes]) -> None:
         """Take up what an earlier run remembered and had told the mesh. Raises ResourceError."""
         self._told = dict(told)
-        documents = json.loads(text) if text else []
+        try:
+            documents = json.loads(text) if text else []
+        except ValueError as error:
+            raise ResourceError([f"not JSON: {error}"]) from error
+        if not isinstance(documents, list):
+            raise ResourceError(["not a list of services"])
         if documents:
-            self._services.update(_registered(documents, "registered services", COMMAND))
+            self._services = _registered(documents, "registered services", COMMAND)
+
+    def mesh_knows(self, told: Mapping[str, bytes]) -> None:
+        """What other peers hold of this node's services (key -> payload), where that is more than this one held."""
+        self._told = dict(told)
 
     async def register(self, documents: Sequence[Mapping[str, Any]], source: str) -> list[ServiceSpec]:
         """Register services from the command line, all or none. Raises ApiError."""
@@ -137,12 +150,13 @@ class LocalServices:
     async def publish(self) -> None:
         """Tell the mesh what it does not know yet: after a start, and after health has changed."""
         async with self._one_at_a_time:
-            await self._tell()
+            await self._tell(self._services, self._health)
         self._changed()
 
     def set_health(self, key: Key, health: Health) -> None:
         """A check's verdict; `publish` tells it."""
-        self._health[key] = health
+        if key in self._services:
+            self._health[key] = health
 
     async def _change(self, added: Mapping[Key, Registered], removed: Iterable[Key]) -> None:
         async with self._one_at_a_time:
@@ -150,18 +164,35 @@ class LocalServices:
             gone = set(removed)
             after = {key: r for key, r in before.items() if key not in gone} | dict(added)
             self._judge(added, before, after)
+            # A verdict is of what was checked: another address or check has none yet.
+            health = {
+                key: verdict
+                for key, verdict in self._health.items()
+                if key in after and after[key].spec == before[key].spec
+            }
             self._prepare(after)
             try:
-                await self._remember(_remembered(after))
-                self._services = after
-                self._health = {
-                    key: h for key, h in self._health.items() if key in after and key not in added
-                }
-                await self._tell()
-            except ApiError:
-                self._services = before
-                raise
-        self._changed()
+                await self._keep(before, after, health)
+                self._services, self._health = after, health
+            finally:
+                self._changed()
+
+    async def _keep(
+        self, before: Mapping[Key, Registered], after: Mapping[Key, Registered], health: Mapping[Key, Health]
+    ) -> None:
+        """Remember a change and tell the mesh. Raises ApiError; then neither was done."""
+        was, text = _remembered(before), _remembered(after)
+        if text != was:
+            await self._remember(text)
+        try:
+            await self._tell(after, health)
+        except ApiError as refusal:
+            if text != was:
+                try:
+                    await self._remember(was)
+                except ApiError as error:
+                    raise ApiError(f"{refusal}; and it comes back with the next start: {error}") from error
+            raise
 
     def _judge(
         self,
@@ -198,10 +229,10 @@ class LocalServices:
                         code=2,
                     )
 
-    async def _tell(self) -> None:
+    async def _tell(self, services: Mapping[Key, Registered], health: Mapping[Key, Health]) -> None:
         wanted = {
-            f"{r.spec.namespace}/{r.spec.name}": encode_service(self._payload(r))
-            for r in self._services.values()
+            f"{r.spec.namespace}/{r.spec.name}": encode_service(_payload(r, health.get(r.key, "unknown")))
+            for r in services.values()
         }
         drafts = [
             Draft(kind=SERVICE, key=key, payload=payload)
@@ -215,20 +246,20 @@ class LocalServices:
             await self._write(drafts)
             self._told = wanted
 
-    def _payload(self, registered: Registered) -> ServicePayload:
-        spec = registered.spec
-        return ServicePayload(
-            namespace=spec.namespace,
-            name=spec.name,
-            account=spec.account,
-            address=spec.address,
-            ports=tuple(
-                ServicePort(name=p.name, port=p.port, target=p.target, protocol=p.protocol)
-                for p in spec.ports
-            ),
-            labels=spec.labels,
-            health=self._health.get(registered.key, "unknown"),
-        )
+
+def _payload(registered: Registered, health: Health) -> ServicePayload:
+    spec = registered.spec
+    return ServicePayload(
+        namespace=spec.namespace,
+        name=spec.name,
+        account=spec.account,
+        address=spec.address,
+        ports=tuple(
+            ServicePort(name=p.name, port=p.port, target=p.target, protocol=p.protocol) for p in spec.ports
+        ),
+        labels=spec.labels,
+        health=health,
+    )
 
 
 def _registered(documents: Sequence[Mapping[str, Any]], source: str, owner: str) -> dict[Key, Registered]:

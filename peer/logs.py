@@ -1,7 +1,7 @@
 """The log: one line an event on standard error, as text for people or JSON for machines.
 
-An event has a name and fields (`extra={"fields": {...}}`). Control characters are escaped, so nothing that came from the
-network can forge a line.
+An event has a name and fields (`extra={"fields": {...}}`). Control characters are escaped, so nothing that came from
+the network can forge a line, or write to the terminal of whoever reads it.
 
 Invariant: whoever logs passes no secret; this module adds none.
 """
@@ -31,7 +31,11 @@ class TextFormatter(logging.Formatter):
         line = " ".join(parts)
         if record.exc_info:
             line += " " + json.dumps(self.formatException(record.exc_info))
-        return line.replace("\n", "\\n").replace("\r", "\\r")
+        return line if line.isprintable() else "".join(map(_escaped, line))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _quoted(text: str) -> str:
@@ -48,8 +52,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_fields(record),
         }
+        entry |= {key: value for key, value in _fields(record).items() if key not in entry}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)

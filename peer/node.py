@@ -9,23 +9,24 @@ node use a number twice. Heard from elsewhere: merged at once and pushed on (epi
 what a crash takes comes back by reconciliation. Records too large for a datagram travel by an immediate
 exchange with a few random members, each of whom does the same with what was new to it.
 
+Own writes are numbered in `peer/node_writes.py`; exchanges are counted in `peer/node_sessions.py`, requests to join in
+`peer/node_joins.py`.
+
 Invariants: a number is never used twice (own writes wait for the first exchange after a start, or `hold_writes_s`);
-nothing is acknowledged before `Persisted`; every exchange ends by `SESSION_S_MAX`; at most `SESSIONS_MAX` run
-at once.
+nothing is acknowledged before `Persisted`; every exchange is bounded and ends.
 """
 
 import random
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
 import gossip.events as membership
 from crdt.codec import CrdtError, MalformedError
-from crdt.journal import Accept, Delta, Journal, Merged
+from crdt.journal import Delta, Journal, Merged
 from crdt.record import Record, decode_record, encode_record
 from gossip.config import GossipConfig
 from gossip.engine import Engine
+from gossip.errors import LimitError
 from gossip.events import Address
 from gossip.member import Member, State
 from peer.messages import (
@@ -35,7 +36,6 @@ from peer.messages import (
     Depart,
     Departed,
     Input,
-    Joined,
     JoinSeeds,
     Lagged,
     Level,
@@ -56,8 +56,10 @@ from peer.messages import (
     Synced,
     Tick,
     Write,
-    Written,
 )
+from peer.node_joins import Joins
+from peer.node_sessions import TOO_MANY, Sessions
+from peer.node_writes import Writes
 from peer.records import REVOCATION, Registry
 from peer.session import SessionError, SyncSession
 from trust.credential import Credential
@@ -66,31 +68,8 @@ from trust.identity import NodeIdentity, NodeSpiffe, format_id, parse_spiffe
 from trust.revocation import decode_revocation
 
 PUSH_BYTES_MAX: Final = 1000  # a record up to this size rides on datagrams
-SESSIONS_MAX: Final = 16
-SESSION_S_MAX: Final = 30.0
 EAGER_SYNCS: Final = 2  # members told by stream about a record too large for a datagram
-WRITES_MAX: Final = 1024
 RETRY_WAITING_S: Final = 1.0
-
-
-@dataclass(slots=True)
-class _Stream:
-    """An exchange under way. `session` is None until the stream this node asked for is open."""
-
-    address: Address | None
-    node: bytes | None
-    with_members: bool
-    ends_at: float
-    session: SyncSession | None = None
-
-
-@dataclass(slots=True)
-class _Joining:
-    """A request to contact seeds: which are still out, and how the others answered."""
-
-    waiting: set[Address]
-    contacted: list[Address]
-    failed: dict[Address, str]
 
 
 class Node:
@@ -116,13 +95,11 @@ class Node:
         self.registry = registry
         self.journal = journal
         self._rng = rng
-        self._hold_until = now + hold_writes_s
-        self._streams: dict[int, _Stream] = {}
-        self._next_stream = 1  # odd: this node's; the driver numbers inbound streams even
-        self._joins: dict[int, _Joining] = {}
-        self._writes: deque[Write] = deque()
-        self._inflight: dict[int, list[tuple[Write, tuple[Record, ...]]]] = {}
-        self._next_ticket = 1
+        self._sessions = Sessions()
+        self._joins = Joins()
+        self._writes = Writes(
+            identity=identity, journal=journal, registry=registry, hold_until=now + hold_writes_s
+        )
         self._retry_at: float | None = None
         self._synced = False
         registry.introduce(identity.id, credential.encode())
@@ -140,20 +117,16 @@ class Node:
             now=now,
         )
         self.engine.fingerprint = journal.fingerprint()
+        for subject in registry.revocations.subjects():
+            self._evict(now, subject, [])
 
     # ------------------------------------------------------------------ the machine
 
     @property
     def deadline(self) -> float | None:
         """When `Tick` is due, in the clock of `now`."""
-        times = [stream.ends_at for stream in self._streams.values()]
-        if self.engine.deadline is not None:
-            times.append(self.engine.deadline)
-        if self._retry_at is not None:
-            times.append(self._retry_at)
-        if self._writes and not self._inflight and not self._synced:
-            times.append(self._hold_until)
-        return min(times, default=None)
+        times = [self._sessions.deadline, self.engine.deadline, self._retry_at, self._writes.deadline]
+        return min((at for at in times if at is not None), default=None)
 
     def step(self, now: float, event: Input) -> list[Output]:
         """Take one input; return what is to be done, in order."""
@@ -172,9 +145,10 @@ class Node:
             case Persisted():
                 self._persisted(now, event.ticket, out)
             case PersistFailed():
-                self._persist_failed(now, event, out)
+                out.extend(self._writes.failed(event.ticket, event.reason))
+                out.extend(self._writes.dispatch(now))
             case Write():
-                self._write(now, event, out)
+                out.extend(self._writes.add(now, event))
             case JoinSeeds():
                 self._join(now, event, out)
             case Depart():
@@ -193,13 +167,13 @@ class Node:
     def _tick(self, now: float, out: list[Output]) -> None:
         if self.engine.deadline is not None and self.engine.deadline <= now:
             self._engine(now, membership.Tick(), out)
-        for number in [n for n, s in self._streams.items() if s.ends_at <= now]:
+        for number in self._sessions.overdue(now):
             out.append(CloseStream(stream=number, reason="took too long"))
             self._finish(now, number, "took too long", out)
         if self._retry_at is not None and self._retry_at <= now:
             self._retry_at = None
             self._merged(now, self.journal.retry_waiting(int(now * 1000)), out)
-        self._pump(now, out)
+        out.extend(self._writes.dispatch(now))
 
     # ------------------------------------------------------------------ membership
 
@@ -235,14 +209,21 @@ class Node:
             self._retry_at = now
 
     def _introduce(self, writer: bytes, blob: bytes, out: list[Output]) -> None:
+        """Learn a writer's credential. Only what the registry has verified and kept is stored and handed on."""
         if self.journal.introductions.get(writer) == blob:
             return
         reason = self.registry.introduce(writer, blob)
+        if not reason and self.registry.credentials[writer].encode() != blob:
+            return  # an older one than is known
+        try:
+            if not reason:
+                self.journal.introduce(writer, blob)
+        except CrdtError as error:
+            reason = str(error)
         if reason:
             fields = {"node": format_id(writer), "reason": reason}
             out.append(Note(level=Level.WARNING, event="credential_refused", fields=fields))
             return
-        self.journal.introduce(writer, blob)
         out.append(Persist(ticket=0, introductions={writer: blob}))
 
     # ------------------------------------------------------------------ streams
@@ -255,121 +236,97 @@ class Node:
         with_members: bool,
         reason: str,
         out: list[Output],
-    ) -> int | None:
+    ) -> None:
         """Begin an exchange unless one with that node runs already or too many run."""
-        for stream in self._streams.values():
-            if stream.address == address and (stream.with_members or not with_members):
-                return None
-        if len(self._streams) >= SESSIONS_MAX:
-            self._seed_failed(now, address, "too many exchanges under way", out)
-            return None
-        number = self._next_stream
-        self._next_stream += 2
-        self._streams[number] = _Stream(
-            address=address, node=node, with_members=with_members, ends_at=now + SESSION_S_MAX
-        )
+        if self._sessions.covers(address, with_members=with_members):
+            return
+        stream = self._sessions.begin(now, address, node, with_members=with_members)
+        if stream is None:
+            out.extend(self._joins.failed(address, TOO_MANY))
+            return
         fields = {"address": f"{address[0]}:{address[1]}", "reason": reason}
         out.append(Note(level=Level.DEBUG, event="exchange_begins", fields=fields))
-        out.append(OpenStream(stream=number, address=address, node=node))
-        return number
+        out.append(OpenStream(stream=stream, address=address, node=node))
 
     def _stream_opened(self, now: float, event: StreamOpened, out: list[Output]) -> None:
         if event.inbound:
-            if len(self._streams) >= SESSIONS_MAX:
-                out.append(CloseStream(stream=event.stream, reason="too many exchanges under way"))
-                return
             session = SyncSession(self.journal, self.engine.members_payload(), initiator=False)
-            self._streams[event.stream] = _Stream(
-                address=None,
-                node=event.node,
-                with_members=False,
-                ends_at=now + SESSION_S_MAX,
-                session=session,
-            )
+            if not self._sessions.accept(now, event.stream, event.node, session):
+                out.append(CloseStream(stream=event.stream, reason=TOO_MANY))
             return
-        stream = self._streams.get(event.stream)
-        if stream is None:
+        exchange = self._sessions.get(event.stream)
+        if exchange is None:
             out.append(CloseStream(stream=event.stream, reason="no longer wanted"))
             return
-        stream.node = event.node
-        members = self.engine.members_payload() if stream.with_members else ()
-        stream.session = SyncSession(self.journal, members, initiator=True, with_members=stream.with_members)
-        out.extend(SendFrame(stream=event.stream, data=frame) for frame in stream.session.start())
+        exchange.node = event.node
+        members = self.engine.members_payload() if exchange.with_members else ()
+        exchange.session = SyncSession(
+            self.journal, members, initiator=True, with_members=exchange.with_members
+        )
+        out.extend(SendFrame(stream=event.stream, data=frame) for frame in exchange.session.start())
 
     def _stream_frame(self, now: float, event: StreamFrame, out: list[Output]) -> None:
-        stream = self._streams.get(event.stream)
-        if stream is None or stream.session is None:
+        exchange = self._sessions.get(event.stream)
+        if exchange is None or exchange.session is None:
             return
         try:
-            progress = stream.session.receive(event.data)
+            progress = exchange.session.receive(event.data)
         except SessionError as error:
-            self._protocol_error(now, event.stream, str(error), out)
+            self._protocol_error(now, event.stream, exchange.node, str(error), out)
             return
         out.extend(SendFrame(stream=event.stream, data=frame) for frame in progress.send)
         for chunk in progress.members:
-            self._engine(now, membership.MembersReceived(node=stream.node, data=chunk), out)
+            self._engine(now, membership.MembersReceived(node=exchange.node, data=chunk), out)
         for delta, introduction in progress.deltas:
             self._absorb(now, delta, introduction, out)
         if progress.done:
-            if stream.address is not None:
+            if exchange.address is not None:
                 out.append(CloseStream(stream=event.stream))
             self._finish(now, event.stream, "", out)
 
-    def _protocol_error(self, now: float, number: int, reason: str, out: list[Output]) -> None:
-        stream = self._streams[number]
-        node = format_id(stream.node) if stream.node else "?"
-        out.append(
-            Note(level=Level.WARNING, event="exchange_broken", fields={"node": node, "reason": reason})
-        )
-        out.append(CloseStream(stream=number, reason=reason))
-        self._finish(now, number, reason, out)
+    def _protocol_error(
+        self, now: float, stream: int, node: bytes | None, reason: str, out: list[Output]
+    ) -> None:
+        fields = {"node": format_id(node) if node else "?", "reason": reason}
+        out.append(Note(level=Level.WARNING, event="exchange_broken", fields=fields))
+        out.append(CloseStream(stream=stream, reason=reason))
+        self._finish(now, stream, reason, out)
 
-    def _finish(self, now: float, number: int, reason: str, out: list[Output]) -> None:
+    def _finish(self, now: float, stream: int, reason: str, out: list[Output]) -> None:
         """An exchange ended; `reason` "" means it came to its end."""
-        stream = self._streams.pop(number, None)
-        if stream is None:
+        exchange = self._sessions.pop(stream)
+        if exchange is None:
             return
-        if not reason:
-            if not self._synced:
-                self._synced = True
-                out.append(Synced())
-            self._pump(now, out)
-        if stream.address is None:
-            return
-        if reason:
-            self._engine(now, membership.SyncFailed(address=stream.address), out)
-            self._seed_failed(now, stream.address, reason, out)
-        else:
-            self._seed_done(stream.address, out)
+        if not reason and not self._synced:
+            self._synced = True
+            out.append(Synced())
+        if exchange.address is not None:
+            if reason:
+                self._engine(now, membership.SyncFailed(address=exchange.address), out)
+                out.extend(self._joins.failed(exchange.address, reason))
+            else:
+                out.extend(self._joins.contacted(exchange.address))
+        if self._synced and not self._joins:
+            self._writes.release()  # whoever could be asked for this node's own journal has been
+            out.extend(self._writes.dispatch(now))
 
     # ------------------------------------------------------------------ joining
 
     def _join(self, now: float, event: JoinSeeds, out: list[Output]) -> None:
-        seeds = set(event.seeds)
-        self._joins[event.request] = _Joining(waiting=seeds, contacted=[], failed={})
-        self._engine(now, membership.Join(seeds=tuple(event.seeds)), out)
-        under_way = {stream.address for stream in self._streams.values()}
-        for seed in [s for s in seeds if s not in under_way]:
-            self._seed_failed(now, seed, "not contacted", out)
-
-    def _seed_done(self, address: Address, out: list[Output]) -> None:
-        for joining in self._joins.values():
-            if address in joining.waiting:
-                joining.waiting.discard(address)
-                joining.contacted.append(address)
-        self._answer_joins(out)
-
-    def _seed_failed(self, _now: float, address: Address, reason: str, out: list[Output]) -> None:
-        for joining in self._joins.values():
-            if address in joining.waiting:
-                joining.waiting.discard(address)
-                joining.failed[address] = reason
-        self._answer_joins(out)
-
-    def _answer_joins(self, out: list[Output]) -> None:
-        for request in [r for r, joining in self._joins.items() if not joining.waiting]:
-            done = self._joins.pop(request)
-            out.append(Joined(request=request, contacted=tuple(done.contacted), failed=done.failed))
+        self._joins.add(event.request, event.seeds)
+        try:
+            self._engine(now, membership.Join(seeds=event.seeds), out)
+        except LimitError as error:
+            for seed in event.seeds:
+                out.extend(self._joins.failed(seed, str(error)))
+            return
+        own = self.engine.members()[0].address
+        for seed in event.seeds:
+            if seed == own:
+                out.extend(self._joins.failed(seed, "is this peer itself"))
+            else:  # whoever was contacted a moment ago is contacted again: somebody asked for it
+                self._open(now, seed, None, True, "join", out)
+        out.extend(self._joins.answers())
 
     # ------------------------------------------------------------------ records from elsewhere
 
@@ -432,10 +389,14 @@ class Node:
             out.append(Note(level=Level.WARNING, event="revocation_ignored", fields=fields))
             return
         out.append(Note(level=Level.WARNING, event="revoked", fields={"subject": revocation.subject}))
-        if revocation.subject.startswith("spiffe:"):
-            subject = parse_spiffe(revocation.subject)
-            if isinstance(subject, NodeSpiffe) and subject.node != self.identity.id:
-                self._engine(now, membership.Evict(node=subject.node, reason="revoked"), out)
+        self._evict(now, revocation.subject, out)
+
+    def _evict(self, now: float, subject: str, out: list[Output]) -> None:
+        """If the revoked subject is a node: it is no member any more."""
+        if subject.startswith("spiffe:"):
+            revoked = parse_spiffe(subject)
+            if isinstance(revoked, NodeSpiffe) and revoked.node != self.identity.id:
+                self._engine(now, membership.Evict(node=revoked.node, reason="revoked"), out)
 
     def _report(self, merged: Merged, out: list[Output]) -> None:
         for record, reason in merged.refused:
@@ -450,73 +411,16 @@ class Node:
 
     # ------------------------------------------------------------------ records written here
 
-    def _write(self, now: float, event: Write, out: list[Output]) -> None:
-        if len(self._writes) >= WRITES_MAX:
-            out.append(Written(request=event.request, error="too many writes are waiting"))
-            return
-        self._writes.append(event)
-        self._pump(now, out)
-
-    def _pump(self, now: float, out: list[Output]) -> None:
-        """Number, sign and send to disk all waiting writes, if none are on their way already."""
-        if self._inflight or not self._writes or not (self._synced or now >= self._hold_until):
-            return
-        batch: list[tuple[Write, tuple[Record, ...]]] = []
-        pending: list[Record] = []
-        while self._writes:
-            write = self._writes.popleft()
-            records, error = self._draft(now, write, pending)
-            if error:
-                out.append(Written(request=write.request, error=error))
-                continue
-            pending += records
-            batch.append((write, records))
-        if not batch:
-            return
-        ticket = self._next_ticket
-        self._next_ticket += 1
-        self._inflight[ticket] = batch
-        out.append(Persist(ticket=ticket, put=tuple(pending), heads={self.identity.id: pending[-1].seq}))
-
-    def _draft(self, now: float, write: Write, pending: Sequence[Record]) -> tuple[tuple[Record, ...], str]:
-        """The signed records of one write, or why it may not be written."""
-        now_ms = int(now * 1000)
-        records: list[Record] = []
-        for draft in write.drafts:
-            try:
-                record = self.journal.draft(
-                    writer=self.identity.id,
-                    kind=draft.kind,
-                    key=draft.key,
-                    payload=draft.payload,
-                    context=draft.context,
-                    now_ms=now_ms,
-                    sign=self.identity.sign,
-                    pending=[*pending, *records],
-                )
-            except CrdtError as error:
-                return (), str(error)
-            verdict = self.registry.judge(record, now_ms)
-            reason = self.registry.objection(record) if isinstance(verdict, Accept) else verdict.reason
-            if reason:
-                return (), reason
-            records.append(record)
-        return tuple(records), ""
-
     def _persisted(self, now: float, ticket: int, out: list[Output]) -> None:
-        batch = self._inflight.pop(ticket, [])
-        records = [record for _, group in batch for record in group]
+        records = self._writes.stored(ticket)
+        if not records:
+            return
         merged = self.journal.merge(records, int(now * 1000))
         self._report(merged, out)
-        out.extend(Written(request=write.request, records=group) for write, group in batch)
+        out.extend(self._writes.acknowledge())
         kept = {(record.kind, record.key) for record in records}
         gone = tuple(record for record in merged.superseded if (record.kind, record.key) not in kept)
         if gone:  # tombstones that no longer say anything
             out.append(Persist(ticket=0, delete=gone))
-        self._took_in(now, records, out)
-        self._pump(now, out)
-
-    def _persist_failed(self, now: float, event: PersistFailed, out: list[Output]) -> None:
-        for write, _ in self._inflight.pop(event.ticket, []):
-            out.append(Written(request=write.request, error=event.reason))
-        self._pump(now, out)
+        self._took_in(now, merged.accepted, out)
+        out.extend(self._writes.dispatch(now))

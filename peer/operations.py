@@ -16,6 +16,7 @@ from peer.catalog import ServiceInstance
 from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
 from peer.daemon import Daemon
+from peer.driver import DriverClosedError
 from peer.enforcement import wait_enforced
 from peer.publishing import Publishing
 from peer.units import QuantityError, format_address, parse_address
@@ -65,7 +66,10 @@ class Operations:
         failed = {format_address(address): reason for address, reason in unresolved.items()}
         contacted: tuple[Address, ...] = ()
         if addresses:
-            joined = await self._daemon.join(addresses)
+            try:
+                joined = await self._daemon.join(addresses)
+            except DriverClosedError as error:
+                raise ApiError(str(error)) from error
             contacted = joined.contacted
             failed.update({format_address(address): reason for address, reason in joined.failed.items()})
         if not contacted:
@@ -86,7 +90,7 @@ class Operations:
                 daemon.identity,
                 daemon.certifier.member.credential,
                 root_public=daemon.membership.root_public,
-                seeds=[self._me().address, *daemon.signers()][:4],
+                seeds=[self._me().address, *daemon.outlook.signers()][:4],
                 services=[s if "/" in s else f"default/{s}" for s in services] or ["*/*"],
                 now=daemon.clock.now(),
                 entropy=secrets.token_bytes,
@@ -115,14 +119,16 @@ class Operations:
     # ------------------------------------------------------------------ services
 
     async def services(self) -> list[Json]:
-        found = sorted(self._daemon.view().services, key=lambda s: (s.namespace, s.name, s.node_name, s.node))
+        found = sorted(
+            self._daemon.outlook.view().services, key=lambda s: (s.namespace, s.name, s.node_name, s.node)
+        )
         return [_service(instance) for instance in found]
 
     async def register(self, documents: Sequence[Mapping[str, Any]], source: str) -> list[Json]:
         specs = await self._daemon.local.register(documents, source)
         keys = {(spec.namespace, spec.name) for spec in specs}
         mine = format_id(self._daemon.identity.id)
-        instances = [s for s in self._daemon.view().services if s.node == mine]
+        instances = [s for s in self._daemon.outlook.view().services if s.node == mine]
         return [_service(instance) for instance in instances if (instance.namespace, instance.name) in keys]
 
     async def deregister(self, namespace: str, name: str) -> Json:
@@ -196,7 +202,8 @@ class Operations:
         add("members", f"{dead} dead, {live} live" if dead else "", f"{live} live", level="warn")
         for name, problem in self._certificate_problems():
             add(name, problem, "valid")
-        add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.served_version}")
+        add("disk", daemon.disk.problem, "writes are durable")
+        add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
         add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
         conflicts = [
@@ -225,7 +232,7 @@ class Operations:
         certifier = self._daemon.certifier
         now = self._daemon.clock.now()
         rows = []
-        for identity in sorted(self._daemon.wanted_identities()):
+        for identity in sorted(self._daemon.outlook.wanted_identities()):
             held = certifier.held.get(identity)
             failure = certifier.failures.get(identity)
             problem = ""
@@ -248,11 +255,13 @@ class Operations:
         daemon = self._daemon
         if daemon.stopping:
             return "stopping"
-        if daemon.node_spiffe not in daemon.certifier.held:
-            failure = daemon.certifier.failures.get(daemon.node_spiffe)
+        if daemon.outlook.node_spiffe not in daemon.certifier.held:
+            failure = daemon.certifier.failures.get(daemon.outlook.node_spiffe)
             return f"no certificate yet{': ' + failure.reason if failure else ''}"
         if daemon.dataplane.rejected:
             return f"the data plane serves nothing new: {daemon.dataplane.rejected}"
+        if daemon.blank and not daemon.driver.synced.is_set():
+            return "no other peer has told this one the state of the mesh yet"
         return "entering the mesh"
 
     def _name_of(self, node: str) -> str:

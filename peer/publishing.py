@@ -20,9 +20,9 @@ from peer.catalog import PolicyEntry, PolicyVersion
 from peer.fold import Folder
 from peer.messages import Draft, Written
 from peer.policies import Status
-from peer.records import POLICY, encode_policy, policy_key
+from peer.records import POLICY, PayloadError, encode_policy, policy_key
 from proxy.resources import Resource, ResourceError, canonical_kind, parse_documents
-from trust.identity import format_id
+from trust.identity import format_id, parse_id
 
 ALL: Final = "all"
 
@@ -42,7 +42,7 @@ class Publishing:
     async def apply(
         self, documents: Sequence[Mapping[str, Any]], source: str
     ) -> tuple[list[Json], dict[bytes, int]]:
-        """What was done to each, and how far the journal reaches with it (writer -> seq). Raises ApiError."""
+        """What was done to each, and how far journals reach with all of it (writer -> seq). Raises ApiError."""
         try:
             resources = parse_documents(documents, source)
         except ResourceError as error:
@@ -51,10 +51,16 @@ class Publishing:
         actions = {resource.key: _action(resource, known.get(resource.key)) for resource in resources}
         changed = [resource for resource in resources if actions[resource.key] != "unchanged"]
         seqs: dict[str, int] = {}
+        reach: dict[bytes, int] = {}
+        for resource in resources:
+            if actions[resource.key] == "unchanged":
+                version = known[resource.key].versions[0]
+                writer = parse_id(version.writer)
+                reach[writer] = max(version.seq, reach.get(writer, 0))
         if changed:
-            drafts = [self._draft(resource.key, encode_policy(resource.document)) for resource in changed]
-            written = await self.write(drafts)
+            written = await self.write([self._draft(each.key, _payload(each)) for each in changed])
             seqs = {record.key: record.seq for record in written.records}
+            reach[self.node] = max(reach.get(self.node, 0), *seqs.values())
         results = [
             {
                 "kind": resource.kind,
@@ -65,7 +71,7 @@ class Publishing:
             }
             for resource in resources
         ]
-        return results, {self.node: max(seqs.values())} if seqs else {}
+        return results, reach
 
     async def delete(self, kind: str, namespace: str, name: str) -> tuple[Json, dict[bytes, int]]:
         """Raises ApiError when there is no such policy."""
@@ -145,6 +151,13 @@ class Publishing:
 
 def _version(version: PolicyVersion) -> str:
     return f"{version.writer}:{version.seq}"
+
+
+def _payload(resource: Resource) -> bytes:
+    try:
+        return encode_policy(resource.document)
+    except PayloadError as error:
+        raise ApiError(f"{resource.key}: {error}", code=2) from error
 
 
 def _action(resource: Resource, entry: PolicyEntry | None) -> str:

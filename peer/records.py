@@ -1,8 +1,8 @@
 """The kinds of record this peer understands: what their payloads hold and who may write them.
 
-    service     key `<namespace>/<name>`         one writer per key: the node itself, for names its credential
-    allows policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish revocation
-    key printed serial of the proof  carries its own proof: signed by the mesh root or by the holder
+    service     key `<namespace>/<name>`         the node itself, for names its credential allows
+    policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish
+    revocation  key printed serial of the proof  carries its own proof: signed by the mesh root or by the holder
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
 come, of a size that is allowed. Whether its writer was *entitled* to it is another question (`objection`),
@@ -23,9 +23,10 @@ from crdt.codec import MalformedError, pack, unpack
 from crdt.journal import Accept, Refuse, Verdict, Wait
 from crdt.record import Record
 from peer.catalog import Health, ServicePort
+from proxy.resources.fields import LABEL
 from trust.credential import Credential, decode_credential, verify_credential
-from trust.errors import CredentialError, TrustError
-from trust.identity import node_id, verify
+from trust.errors import CredentialError, IdentityError, TrustError
+from trust.identity import check_account, node_id, verify
 from trust.revocation import RevocationSet, decode_revocation, verify_revocation
 
 SERVICE: Final = "service"
@@ -86,6 +87,12 @@ def decode_service(payload: bytes) -> ServicePayload:
     for name, value in fields.items():
         if not isinstance(value, str) or not value or len(value) > 253:
             raise PayloadError(f"service: field {name} must be a short string")
+    if not LABEL.fullmatch(str(fields["ns"])) or not LABEL.fullmatch(str(fields["name"])):
+        raise PayloadError("service: namespace and name must be DNS labels")
+    try:
+        check_account(str(fields["account"]))
+    except IdentityError as error:
+        raise PayloadError(f"service: {error}") from error
     health = fields["health"]
     if health not in ("passing", "failing", "unknown"):
         raise PayloadError("service: unknown health")
@@ -127,7 +134,11 @@ def policy_key(kind: str, namespace: str, name: str) -> str:
 
 
 def encode_policy(document: Mapping[str, Any]) -> bytes:
-    return pack(dict(document))
+    """Raises PayloadError for what no record can hold, such as a fraction: canonical bytes have no floats."""
+    try:
+        return pack(dict(document))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(f"cannot be stored: {error}") from error
 
 
 def decode_policy(payload: bytes) -> dict[str, Any]:
@@ -155,7 +166,8 @@ class Registry:
     credentials: dict[bytes, Credential] = field(default_factory=dict)
 
     def introduce(self, writer: bytes, blob: bytes) -> str:
-        """Learn a writer's credential. Returns why it was refused, or "". The newest credential is kept.
+        """Learn a writer's credential. Returns why it was refused, or "". The newest credential is kept, and of two
+        issued in the same second the same one on every replica.
 
         Expiry is not judged: what a member signed while it was one stays signed.
         """
@@ -164,7 +176,7 @@ class Registry:
             if credential.node != writer:
                 return "credential of another node"
             known = self.credentials.get(writer)
-            if known is not None and known.issued_at >= credential.issued_at:
+            if known is not None and _age(known) >= _age(credential):
                 return ""
             verify_credential(credential, self.root, self.trust_domain, None)
         except CredentialError as error:
@@ -190,10 +202,15 @@ class Registry:
         credential = self.credentials.get(record.writer)
         if credential is None:
             return "unknown writer"
-        if self.revocations.covers(credential.spiffe) is not None:
+        # A revocation proves itself: were its writer's standing asked, the order of arrival would decide.
+        if record.kind != REVOCATION and self.revocations.covers(credential.spiffe) is not None:
             return "writer is revoked"
         rule = _RULES.get(record.kind)
         return rule(self, record, credential) if rule else ""
+
+
+def _age(credential: Credential) -> tuple[int, int, bytes]:
+    return credential.issued_at, credential.expires_at, credential.encode()
 
 
 def _judge_service(_registry: Registry, record: Record, credential: Credential) -> str:

@@ -1,6 +1,7 @@
 """What a peer knows when it starts: its journal and what follows from it, from the store.
 
-Invariant: what is restored was verified when it was stored; what does not add up is left out, reported, and fetched again.
+Invariant: what is restored was verified when it was stored; what does not add up is left out, reported, and fetched
+again.
 """
 
 import logging

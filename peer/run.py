@@ -11,18 +11,20 @@ import logging
 import os
 import signal
 import sys
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 import uvloop
 
 from peer.admin.server import AdminError, AdminServer
+from peer.clock import Clock
 from peer.config import Config
-from peer.contacts import keep_contacts, load_contacts
+from peer.contacts import Contacts
 from peer.daemon import Daemon, DaemonError
-from peer.driver import Clock
 from peer.establish import EstablishError, establish
 from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
 from peer.io.keys import KeyFileError, Keys
+from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
 from peer.logs import configure
 from peer.operations import Operations
@@ -31,6 +33,8 @@ from trust.identity import format_id
 
 log = logging.getLogger("gossamer.peer")
 
+_T = TypeVar("_T")
+
 REFUSALS: Final = (
     AdminError,
     DaemonError,
@@ -38,6 +42,7 @@ REFUSALS: Final = (
     DataDirError,
     EstablishError,
     KeyFileError,
+    StateFileError,
     StoreError,
 )
 
@@ -67,16 +72,14 @@ async def _run(config: Config, lock: DataDirLock) -> int:
     if store.set_aside is not None:
         fields = {"file": str(store.set_aside), "damage": store.damage}
         log.error("store_set_aside", extra={"fields": fields})
-    establishing = asyncio.create_task(establish(config, keys, clock.now))
-    stopped = asyncio.create_task(asked.wait())
+    contacts = Contacts.of(config.data_dir)
     try:
-        await asyncio.wait({establishing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not establishing.done():
-            establishing.cancel()
+        established = await _unless(asked, establish(config, keys, clock.now, contacts.load()))
+        if established is None:
+            store.close()
             return 0
-        established = establishing.result()
-        if established.met and not load_contacts(store):
-            keep_contacts(store, established.met)
+        if established.met and not contacts.load():
+            contacts.keep(established.met)
         daemon = Daemon(
             config=config,
             established=established,
@@ -89,9 +92,20 @@ async def _run(config: Config, lock: DataDirLock) -> int:
     except BaseException:
         store.close()
         raise
-    finally:
-        stopped.cancel()
     return await _serve(config, daemon, asked)
+
+
+async def _unless(asked: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
+    """What `work` returns, or None once `asked` is set; the work is then given up."""
+    working = asyncio.create_task(work)
+    stopped = asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 async def _serve(config: Config, daemon: Daemon, asked: asyncio.Event) -> int:

@@ -11,11 +11,13 @@ that a stream cut at any byte loses nothing but the rest.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from crdt.journal import Delta, Journal
 from crdt.reconcile import ReconcileError, Reconciliation
 
 OPEN, MEMBERS, RECONCILE, BYE = b"s", b"m", b"r", b"b"
+MEMBERS_CHUNKS_MAX: Final = 512  # at about 130 members each
 
 
 class SessionError(Exception):
@@ -45,6 +47,7 @@ class SyncSession:
         self._opened = initiator
         self._said_bye = False
         self._heard_bye = False
+        self._chunks_heard = 0
 
     def start(self) -> tuple[bytes, ...]:
         """The initiator's first frames; nothing for the other side."""
@@ -60,20 +63,30 @@ class SyncSession:
         """Take one frame. Raises SessionError for whatever the protocol does not allow here."""
         tag, body = frame[:1], frame[1:]
         if not self._opened:
-            if tag != OPEN or len(body) != 1:
-                raise SessionError("stream does not open with a sync request")
-            self._opened = True
-            self._with_members = body == b"\x01"
-            chunks = [MEMBERS + chunk for chunk in self._members] if self._with_members else []
-            return Progress(send=tuple(chunks))
+            return self._open(tag, body)
+        if self._heard_bye:
+            raise SessionError("a frame behind the last one")
         if tag == MEMBERS and self._with_members:
+            self._chunks_heard += 1
+            if self._chunks_heard > MEMBERS_CHUNKS_MAX:
+                raise SessionError(f"more than {MEMBERS_CHUNKS_MAX} lists of members")
             return Progress(members=(body,))
         if tag == RECONCILE:
             return self._reconcile(body)
-        if tag == BYE and not self._heard_bye:
+        if tag == BYE:
+            if not self._reconciliation.done:
+                raise SessionError("the other side ends before the journals agree")
             self._heard_bye = True
             return Progress(send=self._bye(), done=True)
         raise SessionError(f"unexpected frame {tag!r}")
+
+    def _open(self, tag: bytes, body: bytes) -> Progress:
+        if tag != OPEN or body not in (b"\x00", b"\x01"):
+            raise SessionError("stream does not open with a sync request")
+        self._opened = True
+        self._with_members = body == b"\x01"
+        chunks = [MEMBERS + chunk for chunk in self._members] if self._with_members else []
+        return Progress(send=tuple(chunks))
 
     def _reconcile(self, body: bytes) -> Progress:
         try:
@@ -83,7 +96,7 @@ class SyncSession:
         send = tuple(RECONCILE + frame for frame in step.send)
         if step.done:
             send += self._bye()
-        return Progress(send=send, deltas=tuple(step.deltas), done=step.done and self._heard_bye)
+        return Progress(send=send, deltas=tuple(step.deltas))
 
     def _bye(self) -> tuple[bytes, ...]:
         if self._said_bye:

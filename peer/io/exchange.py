@@ -51,7 +51,7 @@ class Exchanges:
             task.cancel()
 
     async def accepted(self, stream: FrameStream, _purpose: bytes) -> None:
-        """Serve a stream another member opened (a `StreamServer` handler)."""
+        """Serve a stream another member opened (a handler of `peer/io/listen.py`)."""
         node = self._node_of(stream)
         if node is None:
             raise StreamError("a sync needs a member's certificate")

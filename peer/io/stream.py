@@ -7,14 +7,13 @@ caller that is a member has shown its certificate in the handshake; a caller wit
 (`peer/issuer.py`) and nothing else. The caller's first frame then names its purpose: `sync` hands the stream
 to the node, `issue` to the issuer, `ask` to whoever answers questions about this peer.
 
-Invariant: no read waits for ever, no frame is read beyond its bound, and no more than CONNECTIONS_MAX callers
-are served.
+Invariant: no read or write waits for ever, and no frame is read beyond its bound.
 """
 
 import asyncio
-import logging
+import ipaddress
+import os
 import ssl
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,10 +21,7 @@ import msgpack
 
 from gossip.events import Address
 
-log = logging.getLogger("gossamer.stream")
-
 FRAME_BYTES_MAX: Final = 256 * 1024
-CONNECTIONS_MAX: Final = 256
 CONNECT_TIMEOUT_S: Final = 5.0
 FRAME_TIMEOUT_S: Final = 15.0
 WRITE_BUFFER_MAX: Final = 8 * 1024 * 1024
@@ -82,9 +78,13 @@ class FrameStream:
             return
         self._writer.write(len(body).to_bytes(4, "big") + body)
 
-    async def flush(self) -> None:
+    async def flush(self, timeout_s: float = FRAME_TIMEOUT_S) -> None:
+        """Wait until the other side has taken most of what was written."""
         try:
-            await self._writer.drain()
+            async with asyncio.timeout(timeout_s):
+                await self._writer.drain()
+        except TimeoutError:
+            raise StreamError(f"nothing was taken within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
             raise StreamError(f"connection lost: {error}") from error
 
@@ -135,8 +135,12 @@ def decode_hello(data: bytes) -> Hello:
 
 def _is_address(item: object) -> bool:
     match item:
-        case [str(_), int(port)]:
-            return 0 < port < 65536
+        case [str(host), int(port)] if type(port) is int and 0 < port < 65536:
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                return False  # a name would be somebody else's to resolve
+            return True
     return False
 
 
@@ -153,10 +157,19 @@ async def connect(
     except TimeoutError:
         raise StreamError(f"no answer from {host}:{port} within {timeout_s:g} s") from None
     except ssl.SSLError as error:
-        raise StreamError(f"{host}:{port} refused in the TLS handshake: {error.reason or error}") from error
-    except OSError as error:
-        raise StreamError(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+        raise StreamError(f"the TLS handshake with {host}:{port} failed: {_words(error)}") from error
+    except (OSError, UnicodeError) as error:
+        raise StreamError(f"cannot connect to {host}:{port}: {_words(error)}") from error
     return FrameStream(reader, writer)
+
+
+def _words(error: Exception) -> str:
+    """What an error says, whichever of its attributes says it (one that was raised by hand has not all of them)."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message or str(error)
+    if isinstance(error, OSError) and (error.errno or 0) > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno or 0)
+    return str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error)
 
 
 async def greet(stream: FrameStream, purpose: bytes) -> Hello:
@@ -164,64 +177,3 @@ async def greet(stream: FrameStream, purpose: bytes) -> Hello:
     hello = decode_hello(await stream.read())
     stream.write(purpose)
     return hello
-
-
-Handler = Callable[[FrameStream, bytes], Awaitable[None]]
-
-
-class StreamServer:
-    """Accepts streams: greets, reads the purpose, and hands the stream to the handler of that purpose."""
-
-    def __init__(self, context: ssl.SSLContext, hello: Callable[[], Hello]) -> None:
-        self._context = context
-        self._hello = hello
-        self._handlers: dict[bytes, Handler] = {}
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.refused = 0
-
-    def handle(self, purpose: bytes, handler: Handler) -> None:
-        self._handlers[purpose] = handler
-
-    async def start(self, host: str, port: int) -> None:
-        """Bind and listen. Raises OSError."""
-        self._server = await asyncio.start_server(
-            self._accepted,
-            host,
-            port,
-            ssl=self._context,
-            limit=FRAME_BYTES_MAX + 4,
-            ssl_handshake_timeout=CONNECT_TIMEOUT_S,
-            reuse_address=True,
-        )
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        stream = FrameStream(reader, writer)
-        if len(self._tasks) >= CONNECTIONS_MAX:
-            self.refused += 1
-            stream.close()
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            stream.write(encode_hello(self._hello()))
-            purpose = await stream.read()
-            handler = self._handlers.get(purpose)
-            if handler is not None:
-                await handler(stream, purpose)
-        except StreamError as error:
-            log.debug("stream_ended", extra={"fields": {"reason": str(error)}})
-        except asyncio.CancelledError:
-            pass  # the server is closing; the connection goes with it
-        finally:
-            self._tasks.discard(task)
-            await stream.closed()
-
-    async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

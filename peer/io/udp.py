@@ -1,11 +1,12 @@
 """Datagrams: the socket under the gossip.
 
-Invariant: nothing is looked at here; a datagram goes to the node whole or, when too large, nowhere.
+Invariant: nothing is looked at here; a datagram goes to the node whole or, when too large, nowhere. An address that
+cannot be sent to (another member named it) costs one count, never the socket.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 DATAGRAM_BYTES_MAX: Final = 1400
 
@@ -15,8 +16,27 @@ class GossipDatagrams(asyncio.DatagramProtocol):
 
     def __init__(self, received: Callable[[tuple[str, int], bytes], None]) -> None:
         self._received = received
+        self._transport: asyncio.DatagramTransport | None = None
         self.oversized = 0
         self.errors = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def send(self, address: tuple[str, int], data: bytes) -> None:
+        """Send it, or count that it could not be."""
+        host, port = address
+        if self._transport is None or not 0 < port < 65536:
+            self.errors += 1
+            return
+        try:
+            self._transport.sendto(data, (host, port))
+        except (OSError, ValueError):  # uvloop: an address of the other family
+            self.errors += 1
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if len(data) > DATAGRAM_BYTES_MAX:
@@ -30,10 +50,10 @@ class GossipDatagrams(asyncio.DatagramProtocol):
 
 async def open_datagrams(
     host: str, port: int, received: Callable[[tuple[str, int], bytes], None]
-) -> tuple[asyncio.DatagramTransport, GossipDatagrams]:
+) -> GossipDatagrams:
     """Bind `host:port`. Raises OSError."""
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_datagram_endpoint(
+    _, protocol = await loop.create_datagram_endpoint(
         lambda: GossipDatagrams(received), local_addr=(host, port)
     )
-    return transport, protocol
+    return protocol

@@ -24,12 +24,12 @@ FLUSH_INTERVAL_S: Final = 0.1
 class AccessLog:
     """Collects lines; `flush` hands what there is to the writing thread."""
 
-    __slots__ = ("_lines", "_on_dropped", "_queue", "_second", "_second_text", "_size", "_thread")
+    __slots__ = ("_lines", "_queue", "_second", "_second_text", "_size", "_thread", "on_dropped")
 
-    def __init__(self, fd: int, on_dropped: Callable[[int], None]) -> None:
+    def __init__(self, fd: int) -> None:
         self._lines: list[str] = []
         self._size = 0
-        self._on_dropped = on_dropped
+        self.on_dropped: Callable[[int], None] = lambda lines: None
         self._queue: queue.Queue[tuple[int, bytes] | None] = queue.Queue(BATCHES_MAX)
         self._second = -1
         self._second_text = ""
@@ -62,7 +62,7 @@ class AccessLog:
         try:
             self._queue.put_nowait((len(lines) - 1, "\n".join(lines).encode("ascii", "backslashreplace")))
         except queue.Full:
-            self._on_dropped(len(lines) - 1)
+            self.on_dropped(len(lines) - 1)
 
     def close(self, timeout_s: float) -> None:
         """Write what there is, waiting at most `timeout_s` for a slow reader."""

@@ -1,7 +1,7 @@
 """What a worker remembers of a cluster between snapshots: load, passive health, limits, retries in flight.
 
-The decisions are those of `proxy/{balance,outlier,breaker,retry}.py`; this joins them under the cluster's name, so that a new
-snapshot changes policies and endpoints without forgetting an ejection or dropping a count.
+The decisions are those of `proxy/{balance,outlier,breaker,retry}.py`; this joins them under the cluster's name, so
+that a new snapshot changes policies and endpoints without forgetting an ejection or dropping a count.
 
 Invariant: `balancer` never draws from endpoints that `detector` has ejected, except in panic.
 """

@@ -51,15 +51,14 @@ class Dial(Timed):
         place = self._place
         try:
             await self._engine.loop.create_connection(self._protocol_for_socket, place.host, place.port)
-        except OSError as error:
-            self._fail(f"cannot connect to {place}: {error.strerror or error}")
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name IDNA does not take
+            self._fail(f"cannot connect to {place}: {getattr(error, 'strerror', None) or error}")
         finally:
             self._task = None
 
     def _protocol_for_socket(self) -> asyncio.Protocol:
         place = self._place
         if place.context is None:
-            self._settle()
             return self._protocol
         self._stream = TlsStream(
             place.context,
@@ -71,7 +70,6 @@ class Dial(Timed):
         return self._stream
 
     def _established(self, stream: TlsStream) -> asyncio.Protocol:
-        self._settle()
         self._engine.streams.add(stream)
         return self._protocol
 
@@ -85,13 +83,14 @@ class Dial(Timed):
 
     def abandon(self) -> None:
         """Give up without calling `failed`."""
-        self._settle()
+        self.settle()
         if self._task is not None:
             self._task.cancel()
         if self._stream is not None and self._stream.above is None:
             self._stream.abort()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """To be called by the protocol in `connection_made`: the attempt is over."""
         self.deadline_s = NEVER
         self._failed = None
 

@@ -4,11 +4,12 @@ A request is handed to an exchange when its head is complete; its body follows i
 stays unread until the response has been sent. The connection holds back reading for any of the reasons in
 `exchange.py` (HOLD_*), and all of them must be gone before it reads on.
 
-Invariant: bytes of one request never reach the exchange of another, and after an error in framing nothing more is read.
+Invariant: bytes of one request never reach the exchange of another, and after an error in framing nothing more is
+read.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from proxy.embedded.chunked import ChunkedDecoder, ChunkedError, encode_chunk, encode_last_chunk
 from proxy.embedded.exchange import HOLD_PIPELINED, Exchange
@@ -39,6 +40,8 @@ class Downstream(asyncio.Protocol, Timed):
         "_buffer", "_consuming", "_decoder", "_exchange", "_head_begun", "_held", "_left", "_lingered", "_phase",
         "_reader", "_scanned", "close_after", "engine", "full", "peer_ip", "transport",
     )  # fmt: skip
+
+    reporter: ClassVar[str]  # whose side of a request this is, for the log
 
     def __init__(self, engine: "Engine") -> None:
         Timed.__init__(self)
@@ -88,7 +91,7 @@ class Downstream(asyncio.Protocol, Timed):
         self.engine.wheel.arm(self, timeout_s)
 
     def hold(self, why: int) -> None:
-        if not self._held:
+        if not self._held and not self.transport.is_closing():
             self.transport.pause_reading()
         self._held |= why
 
@@ -208,10 +211,10 @@ class Downstream(asyncio.Protocol, Timed):
         """Begins an exchange when the head is complete. Returns what follows the head and the body's beginning."""
         limits = self.engine.limits
         if data[0] == 13:  # an empty line before a request is tolerated (RFC 9112, 2.2)
-            if data == b"\r" or data[:2] == b"\r\n":
-                if data == b"\r":
-                    self._buffer = data
-                    return b""
+            if data == b"\r":
+                self._buffer = data
+                return b""
+            if data[:2] == b"\r\n":
                 return data[2:]
         end = data.find(b"\r\n\r\n", self._scanned) + 4
         if end < 4 or end > limits.header_bytes_max:

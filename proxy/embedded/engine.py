@@ -13,6 +13,7 @@ from proxy.embedded.access_log import AccessLog, format_line
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.telemetry import Recorder
 from proxy.embedded.tls_stream import TlsStream
+from proxy.embedded.trace import RequestIds
 from proxy.embedded.wheel import TimerWheel
 from proxy.plane import Ejection
 from proxy.snapshot import Limits
@@ -39,8 +40,8 @@ class Engine:
     """One worker's state. `runtime` is replaced as a whole, see runtime.py."""
 
     __slots__ = (
-        "_access_log", "_drained", "active", "clusters", "connections", "draining", "limits", "loop", "pipes", "pools",
-        "recorder", "rng", "runtime", "streams", "troubled", "wheel",
+        "_drained", "_log", "access_log", "active", "clusters", "connections", "draining", "limits", "loop", "pipes",
+        "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime", "streams", "troubled", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -48,9 +49,12 @@ class Engine:
     ) -> None:
         self.loop = loop
         self.rng = rng
+        self.request_ids = RequestIds(rng)
         self.wheel = TimerWheel(loop)
         self.recorder = Recorder()
-        self._access_log = access_log
+        self._log = access_log
+        self.access_log: AccessLog | None = None  # where requests are logged, unless the snapshot says not to
+        self.pool_idle_s = POOL_IDLE_S_MAX  # how long a connection may wait for its next request
         self.runtime: Runtime
         self.limits = Limits()
         self.clusters: dict[str, Cluster] = {}
@@ -63,15 +67,12 @@ class Engine:
         self.draining = False
         self._drained: Callable[[], None] | None = None
 
-    @property
-    def access_log(self) -> AccessLog | None:
-        """Where requests are logged, unless the snapshot says not to."""
-        return self._access_log if self.runtime.snapshot.access_log else None
-
-    @property
-    def pool_idle_s(self) -> float:
-        """How long a connection may wait for its next request."""
-        return min(POOL_IDLE_S_MAX, self.limits.idle_timeout_s * 0.8)
+    def serve(self, runtime: "Runtime") -> None:
+        """The last step of `Runtime.commit`."""
+        self.runtime = runtime
+        self.limits = runtime.snapshot.limits
+        self.pool_idle_s = min(POOL_IDLE_S_MAX, self.limits.idle_timeout_s * 0.8)
+        self.access_log = self._log if runtime.snapshot.access_log else None
 
     # ------------------------------------------------------------------ who is open
 
@@ -125,8 +126,8 @@ class Engine:
         log = self.access_log
         if log is not None:
             fields: dict[str, object] = {
-                "time": log.timestamp(), "reporter": "source", "protocol": "HTTP/1.1", "code": status, "flags": "DPE",
-                "source_ip": down.peer_ip, "reason": reason,
+                "time": log.timestamp(), "reporter": down.reporter, "protocol": "HTTP/1.1", "code": status,
+                "flags": "DPE", "source_ip": down.peer_ip, "reason": reason,
             }  # fmt: skip
             log.write(format_line(fields))
 

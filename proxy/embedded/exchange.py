@@ -1,8 +1,8 @@
 """One request and its response, between the caller's connection and the one it is sent on.
 
-What is alike on both sides of a hop is here: streaming both bodies with backpressure, keeping a small body for another
-try, timeouts, answers of the mesh itself, the tunnel after `101`, and the end. `outgoing.py` decides for callers on
-this host, `incoming.py` for applications on it.
+What is alike on both sides of a hop is here: streaming both bodies with backpressure, keeping a small body for
+another try, timeouts, answers of the mesh itself, the tunnel after `101`, and the end. `outgoing.py` decides for
+callers on this host, `incoming.py` for applications on it.
 
 Everything runs in callbacks of the two connections; there is no task, future or timer of the loop per request.
 
@@ -18,12 +18,12 @@ from proxy.embedded.heads import HeaderView, own_response, request_head, respons
 from proxy.embedded.http1 import IDEMPOTENT, Request, Response
 from proxy.embedded.trace import take_identity
 from proxy.embedded.tunnel import splice
-from proxy.embedded.wheel import NEVER, Timed
 from proxy.path import normalise_path
 from proxy.retry import Failure
 
 if TYPE_CHECKING:
     from proxy.embedded.downstream import Downstream
+    from proxy.embedded.engine import Engine
     from proxy.embedded.pool import Pool
     from proxy.embedded.upstream import Upstream
 
@@ -39,51 +39,46 @@ _CLOSE: Final = b"connection: close\r\n"
 _KEEP_1_0: Final = b"connection: keep-alive\r\n"
 
 
-class Exchange(Timed):
+class Exchange:
     """Base of `Outgoing` and `Incoming`. `request_complete` and `bytes_in` follow the body as the caller sends it."""
 
     __slots__ = (
         "_close_delimited", "_encode", "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding",
-        "_retried_stale", "_to_head", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "path",
-        "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s", "status",
-        "timeout_s", "trace_id", "try_timeout_s", "traceparent", "upstream", "view",
+        "_retried_stale", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "path", "policy",
+        "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s", "status",
+        "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, down: "Downstream", request: Request) -> None:
-        Timed.__init__(self)
-        self.engine = down.engine
+        engine = down.engine
+        self.engine: Engine = engine
         self.down = down
         self.request = request
         self.started_s = self.sent_s = _clock()
         self.upstream: Upstream | None = None
-        self.pool: Pool | None = None
+        self.pool: Pool | None = None  # where it waits for a connection
         self._held: list[bytes] = []  # the body as it goes on the wire, for the first or another try
-        self._held_bytes = 0
+        self._held_bytes = self.bytes_in = self.bytes_out = self.status = 0
         self._replay_bytes_max = HELD_BYTES_MAX
         self._replayable = True
-        self._retried_stale = False
-        self._responding = False
         self._encode = False  # the response goes to the caller in chunks
-        self._close_delimited = False
-        self._to_head = request.method == "HEAD"
-        self.request_complete = False
-        self.bytes_in = self.bytes_out = 0
-        self.status = 0
+        self._close_delimited = self._responding = self._retried_stale = False
+        self.request_complete = self.ended = False
         self.flags = "-"
-        self.policy = ""
-        self.route = ""
-        self.ended = False
+        self.path = self.query = self.policy = self.route = ""
         self.timeout_s = 0.0
         self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
         self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
-            request.headers, self.engine.rng
+            request.headers, engine.rng, engine.request_ids
         )
-        self.view = HeaderView(request.headers, request.host)
-        self.path = ""
-        self.query = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.request!r} status={self.status} flags={self.flags}>"
+
+    @property
+    def view(self) -> HeaderView:
+        """The request's headers for rules and policies."""
+        return HeaderView(self.request.headers, self.request.host)
 
     # ------------------------------------------------------------------ what the two sides of a hop do differently
 
@@ -95,7 +90,8 @@ class Exchange(Timed):
         """The request's head for the connection that was found."""
         raise NotImplementedError
 
-    def edit_response(self, headers: Pairs) -> Pairs:
+    def edit_response(self, headers: list[bytes]) -> list[bytes]:
+        """The response's header lines as they go on."""
         return headers
 
     def on_attempt_failed(self, failure: Failure, reason: str) -> None:
@@ -106,7 +102,7 @@ class Exchange(Timed):
         """True: this response is discarded and another attempt is on its way."""
         return False
 
-    def account(self, duration_ms: float) -> None:
+    def account(self, now_s: float, duration_ms: float) -> None:
         """The end: count, log, and give back what was taken."""
         raise NotImplementedError
 
@@ -133,10 +129,10 @@ class Exchange(Timed):
     def start_clock(self, timeout_s: float) -> None:
         """The request's timeout, counted from its last byte; until that came, and without one, the idle timeout."""
         self.timeout_s = timeout_s
-        if timeout_s > 0 and self.request_complete:
-            self.down.limit(timeout_s)
-        else:
-            self.down.limit(self.engine.limits.idle_timeout_s)
+        engine = self.engine
+        if timeout_s <= 0 or not self.request_complete:
+            timeout_s = engine.limits.idle_timeout_s
+        engine.wheel.arm(self.down, timeout_s)
 
     def on_request_body(self, body: bytes, complete: bool) -> None:
         """More of the body, as it goes on the wire."""
@@ -207,11 +203,12 @@ class Exchange(Timed):
     # ------------------------------------------------------------------ getting a connection
 
     def _connect(self, pool: "Pool", *, fresh: bool = False) -> None:
-        self.pool = pool
         upstream = None if fresh else pool.take()
         if upstream is not None:
-            self.on_connection(upstream)
-        elif not pool.wait(self):
+            self._send(upstream)
+            return
+        self.pool = pool
+        if not pool.wait(self):
             self.pool = None
             self._overflow()
 
@@ -220,8 +217,11 @@ class Exchange(Timed):
 
     def on_connection(self, upstream: "Upstream") -> None:
         self.pool = None
-        self.upstream = upstream
         self.sent_s = _clock()
+        self._send(upstream)
+
+    def _send(self, upstream: "Upstream") -> None:
+        self.upstream = upstream
         head = self.head_to_send()
         if self.down.full:
             upstream.pause()
@@ -243,7 +243,6 @@ class Exchange(Timed):
 
     def _leave_upstream(self) -> None:
         """Whatever was taken or asked for is given up."""
-        self.deadline_s = NEVER
         if self.pool is not None:
             self.pool.forget(self)
             self.pool = None
@@ -375,7 +374,7 @@ class Exchange(Timed):
                 length = b""
             elif body or response.length_told:
                 length = b"content-length: %b\r\n" % response.length_told
-            elif self._to_head or response.status == 304:
+            elif self.request.method == "HEAD" or response.status == 304:
                 length = b""
             else:
                 length = b"content-length: 0\r\n"
@@ -416,7 +415,9 @@ class Exchange(Timed):
         if not self.request_complete or not down.keeps(self.request):
             down.close_after = True
             keep = _CLOSE
-        answer = own_response(status, message, keep=keep, headers=headers or [], to_head=self._to_head)
+        answer = own_response(
+            status, message, keep=keep, headers=headers or [], to_head=self.request.method == "HEAD"
+        )
         down.write(answer)
         self.bytes_out += len(message) + 1 if message else 0
         self._end_response()
@@ -429,8 +430,8 @@ class Exchange(Timed):
         if self.ended:
             return
         self.ended = True
-        self.deadline_s = NEVER
-        self.account((_clock() - self.started_s) * 1000.0)
+        now_s = _clock()
+        self.account(now_s, (now_s - self.started_s) * 1000.0)
         self.engine.on_exchange_end()
 
     # ------------------------------------------------------------------ the request's head

@@ -1,10 +1,11 @@
 """HTTP/1.1 heads as they are written, and the header filters of routes.
 
-Heads are built with joins of what the reader produced: names in lower case, values without line breaks (llhttp refused
-them), framing of our own. `HeaderView` shows the same fields to the decision modules without building a dictionary
-for the many requests no rule looks into.
+Heads are built with joins of what the reader produced: names in lower case, values without line breaks (llhttp
+refused them), framing of our own. `HeaderView` shows the same fields to the decision modules without building a
+dictionary for the many requests no rule looks into.
 
-Invariant: nothing is written that the reader, `compile_edit` or this module has not made sure is free of CR, LF and NUL.
+Invariant: nothing is written that the reader, `compile_edit` or this module has not made sure is free of CR, LF and
+NUL.
 """
 
 import re
@@ -47,7 +48,7 @@ class HeaderView(Mapping[str, str]):
         if joined is None:
             joined = self._joined = {"host": self._host.decode("latin-1")}
             for raw_name, raw_value in self._pairs:
-                name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+                name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").rstrip(" \t")
                 joined[name] = f"{joined[name]},{value}" if name in joined else value
         return joined
 
@@ -71,6 +72,11 @@ class CompiledEdit:
         self._add = [_checked(name, value) for name, value in edit.add]
         self._removed = frozenset(_checked(name, "")[0] for name in edit.remove)
         self._dropped = frozenset(name for name, _ in self._set) | self._removed
+
+    def apply_to_lines(self, lines: list[bytes]) -> list[bytes]:
+        """As `apply`, for a response's headers."""
+        pairs = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        return [name + b": " + value for name, value in self.apply(pairs)]
 
     def apply(self, headers: Pairs) -> Pairs:
         """Set, then add, then remove."""
@@ -112,23 +118,20 @@ def request_head(
     return text + b"\r\n"
 
 
-def response_head(status: int, reason: bytes, headers: Pairs, framing: bytes) -> bytes:
+def response_head(status: int, reason: bytes, headers: list[bytes], framing: bytes) -> bytes:
     """`framing` is whole lines (with CRLF): length or coding, and what becomes of the connection."""
-    lines = [b"HTTP/1.1 %d %b" % (status, reason)]
-    for name, value in headers:
-        lines.append(name + b": " + value)
-    lines.append(framing)
-    return b"\r\n".join(lines) + b"\r\n"
+    if status == 200:
+        return b"\r\n".join((b"HTTP/1.1 200 " + reason, *headers, framing)) + b"\r\n"
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *headers, framing)) + b"\r\n"
 
 
 def own_response(status: int, message: str, *, keep: bytes, headers: Pairs, to_head: bool) -> bytes:
     """A whole answer of the mesh itself, head and one line of plain text, in one piece. `keep` is the framing's
     connection line (with CRLF) or nothing."""
     body = message.encode("utf-8", "replace") + b"\n" if message else b""
-    fields = [(b"server", b"gossamer"), *headers]
+    lines = [b"server: gossamer", *(name + b": " + value for name, value in headers)]
     if body:
-        fields.append((b"content-type", b"text/plain; charset=utf-8"))
-    head = response_head(
-        status, _REASONS.get(status, b""), fields, b"content-length: %d\r\n%b" % (len(body), keep)
-    )
+        lines.append(b"content-type: text/plain; charset=utf-8")
+    framing = b"content-length: %d\r\n%b" % (len(body), keep)
+    head = response_head(status, _REASONS.get(status, b""), lines, framing)
     return head if to_head else head + body

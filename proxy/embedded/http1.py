@@ -37,6 +37,8 @@ _PLAIN_CONNECTION: Final = {
     b",close": frozenset((b"close",)),
     b",upgrade": frozenset((b"upgrade",)),
 }
+_RESPONSE_FRAMING: Final = _FRAMING - {b"host", b"expect"}
+_BLANKS: Final = b" \t"  # llhttp leaves them at the end of a value
 _HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+;="
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
 _EARLY: Final = re.compile(rb"[A-Z][A-Z-]{0,31}(?: |$)")
@@ -79,7 +81,7 @@ class Response:
 
     status: int
     reason: bytes
-    headers: Pairs
+    headers: list[bytes]  # end-to-end lines, names in lower case
     body: int
     keep_alive: bool
     length_told: bytes  # Content-Length as the server wrote it, b"" without; a HEAD's answer may carry one
@@ -97,10 +99,11 @@ def looks_like_a_head(begin: bytes) -> bool:
 class RequestReader:
     """Turns whole request heads into `Request`s; one per connection."""
 
-    __slots__ = ("_headers", "_parser", "_target")
+    __slots__ = ("_framing", "_headers", "_parser", "_target")
 
     def __init__(self) -> None:
-        self._headers: Pairs = []
+        self._framing: Pairs = []  # what steers this connection
+        self._headers: Pairs = []  # what travels on
         self._target = b""
         self._parser = httptools.HttpRequestParser(self)
 
@@ -108,11 +111,18 @@ class RequestReader:
         self._target = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
+        name = name.lower()
+        if name in _FRAMING:
+            self._framing.append((name, value))
+        else:
+            self._headers.append((name, value))
 
     def read(self, head: bytes, headers_max: int) -> Request:
         """`head` is everything up to and including the blank line. Raises HeadError."""
-        self._headers = raw = []
+        framing: Pairs = []
+        headers: Pairs = []
+        self._framing = framing
+        self._headers = headers
         parser = self._parser
         request = Request()
         try:
@@ -121,7 +131,7 @@ class RequestReader:
             self._parser = httptools.HttpRequestParser(self)
         except httptools.HttpParserError as error:
             raise HeadError(400, str(error).strip() or "malformed request") from None
-        if len(raw) > headers_max:
+        if len(headers) + len(framing) > headers_max:
             raise HeadError(431, f"more than {headers_max} header fields")
         request.method = method = parser.get_method().decode()
         request.target = target = self._target
@@ -131,7 +141,8 @@ class RequestReader:
             raise HeadError(400, "not an HTTP/1.0 or HTTP/1.1 request line")
         request.minor = head[version_at] - 48
         request.connection_close = request.minor == 0
-        _take_framing(request, raw)
+        request.headers = headers
+        _take_framing(request, framing)
         if request.body != 0:
             self._parser = httptools.HttpRequestParser(self)  # this one is waiting for a body it will not see
         if target[:1] != b"/":
@@ -141,34 +152,30 @@ class RequestReader:
         return request
 
 
-def _take_framing(request: Request, raw: Pairs) -> None:
-    """Split `raw` into the fields that steer this connection and those that travel on."""
-    request.headers = kept = []
+def _take_framing(request: Request, framing: Pairs) -> None:
+    """What the fields that steer this connection say."""
     request.body = 0
     request.upgrade = b""
     request.expects = False
     host: bytes | None = None
     upgrade = connection = b""
-    for pair in raw:
-        name, value = pair
-        if name not in _FRAMING:
-            kept.append(pair)
-        elif name == b"host":
+    for name, value in framing:
+        if name == b"host":
             if host is not None:
                 raise HeadError(400, "more than one Host")
-            host = value
+            host = value.rstrip(_BLANKS)
         elif name == b"content-length":
             request.body = int(value)  # llhttp: digits only, once, below 2^64
         elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or request.minor == 0:
+            if value.rstrip(_BLANKS).lower() != b"chunked" or request.minor == 0:
                 raise HeadError(400, "only the chunked transfer coding of HTTP/1.1 is supported")
             request.body = CHUNKED
         elif name == b"connection":
             connection += b"," + value
         elif name == b"upgrade":
-            upgrade = value
+            upgrade = value.rstrip(_BLANKS)
         elif name == b"expect":
-            if value.lower() != b"100-continue":
+            if value.rstrip(_BLANKS).lower() != b"100-continue":
                 raise HeadError(417, "unknown expectation")
             request.expects = True
     if connection:
@@ -226,10 +233,11 @@ def _take_target(request: Request) -> None:
 class ResponseReader:
     """Turns whole response heads into `Response`s; one per upstream connection."""
 
-    __slots__ = ("_headers", "_parser", "_reason")
+    __slots__ = ("_framing", "_headers", "_parser", "_reason")
 
     def __init__(self) -> None:
-        self._headers: Pairs = []
+        self._framing: Pairs = []
+        self._headers: list[bytes] = []
         self._reason = b""
         self._parser = httptools.HttpResponseParser(self)
 
@@ -237,11 +245,18 @@ class ResponseReader:
         self._reason = reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
+        name = name.lower()
+        if name in _RESPONSE_FRAMING:
+            self._framing.append((name, value))
+        else:
+            self._headers.append(name + b": " + value)
 
     def read(self, head: bytes, headers_max: int, *, to_head: bool) -> Response:
         """`to_head`: the request was HEAD, so no body follows whatever the head says. Raises HeadError (502)."""
-        self._headers = raw = []
+        framing: Pairs = []
+        headers: list[bytes] = []
+        self._framing = framing
+        self._headers = headers
         self._reason = b""
         parser = self._parser
         try:
@@ -250,7 +265,7 @@ class ResponseReader:
             self._parser = httptools.HttpResponseParser(self)
         except httptools.HttpParserError as error:
             raise HeadError(502, f"malformed response: {error}") from None
-        if len(raw) > headers_max:
+        if len(headers) + len(framing) > headers_max:
             raise HeadError(502, f"more than {headers_max} header fields in the response")
         if head[:7] != b"HTTP/1." or head[7] not in b"01":
             raise HeadError(502, "not an HTTP/1.0 or HTTP/1.1 response")
@@ -258,7 +273,8 @@ class ResponseReader:
         response.status = status = parser.get_status_code()
         response.reason = self._reason
         response.keep_alive = head[7] == 49
-        _take_response_framing(response, raw)
+        response.headers = headers
+        _take_response_framing(response, framing)
         if to_head or status in {204, 304} or status < 200:
             response.body = 0
         if response.body != 0 or to_head:
@@ -266,27 +282,21 @@ class ResponseReader:
         return response
 
 
-def _take_response_framing(response: Response, raw: Pairs) -> None:
-    response.headers = kept = []
+def _take_response_framing(response: Response, framing: Pairs) -> None:
     response.body = UNTIL_CLOSE
     response.length_told = response.upgrade = connection = b""
-    for pair in raw:
-        name, value = pair
-        if name not in _FRAMING:
-            kept.append(pair)
-        elif name == b"content-length":
-            response.length_told = value
+    for name, value in framing:
+        if name == b"content-length":
+            response.length_told = value.rstrip(_BLANKS)
             response.body = int(value)
         elif name == b"transfer-encoding":
-            if value.lower() != b"chunked":
+            if value.rstrip(_BLANKS).lower() != b"chunked":
                 raise HeadError(502, "unsupported transfer coding in the response")
             response.body = CHUNKED
         elif name == b"connection":
             connection += b"," + value
         elif name == b"upgrade":
-            response.upgrade = value
-        elif name in (b"host", b"expect"):
-            kept.append(pair)
+            response.upgrade = value.rstrip(_BLANKS)
     if connection:
         tokens = _tokens(connection)
         if b"close" in tokens:
@@ -295,4 +305,4 @@ def _take_response_framing(response: Response, raw: Pairs) -> None:
             response.keep_alive = True
         listed = tokens - _STANDARD_TOKENS
         if listed:
-            response.headers = [pair for pair in kept if pair[0] not in listed]
+            response.headers = [line for line in response.headers if line.partition(b":")[0] not in listed]

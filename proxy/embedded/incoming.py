@@ -9,9 +9,9 @@ Invariant: no byte of a request reaches an application before `authorize` allowe
 from typing import TYPE_CHECKING
 
 from proxy.embedded.access_log import format_request
+from proxy.embedded.compiled import Inbound, source_of
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.http1 import Request
-from proxy.embedded.runtime import Inbound, source_of
 from proxy.retry import Failure
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Incoming(Exchange):
         status, flags, message = _ANSWERS[failure]
         self._reply(status, flags, f"{message}: {reason}")
 
-    def account(self, duration_ms: float) -> None:
+    def account(self, now_s: float, duration_ms: float) -> None:
         inbound = self._inbound
         if inbound is not None:
             inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls").count(

@@ -1,8 +1,8 @@
 """What control process and worker say to each other, and how listening sockets travel.
 
-Two socketpairs: a stream for frames (4-byte big-endian length, then msgpack `[kind, fields...]`), and one that keeps
-message boundaries (SOCK_SEQPACKET) for sockets in SCM_RIGHTS. A socket is sent before the `Apply` that names it, and both
-ends are on one machine, so it is already there when the worker reads that frame.
+Two socketpairs: a stream for frames (4-byte big-endian length, then msgpack `[kind, fields...]`), and one that
+keeps message boundaries (SOCK_SEQPACKET) for sockets in SCM_RIGHTS. A socket is sent before the `Apply` that names
+it, and both ends are on one machine, so it is already there when the worker reads that frame.
 
 Invariant: a frame that is not one of these messages, or is longer than `FRAME_BYTES_MAX`, raises ProtocolError and
 nothing else: the reader drops the channel, because two processes of one release that disagree are broken.
@@ -188,7 +188,7 @@ def receive_sockets(channel: socket.socket) -> dict[int, socket.socket]:
             tokens = [int(token) for token in msgpack.unpackb(payload)]
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             tokens = []
-            reason = str(error)
+            reason = f"no list of tokens: {error!r}"
         else:
             reason = "" if len(tokens) == len(sockets) else f"{len(sockets)} sockets for {len(tokens)} tokens"
         if reason or flags & socket.MSG_CTRUNC:

@@ -1,19 +1,18 @@
 """What happens to a connection a listener accepts: outbound and upstream in plain, inbound under mTLS.
 
-Invariant: an inbound connection reaches a service only after a handshake in which the caller proved an identity of the
-mesh, and only the service it named by SNI.
+Invariant: an inbound connection reaches a service only after a handshake in which the caller proved an identity of
+the mesh, and only the service it named by SNI.
 """
 
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from proxy.embedded.compiled import Listening, Target
 from proxy.embedded.downstream import Downstream
 from proxy.embedded.exchange import Exchange
-from proxy.embedded.heads import own_response
 from proxy.embedded.http1 import HeadError, Request
 from proxy.embedded.incoming import Incoming
 from proxy.embedded.outgoing import Outgoing
-from proxy.embedded.runtime import Listening, Target
 from proxy.embedded.tcp import CONNECT_ESTABLISHED, TcpIncoming, TcpOutgoing
 from proxy.embedded.tls_stream import TlsStream
 from proxy.embedded.wheel import NEVER, Timed
@@ -38,6 +37,7 @@ class OutboundConnection(Downstream):
     """From a caller on this host. After CONNECT to an http service every request goes there."""
 
     __slots__ = ("_connected_to", "_listening")
+    reporter = "source"
 
     def __init__(self, engine: "Engine", listening: Listening) -> None:
         super().__init__(engine)
@@ -82,6 +82,7 @@ class InboundConnection(Downstream):
     """From the mesh, after the handshake."""
 
     __slots__ = ("_caller", "_sni")
+    reporter = "destination"
 
     def __init__(self, engine: "Engine", sni: str, caller: str) -> None:
         super().__init__(engine)

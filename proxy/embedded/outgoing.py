@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 from proxy.balance import EndpointLoad
 from proxy.embedded.access_log import format_request
 from proxy.embedded.chunked import Pairs
+from proxy.embedded.clusters import Cluster
+from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
-from proxy.embedded.runtime import Cluster, Inbound, Listening, NoCertificateError, Target
+from proxy.embedded.runtime import NoCertificateError
+from proxy.embedded.wheel import NEVER, Timed
 from proxy.retry import Failure
 from proxy.route import MatchedRule
 from proxy.snapshot import Redirect
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.embedded.pool import Pool
 
 _clock = time.monotonic
+_NOT_ITS_FAULT = frozenset(("DC", "DPE", "SI"))  # the caller went away, broke its framing, or stopped sending
 _ANSWERS = {
     Failure.CONNECT: (503, "UF", "upstream connect error"),
     Failure.REFUSED: (503, "UC", "upstream connection termination"),
@@ -34,12 +38,25 @@ _ANSWERS = {
 }
 
 
+class _Backoff(Timed):
+    """The wait before another attempt."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: "Outgoing") -> None:
+        super().__init__()
+        self._exchange = exchange
+
+    def on_deadline(self) -> None:
+        self._exchange.try_again()
+
+
 class Outgoing(Exchange):
     """`target` is None when the request names no service of the mesh."""
 
     __slots__ = (
-        "_admitted", "_attempt", "_budgeted", "_cluster", "_inbound", "_latency_s", "_listening", "_load", "_matched",
-        "_target", "_tried", "_upstream_pool",
+        "_admitted", "_attempt", "_backoff", "_budgeted", "_cluster", "_inbound", "_latency_s", "_listening", "_load",
+        "_matched", "_target", "_tried", "_upstream_pool",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +71,7 @@ class Outgoing(Exchange):
         self._inbound: Inbound | None = None  # of a local endpoint
         self._upstream_pool: Pool | None = None
         self._attempt = 1
+        self._backoff: _Backoff | None = None
         self._tried: tuple[str, ...] = ()
         self._admitted = False
         self._budgeted = False
@@ -111,7 +129,7 @@ class Outgoing(Exchange):
     def _try(self) -> None:
         cluster = self._cluster
         assert cluster is not None
-        load = cluster.balancer.choose(_clock(), self.engine.rng, self._tried)
+        load = cluster.balancer.choose(self.sent_s, self.engine.rng, self._tried)
         if load is None:
             self._reply(503, "UH", "no healthy upstream")
             return
@@ -181,11 +199,11 @@ class Outgoing(Exchange):
         identity = inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
         return self._request_head((path + self.query).encode("latin-1"), host, headers, identity)
 
-    def edit_response(self, headers: Pairs) -> Pairs:
+    def edit_response(self, headers: list[bytes]) -> list[bytes]:
         self._latency_s = _clock() - self.sent_s
         matched = self._matched
         if matched is not None and matched.rule.response_headers is not None:
-            return compile_edit(matched.rule.response_headers).apply(headers)
+            return compile_edit(matched.rule.response_headers).apply_to_lines(headers)
         return headers
 
     # ------------------------------------------------------------------ trying again
@@ -195,7 +213,7 @@ class Outgoing(Exchange):
         cluster = self._cluster
         assert cluster is not None
         if cluster.retry.failure(failure) and self._may_try_again():
-            self.engine.wheel.arm(self, cluster.retry.backoff_s(self._attempt - 1, self.engine.rng))
+            self._back_off(cluster)
             return
         status, flags, message = _ANSWERS[failure]
         self._reply(status, flags, f"{message}: {reason}")
@@ -209,7 +227,7 @@ class Outgoing(Exchange):
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.drop()  # its body is not worth reading
-        self.engine.wheel.arm(self, cluster.retry.backoff_s(self._attempt - 1, self.engine.rng))
+        self._back_off(cluster)
         return True
 
     def _may_try_again(self) -> bool:
@@ -227,9 +245,22 @@ class Outgoing(Exchange):
         self.engine.recorder.increment("retries")
         return True
 
-    def on_deadline(self) -> None:
+    def _back_off(self, cluster: Cluster) -> None:
+        delay_s = cluster.retry.backoff_s(self._attempt - 1, self.engine.rng)
+        backoff = self._backoff = _Backoff(self)
+        self.engine.wheel.arm(backoff, delay_s)
+
+    def try_again(self) -> None:
         """The back-off is over."""
+        self._backoff = None
+        self.sent_s = _clock()
         self._try()
+
+    def _leave_upstream(self) -> None:
+        if self._backoff is not None:
+            self._backoff.deadline_s = NEVER
+            self._backoff = None
+        super()._leave_upstream()
 
     def _fail_load(self, reason: str) -> None:
         load, self._load = self._load, None
@@ -251,12 +282,12 @@ class Outgoing(Exchange):
 
     # ------------------------------------------------------------------ the end
 
-    def account(self, duration_ms: float) -> None:
+    def account(self, now_s: float, duration_ms: float) -> None:
         load, cluster = self._load, self._cluster
         listening = self._listening
         endpoint = None if load is None else load.endpoint
         if load is not None and cluster is not None:
-            self._settle_load(load, cluster)
+            self._settle_load(load, cluster, now_s)
         if self._admitted and cluster is not None:
             cluster.breaker.close_request()
             if self._budgeted:
@@ -288,11 +319,10 @@ class Outgoing(Exchange):
             )
         )  # fmt: skip
 
-    def _settle_load(self, load: EndpointLoad, cluster: Cluster) -> None:
+    def _settle_load(self, load: EndpointLoad, cluster: Cluster, now_s: float) -> None:
         self._load = None
-        now_s = _clock()
         flags = self.flags
-        if flags == "DC" or (self.status == 403 and self.policy):
+        if flags in _NOT_ITS_FAULT or self.policy:
             load.abandoned()
             return
         failed = self.status >= 500 or flags in {"UC", "UT", "UPE"}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from proxy.embedded.ipc import Report
-from proxy.embedded.supervisor import Order, Supervisor, WorkerGone, socket_token
+from proxy.embedded.supervisor import Order, Supervisor, WorkerGoneError, socket_token
 from proxy.plane import Applied, Ejection, Rejected, Series, SeriesDelta, Telemetry
 from proxy.snapshot import Snapshot, encode_snapshot
 
@@ -78,7 +78,7 @@ class EmbeddedPlane:
     async def _apply_one(self, worker: Supervisor, order: Order) -> str:
         try:
             return await worker.apply(order, APPLY_TIMEOUT_S)
-        except WorkerGone as error:
+        except WorkerGoneError as error:
             return str(error)
         except TimeoutError:
             return f"data plane worker {worker.number} did not answer in {APPLY_TIMEOUT_S:.0f} s"

@@ -91,7 +91,7 @@ class Pool:
     # ------------------------------------------------------------------ called by Upstream and Dial
 
     def on_connected(self, upstream: Upstream) -> None:
-        del self._dials[upstream]
+        self._dials.pop(upstream).settle()
         self._open.add(upstream)
         self._offer(upstream)
 

@@ -7,59 +7,28 @@ Invariant: a runtime never changes after `commit`, but for caches of what it alr
 """
 
 import hashlib
-import re
 import ssl
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy import snapshot as seam
-from proxy.authorize import Decision, RequestFacts, compile_authorization
 from proxy.breaker import Breaker
 from proxy.embedded.clusters import Cluster
+from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.dial import Place
-from proxy.embedded.heads import compile_edit
 from proxy.embedded.pool import Pool
-from proxy.embedded.telemetry import Edge, Recorder, Security
 from proxy.retry import RetryRules
-from proxy.route import DestinationRoutes, compile_destination
-from proxy.snapshot import (
-    MESH_SUFFIX,
-    Certificate,
-    CircuitBreaker,
-    Destination,
-    Endpoint,
-    InboundService,
-    Listener,
-    RouteRule,
-    Snapshot,
-)
+from proxy.snapshot import MESH_SUFFIX, Certificate, CircuitBreaker, Endpoint, InboundService, Snapshot
 from trust.bundle import TrustBundle
 from trust.errors import TrustError
 from trust.tls import Caller, ServerContext, server_context
 
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
-    from proxy.embedded.exchange import Exchange
-
-__all__ = [
-    "Cluster",
-    "Inbound",
-    "Listening",
-    "NoCertificateError",
-    "Runtime",
-    "Target",
-    "UnservableError",
-    "source_of",
-]
 
 NAMES_CACHED_MAX: Final = 4096  # Host values resolved, per runtime
-_CALLERS_CACHED_MAX: Final = 1024
-_PATH: Final = re.compile(r"/[\x21-\x7e]*")
-_AUTHORITY: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 
 PoolKey = tuple[str, ...]
-Source = tuple[str, str, str]  # service, namespace, principal
 
 
 class UnservableError(ValueError):
@@ -70,149 +39,12 @@ class NoCertificateError(Exception):
     """The caller's certificate is still being issued: calls in its name fail closed."""
 
 
-@lru_cache(maxsize=4096)
-def source_of(principal: str) -> Source:
-    """What metrics call a SPIFFE ID: account, namespace, and itself."""
-    parts = principal.removeprefix("spiffe://").split("/")
-    if len(parts) == 5 and parts[1] == "ns" and parts[3] == "sa":
-        return parts[4], parts[2], principal
-    return "", "", principal
-
-
-class Target:
-    """A `Destination` with its rules compiled."""
-
-    __slots__ = ("destination", "name", "routes")
-
-    def __init__(self, destination: Destination) -> None:
-        self.destination = destination
-        self.name = f"{destination.service}.{destination.namespace}{MESH_SUFFIX}:{destination.port}"
-        self.routes: DestinationRoutes = compile_destination(destination)
-        for rule in (*destination.rules, *(rule for _, rules in destination.caller_rules for rule in rules)):
-            _check_filters(rule)
-
-
-def _check_filters(rule: RouteRule) -> None:
-    for edit in (rule.request_headers, rule.response_headers):
-        if edit is not None:
-            compile_edit(edit)
-    for part in (rule.rewrite, rule.redirect):
-        if part is None:
-            continue
-        for path in (part.path, part.path_prefix):
-            if path is not None and not _PATH.fullmatch(path):
-                raise ValueError(f"{rule.name}: {path!r} is no path to write")
-        if part.hostname is not None and not _AUTHORITY.fullmatch(part.hostname):
-            raise ValueError(f"{rule.name}: {part.hostname!r} is no host name")
-
-
-class Listening:
-    """A listener's identity and what its requests mean."""
-
-    __slots__ = ("_edges", "identity", "listener", "namespace", "source", "target")
-
-    def __init__(self, listener: Listener, target: Target | None) -> None:
-        self.listener = listener
-        self.identity = listener.caller
-        self.namespace = listener.caller_namespace
-        self.source: Source = (listener.caller_service, listener.caller_namespace, listener.caller)
-        self.target = target
-        self._edges: dict[tuple[str, str], Edge] = {}
-
-    def edge(
-        self, recorder: Recorder, target: Target | None, cluster: Cluster | None, endpoint: Endpoint | None
-    ) -> Edge:
-        """Whose count a request is: the backend's when one was chosen, else the destination's."""
-        name = cluster.name if cluster is not None else target.name if target is not None else ""
-        local = endpoint is None or endpoint.local != ""
-        key = (name, "" if endpoint is None else endpoint.identity + ("/" if local else ""))
-        edge = self._edges.get(key)
-        if edge is None:
-            if cluster is not None:
-                destination: Source = (cluster.cluster.service, cluster.cluster.namespace, "")
-                protocol = cluster.cluster.protocol
-            elif target is not None:
-                destination = (target.destination.service, target.destination.namespace, "")
-                protocol = target.destination.protocol
-            else:
-                destination, protocol = ("", "", ""), "http"
-            if endpoint is not None:
-                destination = (*destination[:2], endpoint.identity)
-            edge = self._edges[key] = recorder.edge(
-                "source",
-                source=self.source,
-                destination=destination,
-                protocol=protocol,
-                security="none" if local else "mutual_tls",
-            )
-        return edge
-
-
-class Inbound:
-    """A service of this host with its policies compiled."""
-
-    __slots__ = ("_authorization", "_certs", "_edges", "_always", "application", "name", "service")
-
-    def __init__(self, service: InboundService) -> None:
-        self.service = service
-        self.name = f"{service.service}.{service.namespace}{MESH_SUFFIX}:{service.port}"
-        self.application = f"{service.app_host}:{service.app_port}"
-        self._authorization = compile_authorization(service.authorization, service.protocol)
-        policies = service.authorization
-        # Most services have no policy: then there is nothing to ask for each request.
-        self._always = None if policies.deny or policies.allow else self._authorization.decide(RequestFacts())
-        self._edges: dict[tuple[Source, str], Edge] = {}
-        self._certs: dict[str, bytes] = {}
-
-    def authorize(self, exchange: "Exchange", principal: str, ip: str) -> Decision:
-        """May this request pass?"""
-        if self._always is not None:
-            return self._always
-        request = exchange.request
-        return self._authorization.decide(
-            RequestFacts(
-                principal=principal, ip=ip, port=self.service.port, sni=self.service.sni,
-                host=request.host.decode("latin-1"), method=request.method, path=exchange.path, headers=exchange.view,
-            )
-        )  # fmt: skip
-
-    def authorize_connection(self, principal: str, ip: str) -> Decision:
-        """May this TCP connection pass?"""
-        return self._authorization.decide(
-            RequestFacts(principal=principal, ip=ip, port=self.service.port, sni=self.service.sni)
-        )
-
-    def forwarded_cert(self, caller: str) -> bytes:
-        """The x-forwarded-client-cert line (Envoy's format) the application reads."""
-        line = self._certs.get(caller)
-        if line is None:
-            line = f"x-forwarded-client-cert: By={self.service.identity};URI={caller}\r\n".encode("latin-1")
-            if len(self._certs) < _CALLERS_CACHED_MAX:
-                self._certs[caller] = line
-        return line
-
-    def edge(self, recorder: Recorder, source: Source, security: Security) -> Edge:
-        edge = self._edges.get((source, security))
-        if edge is None:
-            service = self.service
-            edge = recorder.edge(
-                "destination",
-                source=source,
-                destination=(service.service, service.namespace, service.identity),
-                protocol=service.protocol,
-                security=security,
-            )
-            if len(self._edges) < _CALLERS_CACHED_MAX:
-                self._edges[source, security] = edge
-        return edge
-
-
 class Runtime:
     """One snapshot, served. Make with `build`, then `commit`."""
 
     __slots__ = (
-        "_commits", "_engine", "_names", "_pools", "_tls_callers", "_tls_key", "clusters", "inbound", "listening",
-        "revoked", "server_context", "snapshot", "targets",
+        "_by_service", "_commits", "_engine", "_names", "_pools", "_tls_callers", "_tls_key", "clusters", "inbound",
+        "listening", "revoked", "server_context", "snapshot", "targets",
     )  # fmt: skip
 
     def __init__(self, engine: "Engine", snapshot: Snapshot) -> None:
@@ -224,7 +56,8 @@ class Runtime:
         self.targets: dict[str, Target] = {}
         self.revoked = frozenset(snapshot.revoked)
         self.server_context: ServerContext | None = None
-        self._names: dict[tuple[bytes, str], Target | None] = {}
+        self._by_service: dict[tuple[str, str], Target] = {}
+        self._names: dict[tuple[bytes, str], Target] = {}
         self._pools: dict[tuple[str, str], Pool] = {}
         self._tls_callers: dict[str, tuple[str, Caller]] = {}
         self._tls_key = ""
@@ -254,8 +87,7 @@ class Runtime:
         self._commits.clear()
         engine.clusters = self.clusters
         engine.troubled = {cluster for cluster in engine.troubled if cluster.name in self.clusters}
-        engine.runtime = self
-        engine.limits = self.snapshot.limits
+        engine.serve(self)
         self._retire_pools()
         for stream in list(engine.streams):
             peer = stream.ssl_object.peer  # type: ignore[attr-defined]  # contexts of trust.tls make PeerObjects
@@ -295,6 +127,11 @@ class Runtime:
                         f"{target.name} refers to cluster {name!r}, which is not in the snapshot"
                     )
             self.targets[target.name] = target
+            key = (destination.service, destination.namespace)
+            known = self._by_service.get(key)
+            # Without a port the first one listed is meant, and of those one that speaks HTTP.
+            if known is None or (known.destination.protocol == "tcp" and destination.protocol != "tcp"):
+                self._by_service[key] = target
 
     def _build_inbound(self) -> None:
         for service in self.snapshot.inbound:
@@ -352,13 +189,12 @@ class Runtime:
     def resolve(self, host: bytes, namespace: str) -> Target | None:
         """`cart`, `cart.shop` or `cart.shop.mesh`, each with or without a port, as written in Host."""
         key = (host, namespace)
-        try:
-            return self._names[key]
-        except KeyError:
+        target = self._names.get(key)
+        if target is None:
             target = self._resolve(host.decode("latin-1").lower(), namespace)
-            if len(self._names) < NAMES_CACHED_MAX:
+            if target is not None and len(self._names) < NAMES_CACHED_MAX:
                 self._names[key] = target
-            return target
+        return target
 
     def _resolve(self, host: str, namespace: str) -> Target | None:
         name, colon, port = host.partition(":")
@@ -376,13 +212,7 @@ class Runtime:
             return None
         if colon:
             return self.targets.get(f"{service}.{namespace}{MESH_SUFFIX}:{int(port[:5])}")
-        candidates = [
-            target
-            for target in self.targets.values()
-            if target.destination.service == service and target.destination.namespace == namespace
-        ]
-        spoken = [target for target in candidates if target.destination.protocol != "tcp"]
-        return next(iter(spoken or candidates), None)
+        return self._by_service.get((service, namespace))
 
     # ------------------------------------------------------------------ connections
 

@@ -35,6 +35,7 @@ BACKOFF_S_MIN: Final = 0.05
 BACKOFF_S_MAX: Final = 5.0
 STABLE_AFTER_S: Final = 30.0
 START_TIMEOUT_S: Final = 20.0
+SILENCE_S_MAX: Final = 15.0  # it reports every second; applying the largest snapshot takes a few
 SOCKET_SEND_TIMEOUT_S: Final = 5.0
 
 log = logging.getLogger("gossamer.proxy")
@@ -49,7 +50,7 @@ class Order:
     sockets: Mapping[str, tuple[int, socket.socket]]
 
 
-class WorkerGone(ConnectionError):
+class WorkerGoneError(ConnectionError):
     """The worker ended before it answered. The supervisor is already starting another."""
 
 
@@ -74,7 +75,7 @@ class _Channel(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         if self.transport is None or self.transport.is_closing():
-            raise WorkerGone("the data plane worker has ended")
+            raise WorkerGoneError("the data plane worker has ended")
         self.transport.write(encode_message(message))
 
 
@@ -94,6 +95,7 @@ class Supervisor:
         self._sent_tokens: set[int] = set()
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._requests = 0
+        self._heard_s = 0.0
         self._good: Order | None = None
         self._running: asyncio.Task[None] | None = None
         self._started = asyncio.Event()  # the process's loop runs
@@ -113,7 +115,7 @@ class Supervisor:
         self._running = asyncio.get_running_loop().create_task(self._keep_running())
 
     async def apply(self, order: Order, timeout_s: float) -> str:
-        """ "" when the worker serves `order`, else its reason against it. Raises WorkerGone, TimeoutError."""
+        """ "" when the worker serves `order`, else its reason against it. Raises WorkerGoneError, TimeoutError."""
         async with asyncio.timeout(timeout_s):
             await self._ready.wait()
             reason = await self._send_order(order)
@@ -127,7 +129,7 @@ class Supervisor:
         try:
             async with asyncio.timeout(timeout_s + 1.0):
                 await self._request(Drain(self._requests, timeout_s))
-        except (TimeoutError, WorkerGone):
+        except (TimeoutError, WorkerGoneError):
             log.warning("data plane worker %s did not finish draining", self.number)
 
     async def stop(self) -> None:
@@ -145,11 +147,11 @@ class Supervisor:
         new = [(token, sock) for token, sock in order.sockets.values() if token not in self._sent_tokens]
         tokens = tuple((name, token) for name, (token, _) in order.sockets.items())
         if self._socket_channel is None:
-            raise WorkerGone("the data plane worker has ended")
+            raise WorkerGoneError("the data plane worker has ended")
         try:
             send_sockets(self._socket_channel, new)
         except OSError as error:
-            raise WorkerGone(f"the data plane worker takes no sockets: {error}") from error
+            raise WorkerGoneError(f"the data plane worker takes no sockets: {error}") from error
         # The worker closes what an accepted order no longer names; a rejected one changes nothing but what it holds.
         self._sent_tokens.update(token for token, _ in new)
         reason = await self._request(Apply(self._requests, order.snapshot, tokens))
@@ -159,7 +161,7 @@ class Supervisor:
 
     async def _request(self, message: Apply | Drain) -> str:
         if self._channel is None:
-            raise WorkerGone("the data plane worker has ended")
+            raise WorkerGoneError("the data plane worker has ended")
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._answers[message.request] = answer
         try:
@@ -169,6 +171,7 @@ class Supervisor:
             self._answers.pop(message.request, None)
 
     def _deliver(self, message: Message) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
         match message:
             case Started():
                 self._started.set()
@@ -189,7 +192,8 @@ class Supervisor:
         passing, passing_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "proxy.embedded.worker", str(stream_far.fileno()), str(passing_far.fileno()),
+                sys.executable, "-P", "-m", "proxy.embedded.worker",  # -P: never from the working directory
+                str(stream_far.fileno()), str(passing_far.fileno()),
                 pass_fds=(stream_far.fileno(), passing_far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._stdout,
@@ -220,7 +224,7 @@ class Supervisor:
             exited.cancel()
             await asyncio.gather(started, exited, return_exceptions=True)
         if not self._started.is_set():
-            raise WorkerGone(
+            raise WorkerGoneError(
                 f"the data plane worker ended while starting (status {self._process.returncode})"
             )
 
@@ -230,7 +234,7 @@ class Supervisor:
         while True:
             assert self._process is not None
             started_s = loop.time()
-            status = await self._process.wait()
+            status = await self._exit_status(self._process)
             await self._forget_process()
             if loop.time() - started_s > STABLE_AFTER_S:
                 backoff_s = BACKOFF_S_MIN
@@ -244,6 +248,23 @@ class Supervisor:
             backoff_s = min(BACKOFF_S_MAX, backoff_s * 2)
             self.restarts += 1
             await self._restart()
+
+    async def _exit_status(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for the process's end, and bring it about when the process has stopped telling that it lives."""
+        loop = asyncio.get_running_loop()
+        self._heard_s = loop.time()
+        while True:
+            try:
+                return await asyncio.wait_for(process.wait(), SILENCE_S_MAX / 3)
+            except TimeoutError:
+                if loop.time() - self._heard_s <= SILENCE_S_MAX:
+                    continue
+            await asyncio.sleep(1.0)  # perhaps it was this loop that stood still: let it read what waits
+            if loop.time() - self._heard_s > SILENCE_S_MAX:
+                log.error(
+                    "data plane worker %s has said nothing for %.0f s, ending it", self.number, SILENCE_S_MAX
+                )
+                process.kill()
 
     async def _restart(self) -> None:
         try:
@@ -284,7 +305,7 @@ class Supervisor:
             self._socket_channel = None
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(WorkerGone("the data plane worker ended"))
+                answer.set_exception(WorkerGoneError("the data plane worker ended"))
         await asyncio.sleep(0)  # lets the aborted transport close its socket
 
 

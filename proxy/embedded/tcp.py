@@ -1,7 +1,7 @@
 """Connections carried as bytes: services that speak plain TCP, from a caller on this host or from the mesh.
 
-The caller's connection is not read before the far one stands, so a server that speaks first works. A caller's connection
-that finds no endpoint, or none that may be reached, is reset: TCP has no other way to say so.
+The caller's connection is not read before the far one stands, so a server that speaks first works. A caller's
+connection that finds no endpoint, or none that may be reached, is reset: TCP has no other way to say so.
 
 Invariant: not one byte is passed on before the caller's identity was authorised, here or at the far end.
 """
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.balance import EndpointLoad
 from proxy.embedded.access_log import format_line
+from proxy.embedded.clusters import Cluster
+from proxy.embedded.compiled import Inbound, Listening, Target, source_of
 from proxy.embedded.dial import Dial, Place
 from proxy.embedded.heads import own_response
 from proxy.embedded.pool import CONNECT_TIMEOUT_S
-from proxy.embedded.runtime import Cluster, Inbound, Listening, NoCertificateError, Target, source_of
+from proxy.embedded.runtime import NoCertificateError
 from proxy.embedded.tunnel import splice
 from proxy.retry import Failure
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
 
 CONNECT_ESTABLISHED: Final = b"HTTP/1.1 200 Connection Established\r\n\r\n"
-EARLY_BYTES_MAX: Final = 256 * 1024  # read before the far connection stands, beyond what one read may bring
 _clock = time.monotonic
 
 
@@ -88,13 +89,12 @@ class TcpConnection(asyncio.Protocol):
         if not self.engine.on_connection(self):
             self._refuse("UO", "too many connections")
             return
-        transport.pause_reading()
         self.start()
 
     def data_received(self, data: bytes) -> None:
+        # One read may come before the far connection stands; the rest waits in the kernel.
         self._early += data
-        if len(self._early) > EARLY_BYTES_MAX:
-            self._refuse("DPE", "too much before the connection stands")
+        self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._flags = "DC"
@@ -112,7 +112,9 @@ class TcpConnection(asyncio.Protocol):
         self._dial = Dial(self.engine, place, timeout_s, _Far(self), self.on_unreachable)
 
     def on_far(self, far: asyncio.Transport) -> None:
-        self._dial = None
+        if self._dial is not None:
+            self._dial.settle()
+            self._dial = None
         if self._ended:
             far.abort()
             return
@@ -242,7 +244,8 @@ class TcpOutgoing(TcpConnection):
     def on_unreachable(self, reason: str) -> None:
         self._dial = None
         cluster, load = self._cluster, self._load
-        assert cluster is not None and load is not None
+        assert cluster is not None
+        assert load is not None
         self._load = None
         now_s = _clock()
         load.finished(now_s, now_s - self._sent_s, True)

@@ -8,21 +8,23 @@ Invariant: a request is counted exactly once per reporter; `take` returns each c
 
 from bisect import bisect_left
 from typing import Final, Literal
+from weakref import WeakValueDictionary
 
 from proxy.plane import DURATION_BUCKETS_MS, Series, SeriesDelta
 
-SERIES_MAX: Final = 10_000  # beyond it new combinations share one series with empty names
+EDGES_MAX: Final = 10_000  # beyond it new combinations share one edge with empty names
 
 Security = Literal["mutual_tls", "none"]
 EdgeKey = tuple[str, str, str, str, str, str, str, str, str]
 
 
 class Edge:
-    """One caller-to-destination relation seen by one reporter."""
+    """One caller-to-destination relation seen by one reporter. Lives as long as a runtime refers to it."""
 
-    __slots__ = ("deltas", "key")
+    __slots__ = ("__weakref__", "_recorder", "deltas", "key")
 
-    def __init__(self, key: EdgeKey) -> None:
+    def __init__(self, recorder: "Recorder", key: EdgeKey) -> None:
+        self._recorder = recorder
         self.key = key
         self.deltas: dict[tuple[int, str], SeriesDelta] = {}
 
@@ -31,6 +33,8 @@ class Edge:
     ) -> None:
         delta = self.deltas.get((code, flags))
         if delta is None:
+            if not self.deltas:
+                self._recorder.counted.append(self)
             delta = self.deltas[code, flags] = SeriesDelta()
         delta.requests += 1
         delta.duration_sum_ms += duration_ms
@@ -40,12 +44,13 @@ class Edge:
 
 
 class Recorder:
-    """All edges and named counters of a worker."""
+    """All edges and named counters of a worker. `counted` are the edges with something to report."""
 
-    __slots__ = ("_edges", "counters")
+    __slots__ = ("_edges", "counted", "counters")
 
     def __init__(self) -> None:
-        self._edges: dict[EdgeKey, Edge] = {}
+        self._edges: WeakValueDictionary[EdgeKey, Edge] = WeakValueDictionary()
+        self.counted: list[Edge] = []
         self.counters: dict[str, int] = {}
 
     def increment(self, counter: str, by: int = 1) -> None:
@@ -62,27 +67,24 @@ class Recorder:
     ) -> Edge:
         """The edge of these names, made when it is new."""
         key: EdgeKey = (reporter, *source, *destination, protocol, security)
+        if key not in self._edges and len(self._edges) >= EDGES_MAX:
+            self.increment("series_overflow")
+            key = (reporter, "", "", "", "", "", "", protocol, security)
         edge = self._edges.get(key)
         if edge is None:
-            if len(self._edges) >= SERIES_MAX:
-                self.increment("series_overflow")
-                key = (reporter, "", "", "", "", "", "", protocol, security)
-                edge = self._edges.get(key)
-                if edge is not None:
-                    return edge
-            edge = self._edges[key] = Edge(key)
+            edge = self._edges[key] = Edge(self, key)
         return edge
 
     def take(self) -> tuple[list[tuple[Series, SeriesDelta]], dict[str, int]]:
-        """What was counted since the last call. Edges stay: connections hold them."""
+        """What was counted since the last call."""
+        counted, self.counted = self.counted, []
         series: list[tuple[Series, SeriesDelta]] = []
-        for edge in self._edges.values():
-            if not edge.deltas:
-                continue
+        for edge in counted:
+            deltas, edge.deltas = edge.deltas, {}
             reporter, *names, protocol, security = edge.key
-            for (code, flags), delta in edge.deltas.items():
-                labels = Series(reporter, *names, protocol, code, flags, security)  # type: ignore[arg-type]  # a key holds only the literals `edge` was given
+            for (code, flags), delta in deltas.items():
+                # mypy sees strings where a key holds only the literals `edge` was given, and cannot count `names`.
+                labels = Series(reporter, *names, protocol, code, flags, security)  # type: ignore[arg-type, call-arg]
                 series.append((labels, delta))
-            edge.deltas = {}
         counters, self.counters = self.counters, {}
         return series, counters

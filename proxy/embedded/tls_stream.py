@@ -1,16 +1,16 @@
 """TLS over a plain transport, with as little in between as possible.
 
-The event loop's own TLS layer finds the end of what it can decrypt by reading until the library raises "want read", once
-for every segment, and that exception alone costs more than decrypting a small message. Here the length of what
+The event loop's own TLS layer finds the end of what it can decrypt by reading until the library raises "want read",
+once for every segment, and that exception alone costs more than decrypting a small message. Here the length of what
 waits in the memory BIO says whether another record can be there, so a request that arrives in one record costs one
 read; and each write of a connection becomes one record and one write to the socket.
 
 A stream is a transport to the protocol above it and a protocol to the transport below. The handshake is driven by
 the data; whoever makes the stream bounds its time.
 
-Invariant: the protocol above sees `connection_made` only after the handshake, with the peer's identity verified (the
-`SSLContext` sees to that, trust/tls.py), and a stream cut off without `close_notify` ends with an error, never as an end
-of data.
+Invariant: the protocol above sees `connection_made` only after the handshake, with the peer's identity verified
+(the `SSLContext` sees to that, trust/tls.py), and a stream cut off without `close_notify` ends with an error, never
+as an end of data.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     """`establish(stream)` is called once after the handshake and returns the protocol above."""
 
     __slots__ = (
-        "_ended", "_establish", "_failed", "_incoming", "_outgoing", "_paused", "_raw", "above", "ssl_object",
+        "_ended", "_establish", "_failed", "_incoming", "_outgoing", "_partial", "_paused", "_raw", "above", "ssl_object",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +52,8 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         self._raw: asyncio.Transport
         self.above: asyncio.Protocol | None = None
         self._paused = False
-        self._ended = False  # the peer said close_notify
+        self._partial = False  # the library holds the beginning of a record
+        self._ended = False  # the peer said close_notify, or this side closed
 
     def __repr__(self) -> str:
         return f"<TlsStream {'established' if self.above else 'handshaking'}>"
@@ -120,15 +121,20 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         pending = self._incoming.pending
         while pending and not self._ended:
             try:
-                data = self.ssl_object.read(pending if pending < RECORD_BYTES_MAX else RECORD_BYTES_MAX)
+                # No record holds more than what waits of it, unless the library has taken in a part of it before.
+                data = self.ssl_object.read(
+                    RECORD_BYTES_MAX if self._partial else min(pending, RECORD_BYTES_MAX)
+                )
             except ssl.SSLWantReadError:
-                break  # a record's beginning
+                self._partial = True
+                break
             except ssl.SSLError as error:
                 self._flush()
                 above.connection_lost(error)
                 self.above = None
                 self._raw.abort()
                 return
+            self._partial = False
             if not data:
                 self._ended = True
                 if not above.eof_received():
@@ -172,7 +178,8 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     def pause_reading(self) -> None:
         if not self._paused:
             self._paused = True
-            self._raw.pause_reading()
+            if not self._raw.is_closing():
+                self._raw.pause_reading()
 
     def resume_reading(self) -> None:
         if self._paused:
@@ -193,6 +200,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     def close(self) -> None:
         if not self._raw.is_closing():
             self.write_eof()
+            self._ended = True  # nothing more is read, and nothing is missed
             self._raw.close()
 
     def abort(self) -> None:

@@ -47,11 +47,11 @@ class _Side(asyncio.Protocol, Timed):
         return True
 
     def pause_writing(self) -> None:
-        if not self.other.lost:
+        if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if not self.other.lost:
+        if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,7 +79,8 @@ class _Pipe(Timed):
         engine.wheel.arm(self, IDLE_TIMEOUT_S)
         for side in (self._first, self._second):
             side.transport.set_protocol(side)
-            side.transport.resume_reading()
+            if not side.transport.is_closing():
+                side.transport.resume_reading()
 
     def on_deadline(self) -> None:
         self.close()

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection towards an endpoint or an application: one request at a time, kept alive between.
 
-Invariant: `exchange` is set exactly while a request is out on this connection; bytes that come while it is not, or beyond
-the end of a response, end the connection.
+Invariant: `exchange` is set exactly while a request is out on this connection; bytes that come while it is not, or
+beyond the end of a response, end the connection.
 """
 
 import asyncio
@@ -57,14 +57,15 @@ class Upstream(asyncio.Protocol, Timed):
 
     def pause(self) -> None:
         """Read no more: the caller does not take what has come."""
-        if not self._paused:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         if self._paused:
             self._paused = False
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def limit(self, timeout_s: float) -> None:
         """The response's head must be here within `timeout_s`: the exchange's per-try timeout."""

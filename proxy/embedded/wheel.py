@@ -21,11 +21,12 @@ _UNPLACED: Final = 1 << 62
 class Timed:
     """Base of what has a deadline. `deadline_s` is on the loop's clock; `NEVER` is none."""
 
-    __slots__ = ("deadline_s", "slot")
+    __slots__ = ("deadline_s", "slot", "slot_s")
 
     def __init__(self) -> None:
         self.deadline_s = NEVER
         self.slot = _UNPLACED  # the earliest slot that holds this entry
+        self.slot_s = NEVER  # and when that is
 
     def on_deadline(self) -> None:
         """The deadline has passed; it is `NEVER` again when this is called."""
@@ -45,18 +46,17 @@ class TimerWheel:
         self._handle: asyncio.TimerHandle | None = None
         self._wake_slot = _UNPLACED
 
-    def arm_at(self, entry: Timed, deadline_s: float) -> None:
-        """Move the entry's only deadline. Costs a store unless the new one is earlier than every slot it is in."""
-        entry.deadline_s = deadline_s
-        slot = int(deadline_s / RESOLUTION_S) + 1
-        if slot < entry.slot:
-            self._place(entry, slot)
-
     def arm(self, entry: Timed, delay_s: float) -> None:
-        self.arm_at(entry, self._clock() + delay_s)
+        """Move the entry's only deadline. Costs a store unless the new one comes before the slot it waits in."""
+        deadline_s = entry.deadline_s = self._clock() + delay_s
+        if deadline_s < entry.slot_s:
+            slot = int(deadline_s / RESOLUTION_S) + 1
+            if slot < entry.slot:
+                self._place(entry, slot)
 
     def _place(self, entry: Timed, slot: int) -> None:
         entry.slot = slot
+        entry.slot_s = slot * RESOLUTION_S
         waiting = self._slots.get(slot)
         if waiting is not None:
             waiting.append(entry)
@@ -88,6 +88,7 @@ class TimerWheel:
         if entry.slot != slot:
             return  # it was placed earlier since, and this is the leftover
         entry.slot = _UNPLACED
+        entry.slot_s = NEVER
         if entry.deadline_s == NEVER:
             return
         if entry.deadline_s <= now_s:

@@ -55,7 +55,8 @@ class Worker(asyncio.Protocol):
         self._loop = loop
         self._passing = passing
         self._access_log = access_log
-        self._engine = Engine(loop, random.Random(), access_log)
+        self._engine = engine = Engine(loop, random.Random(), access_log)
+        access_log.on_dropped = lambda lines: engine.recorder.increment("access_log_dropped", lines)
         self._frames = FrameReader(self._deliver)
         self._transport: asyncio.Transport
         self._runtime: Runtime | None = None
@@ -189,7 +190,7 @@ class Worker(asyncio.Protocol):
     def _report(self) -> None:
         series, counters = self._engine.recorder.take()
         report = Report(series, counters, self._engine.ejections(), len(self._engine.connections))
-        self._send(encode_if_new(report))
+        self._send(report)
 
     async def tick(self) -> None:
         """Telemetry once a second; the access log more often."""
@@ -202,10 +203,6 @@ class Worker(asyncio.Protocol):
             self._report()
 
 
-def encode_if_new(report: Report) -> Report:
-    return report
-
-
 async def serve(stream_fd: int, passing_fd: int) -> None:
     """Run until the control process is gone."""
     loop = asyncio.get_running_loop()
@@ -213,14 +210,7 @@ async def serve(stream_fd: int, passing_fd: int) -> None:
     stream.setblocking(False)
     passing = socket.socket(fileno=passing_fd)
     passing.setblocking(False)
-    dropped = 0
-
-    def on_dropped(lines: int) -> None:
-        nonlocal dropped
-        dropped += lines
-        worker._engine.recorder.increment("access_log_dropped", lines)
-
-    access_log = AccessLog(sys.stdout.fileno(), on_dropped)
+    access_log = AccessLog(sys.stdout.fileno())
     worker = Worker(loop, passing, access_log)
     await loop.create_connection(lambda: worker, sock=stream)
     gc.freeze()  # what exists now lives as long as the process: no need to look at it again

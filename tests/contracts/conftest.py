@@ -6,6 +6,7 @@ Nothing here knows which engine is tested: `PLANES` names them, and each test ru
 import asyncio
 import os
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,7 +27,6 @@ from proxy.snapshot import (
     Destination,
     Endpoint,
     InboundService,
-    Limits,
     Listener,
     Snapshot,
 )
@@ -175,7 +175,7 @@ class Connection:
         """Whether the other side closes, with nothing more to read."""
         try:
             return await asyncio.wait_for(self.reader.read(1), TIMEOUT_S) == b""
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             return True
 
     async def close(self) -> None:
@@ -272,7 +272,8 @@ class App:
         try:
             raw = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as error:
-            assert error.partial == b"", error.partial
+            if error.partial:
+                raise
             return None
         lines = raw[:-4].decode("latin-1").split("\r\n")
         method, path, _ = lines[0].split(" ")
@@ -313,7 +314,7 @@ class Service:
     on: dict[str, int]
     protocol: str = "http"
     port: int = 80
-    authorization: Authorization = Authorization()
+    authorization: Authorization = field(default_factory=Authorization)
     cluster: dict[str, Any] = field(default_factory=dict)
     destination: dict[str, Any] = field(default_factory=dict)
     inbound: dict[str, Any] = field(default_factory=dict)
@@ -410,7 +411,8 @@ class Mesh:
     async def apply(self, host: str, snapshot: Snapshot) -> Applied | Rejected:
         self.snapshots[host] = snapshot
         return await self.planes[host].apply(
-            snapshot, {listener.name: self.sockets[f"{host}/{listener.name}"] for listener in snapshot.listeners}
+            snapshot,
+            {listener.name: self.sockets[f"{host}/{listener.name}"] for listener in snapshot.listeners},
         )
 
     async def serve(self, *services: Service, **changes: Any) -> None:
@@ -430,7 +432,8 @@ class Mesh:
     ) -> AsyncIterator[Connection]:
         """A connection straight to the inbound listener of "b"."""
         caller = Caller(
-            certificate=self.certificate(account), bundle=TrustBundle.from_pem(TRUST_DOMAIN, self.root.bundle_pem)
+            certificate=self.certificate(account),
+            bundle=TrustBundle.from_pem(TRUST_DOMAIN, self.root.bundle_pem),
         )
         context = caller.expecting(expecting or spiffe(service))
         name = f"{service}.default.mesh" if sni is None else sni
@@ -471,7 +474,9 @@ async def shared_mesh(request: pytest.FixtureRequest, root: MeshRoot) -> AsyncIt
     """Started once: a worker takes longer to start than most tests take."""
     with tempfile.TemporaryDirectory() as folder:
         logs = {host: Path(folder) / host for host in ("a", "b")}
-        descriptors = {host: os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND) for host, path in logs.items()}
+        descriptors = {
+            host: os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND) for host, path in logs.items()
+        }
         planes = {host: PLANES[request.param](stdout=descriptor) for host, descriptor in descriptors.items()}
         mesh = Mesh(root, planes, logs)
         try:

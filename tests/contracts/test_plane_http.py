@@ -106,7 +106,9 @@ async def test_expect_100_continue_is_answered_by_the_application(mesh: Mesh, ap
     app.raw = serve
     await mesh.serve(Service("echo", {where: app.port}))
     async with connect(mesh.port()) as connection:
-        await connection.send(b"POST / HTTP/1.1\r\nhost: echo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+        await connection.send(
+            b"POST / HTTP/1.1\r\nhost: echo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+        )
         assert (await connection.read_head())[0] == 103
         assert (await connection.read_head())[0] == 100
         await connection.send(b"hello")
@@ -122,7 +124,9 @@ async def test_an_early_answer_ends_the_connection_but_arrives(mesh: Mesh, app: 
     app.raw = serve
     await mesh.serve(Service("echo", {"b": app.port}))
     async with connect(mesh.port()) as connection:
-        await connection.send(b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 500000\r\n\r\n" + b"x" * 100_000)
+        await connection.send(
+            b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 500000\r\n\r\n" + b"x" * 100_000
+        )
         reply = await connection.reply()
         assert (reply.status, reply.body, reply.header("connection")) == (413, b"too large", "close")
         assert await connection.at_end()
@@ -152,7 +156,11 @@ async def test_http_1_0_callers_get_a_body_they_can_find_the_end_of(mesh: Mesh, 
     async with connect(mesh.port()) as connection:
         await connection.send(b"GET / HTTP/1.0\r\nhost: echo\r\n\r\n")
         reply = await connection.reply()
-        assert (reply.body, reply.header("transfer-encoding"), reply.header("connection")) == (b"abc", None, "close")
+        assert (reply.body, reply.header("transfer-encoding"), reply.header("connection")) == (
+            b"abc",
+            None,
+            "close",
+        )
     app.script = None
     async with connect(mesh.port()) as connection:
         for _ in range(2):
@@ -174,7 +182,9 @@ async def test_an_upgrade_becomes_a_tunnel(mesh: Mesh, app: App, where: str) -> 
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"upgrade: websocket" in head.lower()
         assert b"connection: upgrade" in head.lower()
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nfirst ")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nfirst "
+        )
         while data := await reader.read(65536):
             writer.write(data.upper())
         writer.write(b" bye")
@@ -182,7 +192,9 @@ async def test_an_upgrade_becomes_a_tunnel(mesh: Mesh, app: App, where: str) -> 
     app.raw = serve
     await mesh.serve(Service("echo", {where: app.port}))
     async with connect(mesh.port()) as connection:
-        await connection.send(b"GET /ws HTTP/1.1\r\nhost: echo\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nearly ")
+        await connection.send(
+            b"GET /ws HTTP/1.1\r\nhost: echo\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nearly "
+        )
         assert (await connection.read_head()) == (101, [("connection", "upgrade"), ("upgrade", "websocket")])
         await connection.send(b"late")
         assert await connection.reader.readexactly(16) == b"first EARLY LATE"
@@ -203,14 +215,16 @@ async def test_a_refused_upgrade_is_an_ordinary_response(mesh: Mesh, app: App) -
 # ---------------------------------------------------------------- what is refused
 
 MALFORMED = {
-    "content-length beside transfer-encoding": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+    "content-length beside transfer-encoding":
+        b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
     "two lengths that differ": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n",
     "two lengths that agree": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n",
     "a signed length": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: +3\r\n\r\n",
     "a length beyond 2^64": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 99999999999999999999\r\n\r\n",
     "an unknown coding": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: gzip\r\n\r\n",
     "a coding before chunked": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
-    "chunked twice": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+    "chunked twice":
+        b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
     "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nhost: echo\r\ntransfer-encoding: chunked\r\n\r\n",
     "a blank before the colon": b"GET / HTTP/1.1\r\nhost : echo\r\n\r\n",
     "obsolete folding": b"GET / HTTP/1.1\r\nhost: echo\r\nx: a\r\n b\r\n\r\n",
@@ -240,7 +254,8 @@ MALFORMED = {
     "an unknown method": b"FROB / HTTP/1.1\r\nhost: echo\r\n\r\n",
     "an escape that is none": b"GET /%zz HTTP/1.1\r\nhost: echo\r\n\r\n",
     "a TLS client hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "a body on an upgrade": b"GET / HTTP/1.1\r\nhost: echo\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 1\r\n\r\nx",
+    "a body on an upgrade":
+        b"GET / HTTP/1.1\r\nhost: echo\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 1\r\n\r\nx",
     "a chunk size that is none": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk longer than its size": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\n\r\n1\r\nab\r\n",
 }  # fmt: skip
@@ -253,7 +268,9 @@ async def test_a_malformed_request_is_a_400_and_the_end(mesh: Mesh, app: App, he
         await connection.send(head + b"GET /smuggled HTTP/1.1\r\nhost: echo\r\n\r\n" * (b"\r\n\r\n" in head))
         reply = await connection.reply()
         assert (reply.status, reply.header("server")) == (400, "gossamer")
-        if b"%zz" not in head:  # a bad path is refused after the head was understood: the connection is in step
+        if (
+            b"%zz" not in head
+        ):  # a bad path is refused after the head was understood: the connection is in step
             assert reply.header("connection") == "close"
             assert await connection.at_end()
     assert "/smuggled" not in {received.path for received in app.received} or b"%zz" in head
@@ -271,7 +288,10 @@ async def test_the_inbound_listener_refuses_malformed_heads_too(mesh: Mesh, app:
 async def test_a_head_too_large_is_431(mesh: Mesh, app: App) -> None:
     await mesh.serve(Service("echo", {"b": app.port}), limits=Limits(header_bytes_max=4096, headers_max=10))
     many = b"".join(b"x-%d: y\r\n" % n for n in range(20))
-    for head in (b"GET / HTTP/1.1\r\nhost: echo\r\nx: " + b"y" * 5000, b"GET / HTTP/1.1\r\nhost: echo\r\n" + many + b"\r\n"):
+    for head in (
+        b"GET / HTTP/1.1\r\nhost: echo\r\nx: " + b"y" * 5000,
+        b"GET / HTTP/1.1\r\nhost: echo\r\n" + many + b"\r\n",
+    ):
         async with connect(mesh.port()) as connection:
             await connection.send(head)
             assert (await connection.reply()).status == 431
@@ -342,8 +362,10 @@ async def test_a_broken_response_is_a_502(mesh: Mesh, app: App, where: str, resp
 
 _FRAGMENTS = st.sampled_from([
     b"GET / HTTP/1.1\r\n", b"POST /x HTTP/1.1\r\n", b"host: echo\r\n", b"\r\n", b"\n", b"content-length: 3\r\n", b"abc",
-    b"transfer-encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"CONNECT echo:80 HTTP/1.1\r\n", b"upgrade: x\r\n",
-    b"connection: upgrade\r\n", b"expect: 100-continue\r\n", b"HEAD http://echo/ HTTP/1.1\r\n", b"x" * 300, b"\0", b"\xff",
+    b"transfer-encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"CONNECT echo:80 HTTP/1.1\r\n",
+    b"upgrade: x\r\n",
+    b"connection: upgrade\r\n", b"expect: 100-continue\r\n", b"HEAD http://echo/ HTTP/1.1\r\n", b"x" * 300, b"\0",
+    b"\xff",
 ])  # fmt: skip
 
 
@@ -351,7 +373,9 @@ _FRAGMENTS = st.sampled_from([
 @given(pieces=st.lists(st.one_of(_FRAGMENTS, st.binary(max_size=40)), max_size=12))
 async def test_no_bytes_break_a_listener(mesh: Mesh, app: App, pieces: list[bytes]) -> None:
     if not app.received:  # the first example
-        await mesh.serve(Service("echo", {"b": app.port}), limits=Limits(header_timeout_s=0.1, idle_timeout_s=0.2))
+        await mesh.serve(
+            Service("echo", {"b": app.port}), limits=Limits(header_timeout_s=0.1, idle_timeout_s=0.2)
+        )
         await mesh.call()
     async with connect(mesh.port()) as connection:
         try:
@@ -367,7 +391,12 @@ async def test_no_bytes_break_a_listener(mesh: Mesh, app: App, pieces: list[byte
 
 async def test_no_bytes_break_the_inbound_listener(mesh: Mesh, app: App) -> None:
     await mesh.serve(Service("echo", {"b": app.port}))
-    for data in (b"\0" * 100, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\xff\xff" + b"x" * 70000):
+    for data in (
+        b"\0" * 100,
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+        b"\x16\x03\x01\xff\xff" + b"x" * 70000,
+    ):
         async with connect(mesh.port("b/in")) as connection:
             try:
                 await connection.send(data)

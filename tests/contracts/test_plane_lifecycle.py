@@ -82,12 +82,16 @@ class Load:
 # ---------------------------------------------------------------- snapshots
 
 
-async def test_snapshots_are_swapped_under_load_without_a_failed_request(mesh: Mesh, app: App, other: App) -> None:
+async def test_snapshots_are_swapped_under_load_without_a_failed_request(
+    mesh: Mesh, app: App, other: App
+) -> None:
     await mesh.serve(Service("echo", {"b": app.port}))
     load = Load(mesh)
     await load.more(50)
     for turn in range(20):
-        await mesh.serve(Service("echo", {"b": (app, other)[turn % 2].port}), Service(f"more-{turn}", {"a": other.port}))
+        await mesh.serve(
+            Service("echo", {"b": (app, other)[turn % 2].port}), Service(f"more-{turn}", {"a": other.port})
+        )
         await load.more(10)
     await load.stop()
     assert set(load.statuses) == {200}
@@ -127,22 +131,34 @@ async def test_a_rotated_certificate_is_the_one_presented(mesh: Mesh, app: App) 
 
 def unservable(snapshot: Any) -> dict[str, Any]:
     cluster, destination = snapshot.clusters[0], snapshot.destinations[0]
-    dangling = replace(destination, rules=(RouteRule(name="r", matches=(RouteMatch(),), backends=(Backend(cluster="gone"),)),))
+    dangling = replace(
+        destination,
+        rules=(RouteRule(name="r", matches=(RouteMatch(),), backends=(Backend(cluster="gone"),)),),
+    )
     regex = RouteMatch(path=StringMatch(kind="regex", value="("))
     bad_regex = replace(destination, rules=(RouteRule(name="r", matches=(regex,), backends=()),))
     endpoint = replace(cluster.endpoints[0], local="nobody.default.mesh")
-    certificate = replace(snapshot.certificates[0], key_pem=b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    certificate = replace(
+        snapshot.certificates[0], key_pem=b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+    )
     return {
         "a backend without a cluster": replace(snapshot, destinations=(dangling,)),
         "a regular expression that is none": replace(snapshot, destinations=(bad_regex,)),
-        "a local endpoint that is not": replace(snapshot, clusters=(replace(cluster, endpoints=(endpoint,)),)),
+        "a local endpoint that is not": replace(
+            snapshot, clusters=(replace(cluster, endpoints=(endpoint,)),)
+        ),
         "a key that does not load": replace(snapshot, certificates=(certificate,)),
         "a bundle that is none": replace(snapshot, trust_bundle_pem=b"nonsense"),
         "no bundle": replace(snapshot, trust_bundle_pem=b""),
-        "an unknown retry condition": replace(snapshot, clusters=(replace(cluster, retry=RetryPolicy(on=("always",))),)),
-        "two listeners of one name": replace(snapshot, listeners=(*snapshot.listeners, snapshot.listeners[0])),
+        "an unknown retry condition": replace(
+            snapshot, clusters=(replace(cluster, retry=RetryPolicy(on=("always",))),)
+        ),
+        "two listeners of one name": replace(
+            snapshot, listeners=(*snapshot.listeners, snapshot.listeners[0])
+        ),
         "an upstream to nowhere": replace(
-            snapshot, listeners=(*snapshot.listeners[:1], Listener(name="out", kind="upstream", destination="gone"))
+            snapshot,
+            listeners=(*snapshot.listeners[:1], Listener(name="out", kind="upstream", destination="gone")),
         ),
         "a condition nobody knows": replace(
             snapshot,
@@ -150,7 +166,9 @@ def unservable(snapshot: Any) -> dict[str, Any]:
                 replace(
                     each,
                     authorization=Authorization(
-                        allow=(AuthzPolicy(name="p", variants=((AuthzRule(conditions=(Condition(key="x"),)),),)),)
+                        allow=(
+                            AuthzPolicy(name="p", variants=((AuthzRule(conditions=(Condition(key="x"),)),),)),
+                        )
                     ),
                 )
                 for each in snapshot.inbound
@@ -159,7 +177,9 @@ def unservable(snapshot: Any) -> dict[str, Any]:
     }
 
 
-async def test_what_cannot_be_served_is_rejected_whole_and_changes_nothing(mesh: Mesh, app: App, other: App) -> None:
+async def test_what_cannot_be_served_is_rejected_whole_and_changes_nothing(
+    mesh: Mesh, app: App, other: App
+) -> None:
     await mesh.serve(Service("echo", {"a": app.port}))
     good = mesh.snapshots["a"]
     load = Load(mesh, callers=2)
@@ -217,7 +237,9 @@ async def test_a_revoked_caller_is_cut_off_at_once_and_refused_after(mesh: Mesh,
 # ---------------------------------------------------------------- processes
 
 
-async def test_a_killed_worker_comes_back_and_no_connection_is_refused(root: MeshRoot, make_plane: Any) -> None:
+async def test_a_killed_worker_comes_back_and_no_connection_is_refused(
+    root: MeshRoot, make_plane: Any
+) -> None:
     app = await App("app").start()
     async with mesh_of_its_own(root, make_plane) as mesh:
         await mesh.serve(Service("echo", {"b": app.port}))
@@ -252,7 +274,9 @@ async def test_a_worker_ends_with_its_control_process(root: MeshRoot, make_plane
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     worker = int(await process.stdout.readline())
     process.kill()
@@ -289,7 +313,9 @@ async def test_several_workers_serve_one_snapshot_or_none(root: MeshRoot, make_p
     assert plane.processes() == ()
 
 
-async def test_a_drain_finishes_what_is_under_way_and_takes_nothing_new(root: MeshRoot, make_plane: Any) -> None:
+async def test_a_drain_finishes_what_is_under_way_and_takes_nothing_new(
+    root: MeshRoot, make_plane: Any
+) -> None:
     release = asyncio.Event()
 
     async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:

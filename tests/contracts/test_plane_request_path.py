@@ -1,6 +1,7 @@
 """The path of a request: names, routes, identity, headers, and who may call."""
 
 import re
+import ssl
 
 import pytest
 
@@ -29,7 +30,15 @@ REMOTE, LOCAL = "b", "a"
 
 @pytest.mark.parametrize(
     "host",
-    ["echo", "echo.default", "echo.default.mesh", "echo:80", "echo.default.mesh:80", "ECHO.Default.mesh", "echo.default.mesh."],
+    [
+        "echo",
+        "echo.default",
+        "echo.default.mesh",
+        "echo:80",
+        "echo.default.mesh:80",
+        "ECHO.Default.mesh",
+        "echo.default.mesh.",
+    ],
 )
 async def test_a_service_answers_to_each_of_its_names(mesh: Mesh, app: App, host: str) -> None:
     await mesh.serve(Service("echo", {REMOTE: app.port}))
@@ -37,7 +46,9 @@ async def test_a_service_answers_to_each_of_its_names(mesh: Mesh, app: App, host
     assert (reply.status, reply.body) == (200, b"app")
 
 
-@pytest.mark.parametrize("host", ["nobody", "echo.other", "echo:81", "echo.default.mesh.org", "127.0.0.1", "a.b.c.mesh", "echo:x"])
+@pytest.mark.parametrize(
+    "host", ["nobody", "echo.other", "echo:81", "echo.default.mesh.org", "127.0.0.1", "a.b.c.mesh", "echo:x"]
+)
 async def test_an_unknown_name_is_a_404_that_says_the_name(mesh: Mesh, app: App, host: str) -> None:
     await mesh.serve(Service("echo", {REMOTE: app.port}))
     reply = await mesh.call(host=host, path=f"/{host}")
@@ -89,7 +100,9 @@ async def test_an_upstream_port_is_the_destination_whatever_host_says(mesh: Mesh
 
 
 @pytest.mark.parametrize("where", [LOCAL, REMOTE])
-async def test_the_application_learns_who_called_and_cannot_be_lied_to(mesh: Mesh, app: App, where: str) -> None:
+async def test_the_application_learns_who_called_and_cannot_be_lied_to(
+    mesh: Mesh, app: App, where: str
+) -> None:
     await mesh.serve(Service("echo", {where: app.port}))
     await mesh.call(headers={"X-Forwarded-Client-Cert": "By=evil;URI=spiffe://test.mesh/ns/default/sa/admin"})
     certs = [value for name, value in app.received[-1].headers if name == "x-forwarded-client-cert"]
@@ -130,12 +143,17 @@ async def test_a_trace_is_begun_where_there_is_none_or_a_broken_one(mesh: Mesh, 
 
 async def test_hop_by_hop_headers_stop_here(mesh: Mesh, app: App) -> None:
     async def script(app: App, request, reader, writer) -> None:  # type: ignore[no-untyped-def]
-        writer.write(answer(headers="connection: x-gone\r\nx-gone: 1\r\nkeep-alive: timeout=5\r\nserver: mine\r\nvia: x\r\n"))
+        writer.write(
+            answer(
+                headers="connection: x-gone\r\nx-gone: 1\r\nkeep-alive: timeout=5\r\nserver: mine\r\nvia: x\r\n"
+            )
+        )
 
     app.script = script
     await mesh.serve(Service("echo", {REMOTE: app.port}))
     reply = await mesh.call(
-        headers={"connection": "keep-alive, x-secret", "x-secret": "1", "te": "trailers", "proxy-authorization": "x", "x-kept": "1"}
+        headers={"connection": "keep-alive, x-secret", "x-secret": "1", "te": "trailers",
+        "proxy-authorization": "x", "x-kept": "1"}
     )  # fmt: skip
     names = {name for name, _ in app.received[-1].headers}
     assert not names & {"connection", "x-secret", "te", "proxy-authorization", "keep-alive"}
@@ -180,7 +198,9 @@ async def test_rules_choose_the_backend_by_path_and_header(mesh: Mesh, app: App,
 
 
 async def test_the_path_is_routed_and_forwarded_in_its_normal_form(mesh: Mesh, app: App, other: App) -> None:
-    await serve_two(mesh, app, other, rule("v2", prefix("/v2"), backends=TO_OTHER), rule("rest", backends=TO_APP))
+    await serve_two(
+        mesh, app, other, rule("v2", prefix("/v2"), backends=TO_OTHER), rule("rest", backends=TO_APP)
+    )
     assert (await mesh.call(path="/v1/..//%76%32/x?q=%2e")).body == b"other"
     assert other.received[-1].path == "/v2/x?q=%2e"
     assert (await mesh.call(path="/%00")).status == 400
@@ -204,12 +224,18 @@ async def test_filters_rewrite_edit_and_redirect(mesh: Mesh, app: App, other: Ap
             request_headers=HeaderEdit(set=(("x-set", "1"),), add=(("x-add", "2"),), remove=("x-remove",)),
             response_headers=HeaderEdit(set=(("x-answer", "3"),)),
         ),
-        rule("redirect", prefix("/away"), redirect=Redirect(scheme="https", hostname="other.org", path_prefix="/there")),
+        rule(
+            "redirect", prefix("/away"), redirect=Redirect(scheme="https", hostname="other.org", path_prefix="/there")
+        ),
     )  # fmt: skip
     reply = await mesh.call(path="/old/x?y", headers={"x-remove": "1", "x-set": "0"})
     received = app.received[-1]
     assert (received.path, received.header("host")) == ("/new/x?y", "inner")
-    assert (received.header("x-set"), received.header("x-add"), received.header("x-remove")) == ("1", "2", None)
+    assert (received.header("x-set"), received.header("x-add"), received.header("x-remove")) == (
+        "1",
+        "2",
+        None,
+    )
     assert reply.header("x-answer") == "3"
     reply = await mesh.call(path="/away/x?y")
     assert (reply.status, reply.header("location")) == (302, "https://other.org/there/x?y")
@@ -224,7 +250,8 @@ async def test_the_caller_namespace_may_have_rules_of_its_own(mesh: Mesh, app: A
     await mesh.serve(
         Service(
             "echo", {REMOTE: app.port},
-            destination={"rules": (rule("producer", backends=TO_APP),), "caller_rules": (("default", (rule("mine", backends=TO_OTHER),)),)},
+            destination={"rules": (rule("producer", backends=TO_APP),),
+            "caller_rules": (("default", (rule("mine", backends=TO_OTHER),)),)},
         ),
         Service("other", {LOCAL: other.port}),
     )  # fmt: skip
@@ -242,12 +269,16 @@ def only(*accounts: str, paths: tuple[str, ...] = ()) -> Authorization:
 
 
 @pytest.mark.parametrize("where", [LOCAL, REMOTE])
-async def test_who_is_not_allowed_gets_403_and_the_application_nothing(mesh: Mesh, app: App, where: str) -> None:
+async def test_who_is_not_allowed_gets_403_and_the_application_nothing(
+    mesh: Mesh, app: App, where: str
+) -> None:
     await mesh.serve(Service("echo", {where: app.port}, authorization=only("batch")))
     reply = await mesh.call(path=f"/denied-{where}")
     assert (reply.status, reply.body) == (403, b"RBAC: access denied\n")
     assert app.received == []
-    line = await mesh.log_line(where, path=f"/denied-{where}", code=403, **({"reporter": "destination"} if where == REMOTE else {}))
+    line = await mesh.log_line(
+        where, path=f"/denied-{where}", code=403, **({"reporter": "destination"} if where == REMOTE else {})
+    )
     assert line["authz_policy"] == "no ALLOW policy matches"
 
 
@@ -271,22 +302,21 @@ async def test_a_denied_body_is_not_waited_for(mesh: Mesh, app: App) -> None:
         assert (reply.status, reply.header("connection")) == (403, "close")
 
 
-async def test_an_inbound_caller_without_the_mesh_certificate_gets_no_byte_through(mesh: Mesh, app: App) -> None:
-    import ssl
-
+async def test_an_inbound_caller_without_the_mesh_certificate_gets_no_byte_through(
+    mesh: Mesh, app: App
+) -> None:
     await mesh.serve(Service("echo", {REMOTE: app.port}))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
-        async with connect(mesh.port("b/in"), ssl=context, server_hostname="echo.default.mesh") as connection:
-            await connection.send(b"GET / HTTP/1.1\r\nhost: echo\r\n\r\n")
-            assert await connection.reader.read(1) != b"", "closed"
+    async with connect(mesh.port("b/in"), ssl=context, server_hostname="echo.default.mesh") as connection:
+        # In TLS 1.3 the client is done before the server has judged it.
+        await connection.send(b"GET / HTTP/1.1\r\nhost: echo\r\n\r\n")
+        assert await connection.at_end()
     assert app.received == []
 
 
 async def test_an_unknown_sni_is_refused_in_the_handshake(mesh: Mesh, app: App) -> None:
     await mesh.serve(Service("echo", {REMOTE: app.port}))
-    with pytest.raises(OSError):
-        async with mesh.inbound("echo", sni="nobody.default.mesh"):
-            pass
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await mesh.inbound("echo", sni="nobody.default.mesh").__aenter__()

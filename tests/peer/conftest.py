@@ -1,9 +1,13 @@
 """A world of pure nodes: datagrams, streams and disks are dictionaries, time is a number."""
 
+import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,6 +15,11 @@ import pytest
 from crdt.journal import Journal
 from crdt.record import Record
 from gossip.config import local
+from peer.channels import Channels, node_of
+from peer.enforcement import Enforcement
+from peer.enroll import Membership
+from peer.io.stream import Hello
+from peer.issuer import Issuer
 from peer.messages import (
     CloseStream,
     DatagramReceived,
@@ -38,11 +47,14 @@ from peer.messages import (
 )
 from peer.node import Node
 from peer.records import Registry
-from trust.admission import found
-from trust.authority import SoleAuthority
+from trust.admission import Spend, TokenLedger, found
+from trust.authority import SoleAuthority, root_certificate
+from trust.bundle import TrustBundle
 from trust.credential import Credential
-from trust.identity import NodeIdentity
+from trust.identity import NodeIdentity, spiffe_node
+from trust.issuance import request_svid
 from trust.revocation import RevocationSet
+from trust.svid import KeyedSvid, keyed, new_leaf_key
 
 START = 1_800_000_000.0
 DOMAIN = "cluster.local"
@@ -65,8 +77,6 @@ class Mesh:
             entropy=random.Random(number).randbytes,
         )
         if rights:
-            from dataclasses import replace
-
             changed = replace(credential, **rights)
             credential = changed.signed(self.authority.sign(changed.signing_bytes()))
         return identity, credential
@@ -104,7 +114,7 @@ class World:
         rights = options.pop("rights", {})
         identity, credential = self.mesh.member(number, **rights)
         address = (f"10.0.0.{number}", 7946)
-        registry = self.mesh.registry()
+        registry = options.pop("registry", None) or self.mesh.registry()
         self.nodes[address] = Node(
             identity=identity,
             credential=credential,
@@ -210,3 +220,145 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture(scope="session")
+def make_world() -> type[World]:
+    """For tests that need a new one for each example."""
+    return World
+
+
+# ------------------------------------------------------------------ a mesh on real sockets
+
+
+@dataclass
+class Person:
+    """A member of a `LiveMesh`, with what it needs to speak TLS."""
+
+    identity: NodeIdentity
+    membership: Membership
+    svid: KeyedSvid
+
+    @property
+    def credential(self) -> Credential:
+        return self.membership.credential
+
+
+class LiveMesh:
+    """Root, members and signers of a mesh whose certificates are valid now: OpenSSL reads the real clock. `advance_s`
+    moves the clock of the issuers."""
+
+    def __init__(self, root: bytes = b"root") -> None:
+        self.advance_s = 0.0
+        self.authority = SoleAuthority.from_seed(root.ljust(32), holder=bytes(16))
+        self.root = root_certificate(self.authority, DOMAIN, int(time.time()))
+        self.bundle = TrustBundle(DOMAIN, [self.root])
+        self.revoked = RevocationSet(self.authority.root_public)
+        self.spends: list[Spend] = []
+        self._entropy = random.Random(7)
+
+    def now(self) -> float:
+        return time.time() + self.advance_s
+
+    def member(self, number: int, **rights: Any) -> Person:
+        identity = NodeIdentity.from_seed(bytes([number]) * 32)
+        credential = found(
+            self.authority,
+            identity,
+            f"node-{number}",
+            trust_domain=DOMAIN,
+            now=int(self.now()),
+            entropy=self._entropy.randbytes,
+        )
+        changed = replace(credential, **rights)
+        credential = changed.signed(self.authority.sign(changed.signing_bytes()))
+        membership = Membership(root_certificate=self.root, trust_domain=DOMAIN, credential=credential)
+        person = Person(identity, membership, None)  # type: ignore[arg-type]
+        person.svid = self.svid(person, spiffe_node(DOMAIN, identity.id))
+        return person
+
+    def svid(self, person: Person, spiffe: str, ttl_s: int = 3600) -> KeyedSvid:
+        key = new_leaf_key(self._entropy.randbytes)
+        request = request_svid(person.identity, person.credential, spiffe, key, self.now())
+        der = self.issuer(svid_ttl_s=ttl_s).svid(request)
+        root = self.authority.root_public
+        return keyed(der, key, root_public=root, trust_domain=DOMAIN, now=self.now())
+
+    def issuer(self, **changes: Any) -> Issuer:
+        async def spent(spend: Spend) -> None:
+            self.spends.append(spend)
+
+        fields = {
+            "authority": self.authority, "root_certificate": self.root, "trust_domain": DOMAIN,
+            "revoked": self.revoked, "ledger": TokenLedger(), "now": self.now, "spent": spent,
+        }  # fmt: skip
+        return Issuer(**(fields | changes))
+
+
+@dataclass
+class Post:
+    """Channels that listen, and what they were told."""
+
+    person: Person
+    channels: Channels
+    issuer: Issuer
+    heard: list[Input] = field(default_factory=list)
+    heads: dict[bytes, int] = field(default_factory=dict)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.channels.port
+
+
+@pytest.fixture
+def live() -> LiveMesh:
+    return LiveMesh()
+
+
+@pytest.fixture(scope="session")
+def live_mesh() -> type[LiveMesh]:
+    return LiveMesh
+
+
+@pytest.fixture
+async def post(live: LiveMesh) -> AsyncIterator[Callable[..., Awaitable[Post]]]:
+    """Open channels for a member: `await post(person, signer=True)`."""
+    async with AsyncExitStack() as stack:
+
+        @asynccontextmanager
+        async def listening(person: Person, signer: bool, hello: Hello | None) -> AsyncIterator[Post]:
+            issuer = live.issuer() if signer else live.issuer(authority=None)
+            heard: list[Input] = []
+            heads: dict[bytes, int] = {}
+            said = hello or Hello(root_certificate=live.root, signer=signer, signers=())
+            channels = Channels(
+                bundle=live.bundle,
+                revoked=live.revoked,
+                hello=lambda: said,
+                feed=heard.append,
+                issuer=issuer,
+                enforcement=Enforcement(heads=lambda: heads, enforced=lambda: heads, node_of=node_of),
+            )
+            channels.present(person.svid)
+            await channels.listen("127.0.0.1", 0)
+            try:
+                yield Post(person, channels, issuer, heard, heads)
+            finally:
+                await channels.close()
+
+        async def make(person: Person, *, signer: bool = False, hello: Hello | None = None) -> Post:
+            return await stack.enter_async_context(listening(person, signer, hello))
+
+        yield make
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Let the loop run until a condition holds."""
+
+    async def wait(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():
+                await asyncio.sleep(0.001)
+
+    return wait

@@ -1,0 +1,173 @@
+"""The accepting side of streams: who is let in, for how long, and to whom.
+
+Anybody can open a connection to the gossip port, so what a caller may cost is counted before the TLS handshake: a
+connection belongs to a *stranger* until a certificate has been shown. Strangers have fewer places than members, and
+each address has few of those, so that a flood from outside neither exhausts this host's descriptors nor keeps members
+out. A stranger's stay has an end, whatever it is doing.
+
+Invariant: no more than CONNECTIONS_MAX connections are open, of them at most STRANGERS_MAX of strangers and
+STRANGERS_PER_HOST_MAX of strangers at one address; all others are closed unread and counted.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from peer.io.stream import CONNECT_TIMEOUT_S, FRAME_BYTES_MAX, FrameStream, Hello, StreamError, encode_hello
+
+log = logging.getLogger("gossamer.stream")
+
+CONNECTIONS_MAX: Final = 512
+STRANGERS_MAX: Final = 128
+STRANGERS_PER_HOST_MAX: Final = 64
+STRANGER_S_MAX: Final = 60.0
+BACKLOG: Final = 512
+ACCEPT_PAUSE_S: Final = 0.1
+
+Handler = Callable[[FrameStream, bytes], Awaitable[None]]
+
+
+class StreamServer:
+    """Accepts streams: greets, reads the purpose, and hands the stream to the handler of that purpose.
+
+    `known(stream)` says whether the caller has proved to be a member. `refused` counts connections that found no place.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, hello: Callable[[], Hello], known: Callable[[FrameStream], bool]
+    ) -> None:
+        self._context = context
+        self._hello = hello
+        self._known = known
+        self._handlers: dict[bytes, Handler] = {}
+        self._listening: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._strangers: Counter[str] = Counter()  # by address
+        self.refused = 0
+
+    def handle(self, purpose: bytes, handler: Handler) -> None:
+        self._handlers[purpose] = handler
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind and listen. Raises OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setblocking(False)
+            listening.bind((host, port))
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        self._listening = listening
+        self._accepting = asyncio.create_task(self._accept(listening), name="streams")
+
+    @property
+    def connections(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def port(self) -> int:
+        """Where it listens: the one asked for, or the one the system chose for 0."""
+        assert self._listening is not None
+        return int(self._listening.getsockname()[1])
+
+    async def close(self) -> None:
+        """Take no more callers, and end the streams of those that are here."""
+        tasks = list(self._tasks)
+        if self._accepting is not None:
+            tasks.append(self._accepting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listening is not None:
+            self._listening.close()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listening)
+            except OSError as error:  # no descriptors left, or the caller has gone already
+                log.warning("not_accepted", extra={"fields": {"reason": error.strerror or str(error)}})
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            self._arrived(connection, str(address[0]))
+
+    def _arrived(self, connection: socket.socket, host: str) -> None:
+        """A connection nobody has read from yet."""
+        if (
+            len(self._tasks) >= CONNECTIONS_MAX
+            or self._strangers.total() >= STRANGERS_MAX
+            or self._strangers[host] >= STRANGERS_PER_HOST_MAX
+        ):
+            self.refused += 1
+            connection.close()
+            return
+        self._strangers[host] += 1
+        task = asyncio.create_task(self._serve(connection, host))
+        self._tasks.add(task)
+        task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("stream_handler_failed", exc_info=error)
+
+    async def _serve(self, connection: socket.socket, host: str) -> None:
+        try:
+            stream = await self._known_or_attended(connection)
+        finally:
+            self._strangers[host] -= 1
+            if not self._strangers[host]:
+                del self._strangers[host]
+        if stream is not None:
+            await self._attend(stream)
+
+    async def _known_or_attended(self, connection: socket.socket) -> FrameStream | None:
+        """The stream of a member; a stranger's is attended to here, and not for ever."""
+        try:
+            async with asyncio.timeout(STRANGER_S_MAX):
+                stream = await self._secured(connection)
+                if self._known(stream):
+                    return stream
+                await self._attend(stream)
+        except (OSError, ssl.SSLError) as error:
+            log.debug("stranger_ended", extra={"fields": {"reason": str(error)}})
+        return None
+
+    async def _secured(self, connection: socket.socket) -> FrameStream:
+        """The stream behind the TLS handshake. Raises OSError, ssl.SSLError."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=FRAME_BYTES_MAX + 4)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=CONNECT_TIMEOUT_S,
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return FrameStream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+
+    async def _attend(self, stream: FrameStream) -> None:
+        try:
+            stream.write(encode_hello(self._hello()))
+            purpose = await stream.read()
+            handler = self._handlers.get(purpose)
+            if handler is not None:
+                await handler(stream, purpose)
+        except StreamError as error:
+            log.debug("stream_ended", extra={"fields": {"reason": str(error)}})
+        finally:
+            await stream.closed()

@@ -1,0 +1,157 @@
+"""Records written here: held until their numbers are sure, numbered, signed, and stored in batches.
+
+While one batch is being stored, what is asked for next waits for the following one. A batch that could not be stored
+never happened: its numbers are given out again, and nobody has seen what they stood for.
+
+After a start writes are held until this node has heard from another one how far its own journal goes, for its disk may
+hold less than it once wrote. `hold_until` says for how long at most: not long where the disk is whole, for ever
+(infinity) where it is known to lack something. A write that was held for HELD_S_MAX is refused with the reason.
+
+Invariant: a number stands for one content only; at most one batch is under way.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from crdt.codec import CrdtError
+from crdt.journal import Accept, Journal
+from crdt.record import Record
+from peer.messages import Output, Persist, Write, Written
+from peer.records import Registry
+from trust.identity import NodeIdentity
+
+WRITES_MAX: Final = 1024
+HELD_S_MAX: Final = 10.0
+
+UNSURE: Final = (
+    "this peer's store was damaged, and no other peer has told it yet how much of its own journal is missing: "
+    "nothing can be written until one answers"
+)
+_STILL_HELD: Final = "this peer has just started and has not heard from another one yet: try again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is on its way to the disk: each write with its records."""
+
+    ticket: int
+    writes: tuple[tuple[Write, tuple[Record, ...]], ...]
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(record for _, records in self.writes for record in records)
+
+
+@dataclass(slots=True, kw_only=True)
+class Writes:
+    """The queue of writes. Methods return what is to be done."""
+
+    identity: NodeIdentity
+    journal: Journal
+    registry: Registry
+    hold_until: float
+    _waiting: deque[tuple[float, Write]] = field(default_factory=deque)  # with when it was asked for
+    _under_way: _Batch | None = None
+    _next_ticket: int = 1
+    _released: bool = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When `dispatch` has something to do that no other event sets off."""
+        if not self._waiting or self._under_way is not None:
+            return None
+        return min(self.hold_until, self._waiting[0][0] + HELD_S_MAX)
+
+    def release(self) -> None:
+        """Another node has told what it holds of this node's journal: numbers are sure."""
+        self._released = True
+
+    def add(self, now: float, write: Write) -> list[Output]:
+        if len(self._waiting) >= WRITES_MAX:
+            return [Written(request=write.request, error="too many writes are waiting")]
+        self._waiting.append((now, write))
+        return self.dispatch(now)
+
+    def dispatch(self, now: float) -> list[Output]:
+        """Number, sign and send to disk all that waits, unless a batch is under way already."""
+        if self._under_way is not None:
+            return []
+        if not self._released and now < self.hold_until:
+            return self._give_up(now)
+        out: list[Output] = []
+        batch: list[tuple[Write, tuple[Record, ...]]] = []
+        pending: list[Record] = []
+        while self._waiting:
+            _, write = self._waiting.popleft()
+            records, error = self._draft(now, write, pending)
+            if records:
+                pending += records
+                batch.append((write, records))
+            else:
+                out.append(Written(request=write.request, error=error))
+        if batch:
+            self._under_way = _Batch(self._next_ticket, tuple(batch))
+            self._next_ticket += 1
+            heads = {self.identity.id: pending[-1].seq}
+            out.append(Persist(ticket=self._under_way.ticket, put=tuple(pending), heads=heads))
+        return out
+
+    def stored(self, ticket: int) -> tuple[Record, ...]:
+        """The records of the batch, now on disk: merge them, then `acknowledge`."""
+        batch = self._under_way
+        return batch.records if batch is not None and batch.ticket == ticket else ()
+
+    def acknowledge(self) -> list[Output]:
+        """Answer the writes of the batch that was stored and merged."""
+        batch, self._under_way = self._under_way, None
+        if batch is None:
+            return []
+        head = self.journal.heads.get(self.identity.id, 0)
+        if self.identity.id in self.journal.forks or head < batch.records[-1].seq:
+            # Somebody else has used this identity, or this disk was put back to an earlier state.
+            reason = "what was written contradicts what other peers hold of this peer's journal"
+            return [Written(request=write.request, error=reason) for write, _ in batch.writes]
+        return [Written(request=write.request, records=records) for write, records in batch.writes]
+
+    def failed(self, ticket: int, reason: str) -> list[Output]:
+        """The batch could not be stored: nothing of it was written."""
+        if self._under_way is None or self._under_way.ticket != ticket:
+            return []
+        batch, self._under_way = self._under_way, None
+        return [Written(request=write.request, error=reason) for write, _ in batch.writes]
+
+    def _give_up(self, now: float) -> list[Output]:
+        reason = UNSURE if math.isinf(self.hold_until) else _STILL_HELD
+        out: list[Output] = []
+        while self._waiting and self._waiting[0][0] + HELD_S_MAX <= now:
+            _, write = self._waiting.popleft()
+            out.append(Written(request=write.request, error=reason))
+        return out
+
+    def _draft(self, now: float, write: Write, pending: Sequence[Record]) -> tuple[tuple[Record, ...], str]:
+        """The signed records of one write, or why it may not be written."""
+        now_ms = int(now * 1000)
+        records: list[Record] = []
+        for draft in write.drafts:
+            try:
+                record = self.journal.draft(
+                    writer=self.identity.id,
+                    kind=draft.kind,
+                    key=draft.key,
+                    payload=draft.payload,
+                    context=draft.context,
+                    now_ms=now_ms,
+                    sign=self.identity.sign,
+                    pending=[*pending, *records],
+                )
+            except CrdtError as error:
+                return (), str(error)
+            verdict = self.registry.judge(record, now_ms)
+            reason = self.registry.objection(record) if isinstance(verdict, Accept) else verdict.reason
+            if reason:
+                return (), reason
+            records.append(record)
+        return tuple(records), "" if records else "there is nothing to write"

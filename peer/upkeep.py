@@ -1,0 +1,78 @@
+"""What a running peer does again and again: take in what was counted, remember whom it met, forget what has expired,
+and tell the mesh how its services fare.
+
+Invariant: what fails here is reported and tried again; it never ends the peer.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from peer.api import ApiError
+from peer.io.statefile import StateFileError
+
+if TYPE_CHECKING:
+    from peer.daemon import Daemon
+
+log = logging.getLogger("gossamer.peer")
+
+TELEMETRY_S: Final = 1.0
+CONTACTS_SAVED_S: Final = 5.0
+PRUNED_S: Final = 600.0
+UNTOLD_RETRY_S: Final = 5.0
+
+
+class Upkeep:
+    """The peer's housekeeping. `untold` is set when the mesh should hear of the local services' health."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self.untold = asyncio.Event()
+        self.members_moved = False
+        self._saved_at = float("-inf")
+        self._pruned_at = float("-inf")
+
+    async def run(self) -> None:
+        """Everything that hangs on the clock, for ever."""
+        while True:
+            await asyncio.sleep(TELEMETRY_S)
+            self._daemon.observe()
+            await self.save_contacts()
+            self.prune()
+
+    async def save_contacts(self) -> None:
+        """Keep the addresses of some members, where members have changed."""
+        daemon = self._daemon
+        now = daemon.clock.now()
+        if not self.members_moved or now - self._saved_at < CONTACTS_SAVED_S:
+            return
+        self._saved_at = now
+        self.members_moved = False
+        others = [m for m in daemon.node.engine.members() if m.live and m.id != daemon.identity.id]
+        try:
+            await asyncio.to_thread(daemon.contact_file.keep_some, others, daemon.rng)
+        except StateFileError as error:
+            self.members_moved = True
+            log.warning("contacts_unsaved", extra={"fields": {"reason": str(error)}})
+
+    def prune(self) -> None:
+        """Forget tokens and revocations that have expired."""
+        now = self._daemon.clock.now()
+        if now - self._pruned_at < PRUNED_S:
+            return
+        self._pruned_at = now
+        self._daemon.issuer.ledger.prune(now)
+        if self._daemon.revocations.prune(now):
+            self._daemon.dataplane.changed()
+
+    async def publish(self) -> None:
+        """Tell the mesh of the local services whenever that is asked for, until it has been told; for ever."""
+        while True:
+            await self.untold.wait()
+            self.untold.clear()
+            try:
+                await self._daemon.local.publish()
+            except ApiError as error:
+                log.error("services_untold", extra={"fields": {"reason": str(error)}})
+                await asyncio.sleep(UNTOLD_RETRY_S)
+                self.untold.set()

@@ -1,0 +1,195 @@
+"""Heads: one meaning or none."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.embedded.http1 import (
+    CHUNKED,
+    UNTIL_CLOSE,
+    HeadError,
+    Request,
+    RequestReader,
+    Response,
+    ResponseReader,
+    looks_like_a_head,
+)
+
+
+def request(head: bytes, headers_max: int = 100) -> Request:
+    return RequestReader().read(head, headers_max)
+
+
+def response(head: bytes, *, to_head: bool = False) -> Response:
+    return ResponseReader().read(head, 100, to_head=to_head)
+
+
+def test_a_request_is_taken_apart() -> None:
+    got = request(
+        b"POST /a/b?c=d HTTP/1.1\r\nHOST: Cart:80 \r\nContent-Length: 5\r\nX-A: 1\r\nx-a:  2 \t\r\nAccept:*/*\r\n\r\n"
+    )
+    assert (got.method, got.target, got.host, got.minor, got.body) == ("POST", b"/a/b?c=d", b"Cart:80", 1, 5)
+    assert [(name, value.strip()) for name, value in got.headers] == [
+        (b"x-a", b"1"), (b"x-a", b"2"), (b"accept", b"*/*"),
+    ]  # fmt: skip
+    assert not got.connection_close
+    assert not got.expects
+    assert got.upgrade == b""
+
+
+@pytest.mark.parametrize(
+    ("line", "minor", "close"),
+    [
+        ("", 1, False), ("connection: close\r\n", 1, True), ("connection: Close, x\r\n", 1, True),
+        ("", 0, True), ("connection: Keep-Alive\r\n", 0, False), ("connection: x\r\nconnection: close\r\n", 1, True),
+    ],
+)  # fmt: skip
+def test_who_closes_the_connection(line: str, minor: int, close: bool) -> None:
+    assert request(f"GET / HTTP/1.{minor}\r\nhost: a\r\n{line}\r\n".encode()).connection_close is close
+
+
+def test_headers_named_by_connection_do_not_travel() -> None:
+    got = request(
+        b"GET / HTTP/1.1\r\nhost: a\r\nx-one: 1\r\nconnection: X-One, keep-alive,X-Two\r\n"
+        b"x-two: 2\r\nx-three: 3\r\n\r\n"
+    )
+    assert got.headers == [(b"x-three", b"3")]
+
+
+def test_connection_cannot_name_the_host_away() -> None:
+    got = request(
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: host, content-length\r\ncontent-length: 3\r\n\r\n"
+    )
+    assert (got.host, got.body) == (b"a", 3)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path"),
+    [
+        (b"http://cart/x?y", b"cart", b"/x?y"), (b"HTTP://cart:80", b"cart:80", b"/"),
+        (b"http://cart?y", b"cart", b"/?y"),
+        (b"/x", b"a", b"/x"),
+    ],
+)  # fmt: skip
+def test_absolute_form(target: bytes, host: bytes, path: bytes) -> None:
+    got = request(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert (got.host, got.target) == (host, path)
+
+
+def test_an_upgrade_needs_both_headers() -> None:
+    assert (
+        request(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: ws\r\n\r\n").upgrade == b"ws"
+    )
+    assert request(b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: ws\r\n\r\n").upgrade == b""
+    assert request(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\r\n").upgrade == b""
+
+
+def test_one_reader_reads_many_requests_whatever_their_bodies() -> None:
+    reader = RequestReader()
+    for _ in range(3):
+        assert (
+            reader.read(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: Chunked\r\n\r\n", 100).body
+            == CHUNKED
+        )
+        assert reader.read(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 7\r\n\r\n", 100).body == 7
+        assert (
+            reader.read(
+                b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", 100
+            ).upgrade
+            == b"x"
+        )
+        assert reader.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", 100).body == 0
+
+
+def test_too_many_fields_are_431() -> None:
+    with pytest.raises(HeadError) as caught:
+        request(b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 10 + b"\r\n", headers_max=10)
+    assert caught.value.status == 431
+
+
+def test_an_unknown_expectation_is_417() -> None:
+    with pytest.raises(HeadError) as caught:
+        request(b"GET / HTTP/1.1\r\nhost: a\r\nexpect: miracles\r\n\r\n")
+    assert caught.value.status == 417
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "body", "keep"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", 200, 3, True),
+        (b"HTTP/1.1 200\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", 200, 0, False),
+        (b"HTTP/1.0 200 OK\r\n\r\n", 200, UNTIL_CLOSE, False),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\n", 200, 1, True),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", 200, CHUNKED, True),
+        (b"HTTP/1.1 204 No\r\n\r\n", 204, 0, True),
+        (b"HTTP/1.1 304 Not\r\ncontent-length: 9\r\n\r\n", 304, 0, True),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", 100, 0, True),
+    ],
+)
+def test_a_response_says_where_it_ends(head: bytes, status: int, body: int, keep: bool) -> None:
+    got = response(head)
+    assert (got.status, got.body, got.keep_alive) == (status, body, keep)
+
+
+def test_an_answer_to_head_has_no_body_but_keeps_its_length() -> None:
+    got = response(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", to_head=True)
+    assert (got.body, got.length_told) == (0, b"3")
+
+
+@pytest.mark.parametrize(
+    ("begin", "possible"),
+    [
+        (b"G", True), (b"GET", True), (b"GET ", True), (b"GET / HTTP/1.1\r\nhost", True), (b"GET / HTTP/1.1\r", True),
+        (b"M-SEARCH * ", True), (b"get /", False), (b"\x16\x03", False), (b"GET\t/", False),
+        (b"GET / HTTP/1.1\n", False),
+        (b"A" * 40, False), (b" GET", False),
+    ],
+)  # fmt: skip
+def test_what_can_still_become_a_head(begin: bytes, possible: bool) -> None:
+    assert looks_like_a_head(begin) is possible
+
+
+_PIECES = st.sampled_from([
+    b"GET ", b"POST ", b"/", b"/x?y", b"http://a/", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r", b"host: a",
+    b"Host:b",
+    b"content-length: ", b"1", b"transfer-encoding: chunked", b"connection: ", b"close", b"upgrade", b": ", b" ",
+    b"\t", b"\0",
+    b"\xff", b",", b"x",
+])  # fmt: skip
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+
+
+@given(st.lists(_PIECES, max_size=20).map(b"".join))
+def test_whatever_is_accepted_is_clean(junk: bytes) -> None:
+    statuses: set[int] = set()
+    for head in (junk + b"\r\n\r\n", b"GET / HTTP/1.1\r\nhost: a\r\n" + junk + b"\r\n\r\n"):
+        whole = head[: head.find(b"\r\n\r\n") + 4]
+        try:
+            got = request(whole)
+        except HeadError as error:
+            statuses.add(error.status)
+            continue
+        assert got.minor in (0, 1)
+        assert not set(got.target) & set(b"\r\n\0 #")
+        assert not set(got.host) & set(b"\r\n\0 /@,")
+        for name, value in got.headers:
+            assert _TOKEN.fullmatch(name)
+            assert not set(value) & set(b"\r\n\0")
+    assert statuses <= {400, 417, 431}
+
+
+@given(st.lists(_PIECES, max_size=20).map(b"".join))
+def test_no_response_breaks_the_reader(junk: bytes) -> None:
+    statuses: set[int] = set()
+    for head in (junk + b"\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + junk + b"\r\n\r\n"):
+        try:
+            got = response(head[: head.find(b"\r\n\r\n") + 4])
+        except HeadError as error:
+            statuses.add(error.status)
+            continue
+        for name, value in got.headers:
+            assert _TOKEN.fullmatch(name)
+            assert not set(value) & set(b"\r\n\0")
+    assert statuses <= {502}
