@@ -12,12 +12,18 @@ from collections.abc import Iterable
 
 import msgpack
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from peer.io.keys import KeyFile, KeyFileError, Keys
 from trust.bundle import TrustBundle
 from trust.errors import SvidError, TrustError
-from trust.svid import KeyedSvid
+from trust.svid import KeyedSvid, certificate_pem
 
 log = logging.getLogger("gossamer.certify")
 
@@ -48,17 +54,19 @@ def _svid(chain_pem: bytes, key_pem: bytes, bundle: TrustBundle) -> KeyedSvid:
     """Raises SvidError, ValueError, TypeError."""
     if not isinstance(chain_pem, bytes) or not isinstance(key_pem, bytes):
         raise TypeError("a certificate and its key are bytes")
-    svid = bundle.read_peer(ssl.PEM_cert_to_DER_cert(chain_pem.decode("ascii")))
+    der = ssl.PEM_cert_to_DER_cert(chain_pem.decode("ascii"))
+    svid = bundle.read_peer(der)
     try:
-        public = load_pem_private_key(key_pem, password=None).public_key()
+        private = load_pem_private_key(key_pem, password=None)
     except UnsupportedAlgorithm as error:
         raise SvidError(f"the key of {svid.spiffe} does not load") from error
-    if public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != svid.public_der:
+    public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if public != svid.public_der:
         raise SvidError(f"the key of {svid.spiffe} is not the certificate's")
-    return KeyedSvid(
+    return KeyedSvid(  # written anew: OpenSSL's reading of PEM is stricter than that of others
         identity=svid.spiffe,
-        chain_pem=chain_pem,
-        key_pem=key_pem,
+        chain_pem=certificate_pem(der),
+        key_pem=private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         not_before=svid.not_before,
         not_after=svid.not_after,
     )

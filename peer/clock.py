@@ -33,7 +33,7 @@ class Clock:
         if ahead < -APART_S_MAX:
             self._now = wall
         elif ahead > APART_S_MAX:
-            self._now += passed / 2
+            self._now = max(self._now + passed / 2, wall)
         else:
             self._now += passed
         return self._now

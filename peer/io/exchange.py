@@ -35,7 +35,8 @@ class Exchanges:
         self._next_inbound = 2  # even: the node numbers its own odd
 
     def open(self, stream: int, address: Address, node: bytes | None) -> None:
-        self._tasks[stream] = asyncio.create_task(self._call(stream, address, node))
+        task = self._tasks[stream] = asyncio.create_task(self._call(stream, address, node))
+        task.add_done_callback(lambda _: self._tasks.pop(stream, None))
 
     def send(self, stream: int, data: bytes) -> None:
         live = self._live.get(stream)
@@ -74,8 +75,6 @@ class Exchanges:
                 await stream.closed()
         except StreamError as error:
             reason = str(error)
-        finally:
-            self._tasks.pop(number, None)
         self._feed(StreamClosed(stream=number, reason=reason))
 
     async def _pump(self, number: int, stream: FrameStream, node: bytes, *, inbound: bool) -> None:

@@ -5,6 +5,7 @@ cannot be sent to (another member named it) costs one count, never the socket.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -37,6 +38,7 @@ class GossipDatagrams(asyncio.DatagramProtocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+            self._transport = None
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if len(data) > DATAGRAM_BYTES_MAX:
@@ -52,8 +54,14 @@ async def open_datagrams(
     host: str, port: int, received: Callable[[tuple[str, int], bytes], None]
 ) -> GossipDatagrams:
     """Bind `host:port`. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    _, protocol = await loop.create_datagram_endpoint(
-        lambda: GossipDatagrams(received), local_addr=(host, port)
-    )
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        bound.setblocking(False)
+        bound.bind((host, port))
+        _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: GossipDatagrams(received), sock=bound
+        )
+    except BaseException:
+        bound.close()
+        raise
     return protocol

@@ -226,12 +226,12 @@ class Exchange:
         if self.down.full:
             upstream.pause()
         if self._held:
+            self.down.release(HOLD_BODY | HOLD_UPSTREAM)  # the latter may be the last try's
             upstream.begin(self, head + b"".join(self._held))
             if self._held_bytes > self._replay_bytes_max:
                 self._replayable = False
                 self._held.clear()
                 self._held_bytes = 0
-            self.down.release(HOLD_BODY)
         else:
             upstream.begin(self, head)
         if self.try_timeout_s:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from proxy.balance import EndpointLoad
 from proxy.embedded.access_log import format_request
-from proxy.embedded.chunked import Pairs
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.exchange import Exchange

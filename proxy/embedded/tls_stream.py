@@ -29,7 +29,8 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     """`establish(stream)` is called once after the handshake and returns the protocol above."""
 
     __slots__ = (
-        "_ended", "_establish", "_failed", "_incoming", "_outgoing", "_partial", "_paused", "_raw", "above", "ssl_object",
+        "_ended", "_establish", "_failed", "_incoming", "_outgoing", "_partial", "_paused", "_raw", "above",
+        "ssl_object",
     )  # fmt: skip
 
     def __init__(

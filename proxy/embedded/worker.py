@@ -215,11 +215,14 @@ async def serve(stream_fd: int, passing_fd: int) -> None:
     await loop.create_connection(lambda: worker, sock=stream)
     gc.freeze()  # what exists now lives as long as the process: no need to look at it again
     background = [loop.create_task(worker.serve_orders()), loop.create_task(worker.tick())]
-    await worker.ended
+    # A background task ends only by an error: then this process ends with it, and is restarted.
+    done, _ = await asyncio.wait((worker.ended, *background), return_when=asyncio.FIRST_COMPLETED)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
     access_log.close(LOG_CLOSE_TIMEOUT_S)
+    for future in done:
+        future.result()
 
 
 def main(arguments: list[str]) -> int:

@@ -19,7 +19,9 @@ def test_filters_set_then_add_then_remove() -> None:
         HeaderEdit(set=(("X-A", "new"), ("x-gone", "1")), add=(("x-b", "more"),), remove=("x-gone", "x-c"))
     )
     before = [(b"x-a", b"old"), (b"x-a", b"older"), (b"x-b", b"1"), (b"x-c", b"2"), (b"x-d", b"3")]
-    assert edit.apply(before) == [(b"x-b", b"1"), (b"x-d", b"3"), (b"x-a", b"new"), (b"x-b", b"more")]
+    after = [(b"x-b", b"1"), (b"x-d", b"3"), (b"x-a", b"new"), (b"x-b", b"more")]
+    assert edit.apply(before) == after
+    assert edit.apply_to_lines([b"%b: %b" % pair for pair in before]) == [b"%b: %b" % pair for pair in after]
 
 
 @pytest.mark.parametrize(
@@ -52,9 +54,13 @@ def test_a_request_head_says_how_long_its_body_is(method: str, body: int, upgrad
 
 
 def test_a_response_head_ends_with_its_framing() -> None:
-    assert response_head(200, b"OK", [(b"a", b"b")], b"content-length: 1\r\n") == (
+    assert response_head(200, b"OK", [b"a: b"], b"content-length: 1\r\n") == (
         b"HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 1\r\n\r\n"
     )
+
+
+def test_a_response_head_with_another_status_or_no_headers() -> None:
+    assert response_head(503, b"", [], b"") == b"HTTP/1.1 503 \r\n\r\n"
 
 
 def test_own_answers_are_one_line_of_text_signed_gossamer() -> None:

@@ -137,7 +137,9 @@ async def test_large_data_arrives_whole_in_records(join: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("first", [1, 5, 6, 100, 10_000, 16_000])
-async def test_a_record_that_arrives_in_two_parts_is_not_held_back(join: Callable[..., Any], first: int) -> None:
+async def test_a_record_that_arrives_in_two_parts_is_not_held_back(
+    join: Callable[..., Any], first: int
+) -> None:
     pair = await join()
     server, client = await both(pair)
     written: list[bytes] = []

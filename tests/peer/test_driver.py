@@ -1,0 +1,215 @@
+"""The driver: outputs become deeds in order, and what cannot be done is told to whoever waits."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from crdt.journal import Journal
+from gossip.config import local
+from peer.clock import Clock
+from peer.disk import Disk
+from peer.driver import Driver, DriverClosedError
+from peer.io.store import Batch, Store, StoreError
+from peer.messages import Draft, JoinSeeds, SendDatagram, Tick, Write, Written
+from peer.node import Node
+from peer.records import POLICY, encode_policy
+
+
+class FullStore:
+    """Refuses commits while `full`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.full = False
+
+    def commit(self, batch: Batch) -> None:
+        if self.full:
+            raise StoreError("the disk is full")
+        self.store.commit(batch)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class Streams:
+    def __init__(self) -> None:
+        self.opened: list[Any] = []
+        self.closed: list[int] = []
+
+    def open(self, stream: int, address: Any, node: bytes | None) -> None:
+        self.opened.append((stream, address, node))
+
+    def send(self, stream: int, data: bytes) -> None: ...
+
+    def close(self, stream: int) -> None:
+        self.closed.append(stream)
+
+
+class Run:
+    """A node that runs on a real loop, with streams that go nowhere."""
+
+    def __init__(self, live: Any, store: Any, **options: Any) -> None:
+        identity, credential = live.member(1).identity, live.member(1).credential
+        from peer.records import Registry
+        from trust.revocation import RevocationSet
+
+        root = live.authority.root_public
+        registry = Registry(
+            root=root, trust_domain="cluster.local", drift_ms=5000, revocations=RevocationSet(root)
+        )
+        self.clock = Clock()
+        self.disk = Disk(store)
+        self.node = Node(
+            identity=identity,
+            credential=credential,
+            registry=registry,
+            journal=Journal(verify=registry.judge),
+            config=local(),
+            address=("127.0.0.1", 7946),
+            boot=1,
+            zone="",
+            meta={},
+            rng=random.Random(1),
+            now=self.clock.now(),
+            **options,
+        )
+        self.driver = Driver(self.node, self.clock, self.disk)
+        self.streams = self.driver.streams = Streams()
+
+    async def write(self, name: str) -> Written:
+        document = {"kind": "TrafficPolicy", "metadata": {"name": name, "namespace": "default"}, "spec": {}}
+        draft = Draft(kind=POLICY, key=f"TrafficPolicy/default/{name}", payload=encode_policy(document))
+        answer = await self.driver.ask(lambda request: Write(request=request, drafts=(draft,)))
+        assert isinstance(answer, Written)
+        return answer
+
+
+@pytest.fixture
+async def run(live: Any, tmp_path: Any) -> Any:
+    made = Run(live, FullStore(Store.open(tmp_path)))
+    yield made
+    made.driver.close()
+    await made.disk.close()
+
+
+async def test_what_is_acknowledged_is_on_disk(run: Run) -> None:
+    written = await run.write("one")
+    assert written.error == ""
+    assert len(run.disk._store.store.load().records) == 1
+    assert run.disk._store.store.load().heads == {run.node.identity.id: 1}
+
+
+async def test_many_writers_at_once_are_all_answered_with_numbers_of_their_own(run: Run) -> None:
+    answers = await asyncio.gather(*(run.write(f"policy-{n}") for n in range(50)))
+    assert sorted(answer.records[0].seq for answer in answers) == list(range(1, 51))
+    assert run.disk._store.store.load().heads == {run.node.identity.id: 50}
+
+
+async def test_a_full_disk_is_told_nothing_is_half_done_and_the_peer_goes_on(run: Run, live: Any) -> None:
+    await run.write("before")
+    run.disk._store.full = True
+    failed = await asyncio.gather(*(run.write(f"lost-{n}") for n in range(3)))
+    assert {answer.error for answer in failed} == {"the disk is full"}
+    assert run.node.journal.heads == {run.node.identity.id: 1}
+    run.disk._store.full = False
+    after = await run.write("after")
+    assert after.records[0].seq == 2
+    assert run.disk._store.store.load().heads == {run.node.identity.id: 2}
+    assert {record.key.rpartition("/")[2] for record in run.node.journal.records(POLICY)} == {
+        "before",
+        "after",
+    }
+
+
+async def test_whoever_waits_when_the_driver_closes_is_told(run: Run) -> None:
+    asking = asyncio.create_task(
+        run.driver.ask(lambda request: JoinSeeds(request=request, seeds=(("127.0.0.9", 1),)))
+    )
+    await asyncio.sleep(0)
+    run.driver.close()
+    with pytest.raises(DriverClosedError, match="stopping"):
+        await asking
+    with pytest.raises(DriverClosedError):
+        await run.write("late")
+
+
+async def test_somebody_who_stopped_waiting_leaves_nothing_behind(run: Run) -> None:
+    asking = asyncio.create_task(
+        run.driver.ask(lambda request: JoinSeeds(request=request, seeds=(("127.0.0.9", 1),)))
+    )
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert run.driver._answers == {}
+    assert (await run.write("one")).error == ""
+
+
+async def test_a_fault_of_the_program_stops_the_node_and_says_so(run: Run, monkeypatch: Any) -> None:
+    broken: list[bool] = []
+    run.driver.on_broken = lambda: broken.append(True)
+
+    def fault(_now: float, _event: Any) -> Any:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(run.node, "step", fault)
+    with pytest.raises(KeyError):
+        run.driver.feed(Tick())
+    assert broken == [True]
+    run.driver.feed(Tick())  # nothing more reaches the node
+    assert broken == [True]
+
+
+async def test_inputs_that_arise_from_outputs_wait_for_their_turn(run: Run) -> None:
+    seen: list[str] = []
+
+    class Datagrams:
+        def send(self, address: Any, data: bytes) -> None:
+            seen.append("sent")
+
+    run.driver.datagrams = Datagrams()
+    order: list[Any] = []
+    inner = run.node.step
+
+    class Echo:
+        """A node that sends two datagrams for each tick, and one of them feeds a tick."""
+
+        ticks = 0
+        deadline = None
+
+        def step(self, now: float, event: Any) -> list[Any]:
+            self.ticks += 1
+            order.append(self.ticks)
+            if self.ticks == 1:
+                run.driver.feed(Tick())
+                assert self.ticks == 1
+            return [SendDatagram(address=("127.0.0.1", 1), data=b"")]
+
+    run.driver.node = Echo()  # type: ignore[assignment]
+    run.driver.feed(Tick())
+    assert order == [1, 2]
+    assert seen == ["sent", "sent"]
+    assert inner is not None
+
+
+async def test_the_timer_follows_the_deadline(run: Run, until: Any) -> None:
+    class Alarm:
+        def __init__(self, at: float) -> None:
+            self.at = at
+            self.rang: list[float] = []
+
+        @property
+        def deadline(self) -> float | None:
+            return None if self.rang else self.at
+
+        def step(self, now: float, event: Any) -> list[Any]:
+            if now >= self.at:
+                self.rang.append(now)
+            return []
+
+    alarm = Alarm(run.clock.now() + 0.05)
+    run.driver.node = alarm  # type: ignore[assignment]
+    run.driver.feed(Tick())
+    await until(lambda: alarm.rang != [])
+    assert 0 <= alarm.rang[0] - alarm.at < 5

@@ -1,0 +1,125 @@
+"""Who enforces what: questions and answers, and waiting for enough members."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossip.member import Member, State
+from peer.api import ApiError
+from peer.enforcement import WRITERS_MAX, decode_answer, decode_question, encode_question, wait_enforced
+from peer.io.stream import ASK, StreamError, connect, greet
+
+writers = st.binary(min_size=16, max_size=16)
+
+
+@given(st.dictionaries(writers, st.integers(0, 2**60), max_size=200))
+def test_a_question_comes_back_in_parts_of_a_bounded_size(reach: dict[bytes, int]) -> None:
+    found: dict[bytes, int] = {}
+    for frame in encode_question(reach):
+        part = decode_question(frame)
+        assert 0 < len(part) <= WRITERS_MAX
+        found |= part
+    assert found == reach
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=5) | st.binary(max_size=20)
+    | st.floats(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.binary(max_size=200) | values.map(msgpack.packb))
+def test_any_bytes_are_a_question_or_refused(data: bytes) -> None:
+    try:
+        reach = decode_question(data)
+    except StreamError:
+        return
+    assert all(isinstance(writer, bytes) and isinstance(seq, int) for writer, seq in reach.items())
+
+
+@given(st.binary(max_size=50) | values.map(msgpack.packb))
+def test_any_bytes_are_an_answer_or_refused(data: bytes) -> None:
+    try:
+        held, enforced = decode_answer(data)
+    except StreamError:
+        return
+    assert {type(held), type(enforced)} == {bool}
+
+
+@pytest.mark.parametrize(
+    "pairs", [[[4_000_000_000, 1]], [["w" * 16, 1]], [[b"w" * 17, 1]], {}, 7, [[b"w", 1.5]], [1]]
+)
+def test_a_number_is_no_writer(pairs: Any) -> None:
+    """A writer of four thousand million would be that many bytes of memory, were it taken at its word."""
+    with pytest.raises(StreamError, match="not a question"):
+        decode_question(msgpack.packb(pairs))
+
+
+async def test_an_answer_says_what_is_held_and_what_is_enforced(live: Any, post: Any) -> None:
+    server, caller = await post(live.member(1)), await post(live.member(2))
+    server.heads[b"w" * 16] = 3
+    stream = await connect(server.address, caller.channels.context_for(None))
+    await greet(stream, ASK)
+    for seq, answer in ((3, True), (4, False), (0, True)):
+        stream.write(encode_question({b"w" * 16: seq})[0])
+        assert decode_answer(await stream.read()) == (answer, answer)
+    stream.write(b"\xc1")
+    assert await stream.read() == b""
+    await stream.closed()
+
+
+class Plane:
+    """The local data plane: enforces everything at once."""
+
+    async def wait_enforced(self, _reach: Any) -> None: ...
+
+
+def daemon_of(live: Any, caller: Any, *others: Any, dead: int = 0) -> Any:
+    def member(person: Any, address: Any, state: State = State.ALIVE) -> Member:
+        return Member(
+            id=person.identity.id, name=person.credential.name, address=address, state=state, incarnation=1,
+            boot=1, zone="", meta={}, credential=person.credential, since=0.0,
+        )  # fmt: skip
+
+    members = [member(caller.person, caller.address), *(member(p.person, p.address) for p in others)]
+    members += [member(live.member(100 + n), ("127.0.0.1", 1), State.DEAD) for n in range(dead)]
+    return SimpleNamespace(
+        node=SimpleNamespace(engine=SimpleNamespace(members=lambda: tuple(members))),
+        identity=caller.person.identity,
+        dataplane=Plane(),
+        channels=caller.channels,
+    )
+
+
+async def test_it_returns_when_enough_members_enforce(live: Any, post: Any) -> None:
+    one, two, three = [await post(live.member(n)) for n in (1, 2, 3)]
+    two.heads[b"w" * 16] = 5
+    daemon = daemon_of(live, one, two, three, dead=2)
+    await wait_enforced(daemon, {b"w" * 16: 5}, share=0.6, timeout_s=10)
+    with pytest.raises(ApiError, match=r"enforced by only 2 of 3 members.*missing: node-3") as refusal:
+        await wait_enforced(daemon, {b"w" * 16: 5}, share=1.0, timeout_s=0.3)
+    assert refusal.value.code == 3
+    three.heads[b"w" * 16] = 6
+    await wait_enforced(daemon, {b"w" * 16: 5}, share=1.0, timeout_s=10)
+
+
+async def test_more_writers_than_fit_one_question_are_asked_for_in_parts(live: Any, post: Any) -> None:
+    one, two = await post(live.member(1)), await post(live.member(2))
+    reach = {bytes([n // 256, n % 256]) * 8: n for n in range(1, 200)}
+    two.heads.update(reach)
+    await wait_enforced(daemon_of(live, one, two), reach, share=1.0, timeout_s=10)
+    del two.heads[max(reach)]
+    with pytest.raises(ApiError):
+        await wait_enforced(daemon_of(live, one, two), reach, share=1.0, timeout_s=0.2)
+
+
+async def test_nothing_to_wait_for_is_nothing_waited(live: Any, post: Any) -> None:
+    one, two = await post(live.member(1)), await post(live.member(2))
+    await wait_enforced(daemon_of(live, one, two), {}, share=1.0, timeout_s=10)
+    await wait_enforced(daemon_of(live, one, two), {b"w" * 16: 5}, share=0.0, timeout_s=10)
