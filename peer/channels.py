@@ -44,7 +44,7 @@ class Channels:
             on_refused=_refused,
         )
         self._caller = Caller(certificate=None, bundle=bundle, check=revoked.check_svid, alpn=(ALPN,))
-        self._server = StreamServer(self._server_tls, hello, lambda stream: node_of(stream) is not None)
+        self._server = StreamServer(self._server_tls, hello, node_of)
         self.exchanges = Exchanges(feed, self.context_for, node_of)
         self._server.handle(SYNC, self.exchanges.accepted)
         self._server.handle(ISSUE, issuer.serve)
@@ -74,6 +74,10 @@ class Channels:
         if node is None:
             return self._caller.expecting(ANY_NODE)
         return self._caller.expecting(spiffe_node(self._bundle.trust_domain, node))
+
+    def cut(self, node: bytes) -> None:
+        """End what a revoked node holds open here. What this peer opened to it ends with its exchange, in seconds."""
+        self._server.cut(node)
 
     async def close(self) -> None:
         await self.exchanges.shut()

@@ -9,7 +9,6 @@ Invariant: whatever `start` opened, `stop` closes, also when `start` failed half
 
 import asyncio
 import logging
-import math
 import random
 import secrets
 import time
@@ -34,7 +33,7 @@ from peer.dataplane import DataPlane
 from peer.disk import Disk
 from peer.driver import Driver, DriverClosedError
 from peer.enforcement import Enforcement
-from peer.entering import ENTERED, FIRST_SYNC_S_MAX, enter, told
+from peer.entering import ENTERED, enter, told
 from peer.establish import Established
 from peer.filewatch import FileWatch
 from peer.fold import Folder
@@ -46,6 +45,7 @@ from peer.io.store import Batch, Store
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import Key, LocalServices, Registered
+from peer.memory import recall
 from peer.messages import (
     CredentialRenewed,
     DatagramReceived,
@@ -115,7 +115,12 @@ class Daemon:
         self._files_read = False
         self._serving = False
         self._registrations = StateFile(config.data_dir / REGISTRATIONS)
-        self._judge_memory(store)
+        self.memory = recall(
+            met=self.contact_file.met or self.authority is None,
+            entered=store.meta_get(ENTERED) is not None,
+            damaged=store.set_aside is not None,
+            reachable=bool(self.seeds or self.contacts),
+        )
         loaded = store.load()
         restored = restore(loaded, self.membership, clock_drift_max_s=config.clock_drift_max_s)
         self.registry = restored.registry
@@ -127,31 +132,15 @@ class Daemon:
         if expired:
             self.disk.owe(Batch(forget_spent=sorted(expired)))
         self.outlook = Outlook(self)
-        self._make_node(damaged=store.set_aside is not None)
+        self._make_node()
         self._make_trust(restored)
         self._make_services(plane)
         self.upkeep = Upkeep(self)
         self.traffic = Traffic()
         self.metrics = Metrics(self.traffic, gauges(self))
 
-    def _judge_memory(self, store: Store) -> None:
-        """What this peer may believe of its own state.
-
-        `met`: others may hold what it wrote. `blank`: they hold what it should know. `alone`: there is nobody to wait
-        for (the founder's first start, and a mesh of one).
-        """
-        self.met = self.contact_file.met or self.authority is None
-        self.entered_before = store.meta_get(ENTERED) is not None
-        self.blank = self.met and not self.entered_before
-        self.alone = not self.blank and not self.seeds and not self.contacts
-
-    def _make_node(self, *, damaged: bool) -> None:
+    def _make_node(self) -> None:
         config = self.config
-        hold_writes_s = FIRST_SYNC_S_MAX
-        if self.blank or (damaged and self.met):
-            hold_writes_s = math.inf
-        elif self.alone:
-            hold_writes_s = 0.0
         self.node = Node(
             identity=self.identity,
             credential=self.membership.credential,
@@ -164,7 +153,7 @@ class Daemon:
             meta=self.outlook.meta(draining=False),
             rng=self.rng,
             now=self.clock.now(),
-            hold_writes_s=hold_writes_s,
+            hold_writes_s=self.memory.hold_writes_s,
         )
         self.driver = Driver(self.node, self.clock, self.disk)
         self.driver.on_member = self._member_moved
@@ -206,6 +195,7 @@ class Daemon:
             ),
         )
         self.driver.streams = self.channels.exchanges
+        self.driver.on_evicted = self.channels.cut
 
     def _make_services(self, plane: Plane) -> None:
         config = self.config
@@ -254,7 +244,7 @@ class Daemon:
             raise
         self.spawn(self.certifier.run(), "certificates")
         self.spawn(self.upkeep.run(), "upkeep")
-        if not self.blank:
+        if not self.memory.blank:
             self.serve()
         self.spawn(enter(self), "entering the mesh")
         self._services_changed()

@@ -25,6 +25,7 @@ from trust.svid import KeyedSvid
 log = logging.getLogger("gossamer.dataplane")
 
 SETTLE_S: Final = 0.01
+SETTLE_S_MAX: Final = 2.0
 RETRY_S: Final = 5.0  # what kept a snapshot from being served may pass by itself
 
 
@@ -77,11 +78,16 @@ class DataPlane:
 
     async def run(self) -> None:
         """Refresh whenever something changed, for ever."""
+        loop = asyncio.get_running_loop()
+        took_s = 0.0
         while True:
             await self._asked.wait()
-            await asyncio.sleep(SETTLE_S)
+            # The larger the mesh, the longer bursts are gathered: compiling never takes more than half of the loop.
+            await asyncio.sleep(min(SETTLE_S_MAX, max(SETTLE_S, took_s)))
             self._asked.clear()
+            begun = loop.time()
             await self._refresh()
+            took_s = loop.time() - begun
             if self.rejected:
                 asyncio.get_running_loop().call_later(RETRY_S, self.changed)
             async with self._done:

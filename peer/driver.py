@@ -22,6 +22,7 @@ from peer.io.store import Batch
 from peer.messages import (
     CloseStream,
     Departed,
+    Evicted,
     Input,
     Joined,
     Lagged,
@@ -76,6 +77,7 @@ class Driver:
         self.datagrams: Datagrams | None = None
         self.on_state: Callable[[], None] = lambda: None
         self.on_member: Callable[[Member, State | None], None] = lambda _member, _previous: None
+        self.on_evicted: Callable[[bytes], None] = lambda _node: None
         self.on_broken: Callable[[], None] = lambda: None
         self.synced = asyncio.Event()
         self.departed = asyncio.Event()
@@ -124,6 +126,8 @@ class Driver:
             return await future
         finally:
             self._answers.pop(request, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # if feeding failed, nobody asks for it any more
 
     def close(self) -> None:
         """Feed the node nothing more. What is on its way to the disk still gets there."""
@@ -186,6 +190,8 @@ class Driver:
                 self.synced.set()
             case MemberMoved():
                 self.on_member(output.member, output.previous)
+            case Evicted():
+                self.on_evicted(output.node)
             case Note():
                 if log.isEnabledFor(_LEVELS[output.level]):
                     log.log(_LEVELS[output.level], output.event, extra={"fields": dict(output.fields)})

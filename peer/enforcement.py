@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 WRITERS_MAX: Final = 64
 AT_ONCE_MAX: Final = 16
 AGAIN_S: Final = 0.05
+ASKING_S_MAX: Final = 30.0  # on one stream; whoever waits longer calls again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,15 @@ class Enforcement:
     node_of: Callable[[FrameStream], bytes | None]
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
-        """Answer questions until the caller goes (a handler of `peer/io/listen.py`)."""
+        """Answer questions for a while, until the caller goes (a handler of `peer/io/listen.py`)."""
         if self.node_of(stream) is None:
             raise StreamError("only members may ask")
-        while frame := await stream.read():
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + ASKING_S_MAX
+        while loop.time() < ends_at:
+            frame = await stream.read()
+            if not frame:
+                return
             reach = decode_question(frame)
             answer = [_reaches(self.heads(), reach), _reaches(self.enforced(), reach)]
             stream.write(msgpack.packb(answer))

@@ -18,7 +18,7 @@ from peer.issuer import CREDENTIAL, LATER, REFUSED, SVID
 from trust.admission import Token, request_join, request_renewal
 from trust.authority import read_root, root_fingerprint
 from trust.credential import Credential, decode_credential, verify_credential
-from trust.errors import TrustError
+from trust.errors import CredentialError, SvidError, TrustError
 from trust.identity import NodeIdentity
 from trust.issuance import request_svid
 from trust.svid import KeyedSvid, LeafKey, keyed
@@ -64,6 +64,7 @@ async def join(
         credential = decode_credential(await _ask(stream, CREDENTIAL, request.encode()))
         root_public = read_root(hello.root_certificate, token.trust_domain)
         verify_credential(credential, root_public, token.trust_domain, int(now()))
+        _check_ours(credential, identity)
         return Membership(
             root_certificate=hello.root_certificate, trust_domain=token.trust_domain, credential=credential
         )
@@ -81,6 +82,7 @@ async def renew(
         request = request_renewal(identity, member.credential, now())
         credential = decode_credential(await _ask(stream, CREDENTIAL, request.encode()))
         verify_credential(credential, member.root_public, member.trust_domain, int(now()))
+        _check_ours(credential, identity)
         return credential
 
     return await _at_a_signer("the credential was not renewed", signers, _anchor(member, now), ask)
@@ -99,9 +101,18 @@ async def certify(
     async def ask(stream: FrameStream, _hello: Hello) -> KeyedSvid:
         request = request_svid(identity, member.credential, spiffe_id, key, now())
         der = await _ask(stream, SVID, request.encode())
-        return keyed(der, key, root_public=member.root_public, trust_domain=member.trust_domain, now=now())
+        svid = keyed(der, key, root_public=member.root_public, trust_domain=member.trust_domain, now=now())
+        if svid.identity != spiffe_id:
+            raise SvidError(f"the certificate is for {svid.identity}, not for {spiffe_id}")
+        return svid
 
     return await _at_a_signer(f"no certificate for {spiffe_id}", signers, _anchor(member, now), ask)
+
+
+def _check_ours(credential: Credential, identity: NodeIdentity) -> None:
+    """Raises CredentialError for a credential, however true, that was made out to somebody else."""
+    if (credential.public_key, credential.agreement_key) != (identity.public_key, identity.agreement_key):
+        raise CredentialError("the credential is for other keys than the ones asked for")
 
 
 # ------------------------------------------------------------------ one caller, one signer
@@ -127,9 +138,14 @@ async def _at_a_signer(
     anchor: Anchor,
     ask: Callable[[FrameStream, Hello], Awaitable[_T]],
 ) -> _T:
-    """Try addresses in order, and those of signers they name, until one signer grants or refuses the request."""
+    """Try addresses in order, and those of signers they name, until one signer grants the request.
+
+    A refusal is not the end: whoever says that it is a signer may be none, and only the root's signature on the answer
+    proves it.
+    """
     queue = list(dict.fromkeys(addresses))
     failed: dict[Address, str] = {}
+    refused = False
     for address in queue:  # grows while it is iterated
         if len(failed) >= SIGNERS_TRIED_MAX:
             break
@@ -144,13 +160,15 @@ async def _at_a_signer(
             failed[address] = "is no signer"
             queue.extend(signer for signer in hello.signers if signer not in queue)
         except RefusedError as error:
-            raise EnrollError(f"{failing}: {_text(address)} refused: {error}") from error
+            refused = True
+            failed[address] = f"refused: {error}"
         except (StreamError, TrustError) as error:
             failed[address] = str(error)
         finally:
             await stream.closed()
     said = [f"{_text(address)}: {reason}" for address, reason in failed.items()]
-    raise UnreachableError(f"{failing}: {'; '.join(said) or 'no seed and no signer is known'}")
+    kind = EnrollError if refused else UnreachableError
+    raise kind(f"{failing}: {'; '.join(said) or 'no seed and no signer is known'}")
 
 
 async def _call(address: Address, anchor: Anchor) -> tuple[FrameStream, Hello]:

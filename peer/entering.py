@@ -17,6 +17,7 @@ from peer.api import ApiError
 from peer.contacts import resolve
 from peer.driver import DriverClosedError
 from peer.io.store import StoreError
+from peer.memory import FIRST_SYNC_S_MAX
 from peer.records import SERVICE
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gossamer.peer")
 
 ENTERED: Final = "entered"  # in the database: the mesh's state has been taken in since it was made
-FIRST_SYNC_S_MAX: Final = 3.0  # a peer that was a member before goes on alone after this long
 RESOLVE_S_MIN: Final = 1.0
 RESOLVE_S_MAX: Final = 60.0
 
@@ -34,9 +34,9 @@ async def enter(daemon: "Daemon") -> None:
     """The whole way. Sets `daemon.ready` at its end."""
     while daemon.outlook.node_spiffe not in daemon.certifier.held:
         await daemon.until_changed()
-    if not daemon.alone:
+    if not daemon.memory.alone:
         await _first_exchange(daemon)
-    if not daemon.entered_before:
+    if not daemon.memory.entered:
         await _remember_entry(daemon)
     daemon.local.mesh_knows(told(daemon))
     daemon.serve()
@@ -78,7 +78,7 @@ async def join_seeds(daemon: "Daemon") -> None:
 
 async def _first_exchange(daemon: "Daemon") -> None:
     daemon.spawn(join_seeds(daemon), "joining")
-    if not daemon.blank:
+    if not daemon.memory.blank:
         try:
             async with asyncio.timeout(FIRST_SYNC_S_MAX):
                 await daemon.driver.synced.wait()

@@ -26,6 +26,9 @@ from peer.records import (
 )
 from trust.identity import format_id
 
+# What one node may put into everybody's snapshot. Far above what a host runs, far below what a data plane can take.
+SERVICES_PER_NODE_MAX: Final = 512
+PORTS_PER_NODE_MAX: Final = 2048
 REACHABLE: Final = (State.ALIVE, State.SUSPECT)
 
 
@@ -58,8 +61,10 @@ class Folder:
         present = {member.id: member for member in members if member.state in REACHABLE}
         kept: dict[tuple[bytes, str, int], ServicePayload] = {}
         found = []
+        room: dict[bytes, list[int]] = {}
         self.ignored[SERVICE].clear()
-        for record in self._journal.records(SERVICE):
+        # In order of key, so that every node leaves out the same ones of a node that has too many.
+        for record in sorted(self._journal.records(SERVICE), key=lambda r: r.key):
             member = present.get(record.writer)
             if not record.payload or member is None or record.writer == but or not self._obeyed(record):
                 continue
@@ -67,6 +72,12 @@ class Folder:
             payload = self._services.get(key) or _service(record)
             if payload is None:
                 continue
+            left = room.setdefault(record.writer, [SERVICES_PER_NODE_MAX, PORTS_PER_NODE_MAX])
+            if left[0] < 1 or left[1] < len(payload.ports):
+                self.ignored[SERVICE]["too many services of one node"] += 1
+                continue
+            left[0] -= 1
+            left[1] -= len(payload.ports)
             kept[key] = payload
             found.append(instance(payload, host_of(member)))
         self._services = kept

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from peer.api import ApiError
 from peer.catalog import Health, Host, ServiceInstance, ServicePort
-from peer.fold import instance
+from peer.fold import PORTS_PER_NODE_MAX, SERVICES_PER_NODE_MAX, instance
 from peer.io.health import Check, ExecProbe, HttpProbe, Probe, TcpProbe
 from peer.messages import Draft
 from peer.records import SERVICE, ServicePayload, encode_service
@@ -26,7 +26,6 @@ from proxy.resources import ResourceError, ServiceSpec, parse_service_documents
 from trust.credential import Credential
 
 COMMAND: Final = "command line"
-SERVICES_MAX: Final = 1000
 
 Key = tuple[str, str]
 
@@ -202,8 +201,10 @@ class LocalServices:
     ) -> None:
         """Raises ApiError for what may not be registered here."""
         credential = self._credential()
-        if len(after) > SERVICES_MAX:
-            raise ApiError(f"a peer has at most {SERVICES_MAX} services", code=2)
+        if len(after) > SERVICES_PER_NODE_MAX:
+            raise ApiError(f"a peer has at most {SERVICES_PER_NODE_MAX} services", code=2)
+        if sum(len(registered.spec.ports) for registered in after.values()) > PORTS_PER_NODE_MAX:
+            raise ApiError(f"the services of a peer have at most {PORTS_PER_NODE_MAX} ports", code=2)
         for key, registered in added.items():
             spec = registered.spec
             known = before.get(key)

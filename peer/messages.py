@@ -219,6 +219,13 @@ class MemberMoved:
     previous: State | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted:
+    """The node was revoked: what it holds open here is to be closed."""
+
+    node: bytes
+
+
 class Level(Enum):
     """How loud a note is."""
 
@@ -248,5 +255,6 @@ Output = (
     | StateChanged
     | Synced
     | MemberMoved
+    | Evicted
     | Note
 )

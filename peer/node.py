@@ -29,12 +29,14 @@ from gossip.engine import Engine
 from gossip.errors import LimitError
 from gossip.events import Address
 from gossip.member import Member, State
+from peer import node_notes
 from peer.messages import (
     CloseStream,
     CredentialRenewed,
     DatagramReceived,
     Depart,
     Departed,
+    Evicted,
     Input,
     JoinSeeds,
     Lagged,
@@ -64,7 +66,7 @@ from peer.records import REVOCATION, Registry
 from peer.session import SessionError, SyncSession
 from trust.credential import Credential
 from trust.errors import TrustError
-from trust.identity import NodeIdentity, NodeSpiffe, format_id, parse_spiffe
+from trust.identity import NodeIdentity, NodeSpiffe, parse_spiffe
 from trust.revocation import decode_revocation
 
 PUSH_BYTES_MAX: Final = 1000  # a record up to this size rides on datagrams
@@ -191,9 +193,7 @@ class Node:
                 case membership.Heard():
                     self._heard(now, result.node, result.payload, out)
                 case membership.Rejected():
-                    source = "stream" if result.source is None else f"{result.source[0]}:{result.source[1]}"
-                    fields = {"source": source, "reason": result.reason}
-                    out.append(Note(level=Level.DEBUG, event="datagram_rejected", fields=fields))
+                    out.append(node_notes.rejected(result))
                 case membership.LeaveSpread():
                     out.append(Departed())
                 case _:
@@ -221,8 +221,7 @@ class Node:
         except CrdtError as error:
             reason = str(error)
         if reason:
-            fields = {"node": format_id(writer), "reason": reason}
-            out.append(Note(level=Level.WARNING, event="credential_refused", fields=fields))
+            out.append(node_notes.warning("credential_refused", writer, reason))
             return
         out.append(Persist(ticket=0, introductions={writer: blob}))
 
@@ -287,8 +286,7 @@ class Node:
     def _protocol_error(
         self, now: float, stream: int, node: bytes | None, reason: str, out: list[Output]
     ) -> None:
-        fields = {"node": format_id(node) if node else "?", "reason": reason}
-        out.append(Note(level=Level.WARNING, event="exchange_broken", fields=fields))
+        out.append(node_notes.warning("exchange_broken", node, reason))
         out.append(CloseStream(stream=stream, reason=reason))
         self._finish(now, stream, reason, out)
 
@@ -334,8 +332,7 @@ class Node:
         try:
             record = decode_record(payload)
         except MalformedError as error:
-            fields = {"node": format_id(node), "reason": str(error)}
-            out.append(Note(level=Level.WARNING, event="record_malformed", fields=fields))
+            out.append(node_notes.warning("record_malformed", node, str(error)))
             return
         self._merged(now, self.journal.merge([record], int(now * 1000)), out)
 
@@ -346,7 +343,7 @@ class Node:
 
     def _merged(self, now: float, merged: Merged, out: list[Output]) -> None:
         """What a merge brought: to disk, onward, and into the views."""
-        self._report(merged, out)
+        out.extend(node_notes.of_merge(merged))
         if merged.waiting and self._retry_at is None:
             self._retry_at = now + RETRY_WAITING_S
         if not merged.changed:
@@ -385,8 +382,7 @@ class Node:
         except TrustError as error:
             reason = str(error)
         if reason:
-            fields = {"writer": format_id(record.writer), "reason": reason}
-            out.append(Note(level=Level.WARNING, event="revocation_ignored", fields=fields))
+            out.append(node_notes.warning("revocation_ignored", record.writer, reason))
             return
         out.append(Note(level=Level.WARNING, event="revoked", fields={"subject": revocation.subject}))
         self._evict(now, revocation.subject, out)
@@ -397,17 +393,7 @@ class Node:
             revoked = parse_spiffe(subject)
             if isinstance(revoked, NodeSpiffe) and revoked.node != self.identity.id:
                 self._engine(now, membership.Evict(node=revoked.node, reason="revoked"), out)
-
-    def _report(self, merged: Merged, out: list[Output]) -> None:
-        for record, reason in merged.refused:
-            key = f"{record.kind} {record.key}"
-            fields: dict[str, str | int | float]
-            fields = {"writer": format_id(record.writer), "record": key, "reason": reason}
-            out.append(Note(level=Level.WARNING, event="record_refused", fields=fields))
-        for fork in merged.equivocations:
-            keys = f"{fork.first.key} {fork.second.key}"
-            fields = {"writer": format_id(fork.writer), "seq": fork.first.seq, "keys": keys}
-            out.append(Note(level=Level.WARNING, event="equivocation", fields=fields))
+                out.append(Evicted(node=revoked.node))
 
     # ------------------------------------------------------------------ records written here
 
@@ -416,7 +402,7 @@ class Node:
         if not records:
             return
         merged = self.journal.merge(records, int(now * 1000))
-        self._report(merged, out)
+        out.extend(node_notes.of_merge(merged))
         out.extend(self._writes.acknowledge())
         kept = {(record.kind, record.key) for record in records}
         gone = tuple(record for record in merged.superseded if (record.kind, record.key) not in kept)

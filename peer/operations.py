@@ -260,7 +260,7 @@ class Operations:
             return f"no certificate yet{': ' + failure.reason if failure else ''}"
         if daemon.dataplane.rejected:
             return f"the data plane serves nothing new: {daemon.dataplane.rejected}"
-        if daemon.blank and not daemon.driver.synced.is_set():
+        if daemon.memory.blank and not daemon.driver.synced.is_set():
             return "no other peer has told this one the state of the mesh yet"
         return "entering the mesh"
 

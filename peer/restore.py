@@ -39,10 +39,16 @@ def restore(loaded: Loaded, membership: Membership, *, clock_drift_max_s: float)
         drift_ms=int(clock_drift_max_s * 1000),
         revocations=RevocationSet(root),
     )
+    introductions: dict[bytes, bytes] = {}
     for writer, blob in loaded.introductions.items():
-        registry.introduce(writer, blob)
+        reason = registry.introduce(writer, blob)
+        if reason:
+            fields = {"node": format_id(writer), "reason": reason}
+            log.error("credential_refused", extra={"fields": fields})
+        else:
+            introductions[writer] = blob
     journal = Journal(verify=registry.judge)
-    damage = journal.restore(_decoded(loaded.records), heads=loaded.heads, introductions=loaded.introductions)
+    damage = journal.restore(_decoded(loaded.records), heads=loaded.heads, introductions=introductions)
     for each in damage:
         fields = {"writer": format_id(each.writer), "reason": each.reason}
         log.error("journal_damaged", extra={"fields": fields})

@@ -2,18 +2,21 @@
 
 Anybody can open a connection to the gossip port, so what a caller may cost is counted before the TLS handshake: a
 connection belongs to a *stranger* until a certificate has been shown. Strangers have fewer places than members, and
-each address has few of those, so that a flood from outside neither exhausts this host's descriptors nor keeps members
-out. A stranger's stay has an end, whatever it is doing.
+each address has few of those, so that a flood from outside exhausts nothing. When all their places are taken, the
+oldest stranger of the address that has most makes room, so that a flood from few addresses does not keep members out,
+who are strangers too until they have shown who they are. A member has few places as well. A stranger's stay has an
+end, whatever it is doing.
 
-Invariant: no more than CONNECTIONS_MAX connections are open, of them at most STRANGERS_MAX of strangers and
-STRANGERS_PER_HOST_MAX of strangers at one address; all others are closed unread and counted.
+Invariant: no more than CONNECTIONS_MAX connections are open, of them at most STRANGERS_MAX of strangers,
+STRANGERS_PER_HOST_MAX of strangers at one address, and PER_MEMBER_MAX of one member; all others are closed and
+counted.
 """
 
 import asyncio
+import ipaddress
 import logging
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -23,7 +26,8 @@ log = logging.getLogger("gossamer.stream")
 
 CONNECTIONS_MAX: Final = 512
 STRANGERS_MAX: Final = 128
-STRANGERS_PER_HOST_MAX: Final = 64
+STRANGERS_PER_HOST_MAX: Final = 32
+PER_MEMBER_MAX: Final = 16
 STRANGER_S_MAX: Final = 60.0
 BACKLOG: Final = 512
 ACCEPT_PAUSE_S: Final = 0.1
@@ -34,20 +38,25 @@ Handler = Callable[[FrameStream, bytes], Awaitable[None]]
 class StreamServer:
     """Accepts streams: greets, reads the purpose, and hands the stream to the handler of that purpose.
 
-    `known(stream)` says whether the caller has proved to be a member. `refused` counts connections that found no place.
+    `member_of(stream)` says as which member the caller has proved itself, None for a stranger. `refused` counts
+    connections that found or kept no place.
     """
 
     def __init__(
-        self, context: ssl.SSLContext, hello: Callable[[], Hello], known: Callable[[FrameStream], bool]
+        self,
+        context: ssl.SSLContext,
+        hello: Callable[[], Hello],
+        member_of: Callable[[FrameStream], bytes | None],
     ) -> None:
         self._context = context
         self._hello = hello
-        self._known = known
+        self._member_of = member_of
         self._handlers: dict[bytes, Handler] = {}
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strangers: Counter[str] = Counter()  # by address
+        self._strangers: dict[str, dict[asyncio.Task[None], None]] = {}  # by address, oldest first
+        self._members: dict[bytes, set[asyncio.Task[None]]] = {}
         self.refused = 0
 
     def handle(self, purpose: bytes, handler: Handler) -> None:
@@ -102,18 +111,37 @@ class StreamServer:
 
     def _arrived(self, connection: socket.socket, host: str) -> None:
         """A connection nobody has read from yet."""
+        place = _network_of(host)
+        here = len(self._strangers.get(place, ()))
+        full = sum(map(len, self._strangers.values())) >= STRANGERS_MAX
         if (
             len(self._tasks) >= CONNECTIONS_MAX
-            or self._strangers.total() >= STRANGERS_MAX
-            or self._strangers[host] >= STRANGERS_PER_HOST_MAX
+            or here >= STRANGERS_PER_HOST_MAX
+            or (full and not self._make_room(here))
         ):
             self.refused += 1
             connection.close()
             return
-        self._strangers[host] += 1
-        task = asyncio.create_task(self._serve(connection, host))
+        task = asyncio.create_task(self._serve(connection, place))
+        self._strangers.setdefault(place, {})[task] = None
         self._tasks.add(task)
         task.add_done_callback(self._gone)
+
+    def _make_room(self, here: int) -> bool:
+        """End the oldest stranger of the address that has most, if that has more than the newcomer's would."""
+        busiest = max(self._strangers.values(), key=len)
+        if len(busiest) <= here + 1:
+            return False
+        oldest = next(iter(busiest))
+        del busiest[oldest]
+        oldest.cancel()
+        self.refused += 1
+        return True
+
+    def cut(self, member: bytes) -> None:
+        """End all streams of a member."""
+        for task in self._members.get(member, ()):
+            task.cancel()
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -121,27 +149,44 @@ class StreamServer:
         if error is not None:
             log.error("stream_handler_failed", exc_info=error)
 
-    async def _serve(self, connection: socket.socket, host: str) -> None:
+    async def _serve(self, connection: socket.socket, place: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            stream = await self._known_or_attended(connection)
+            stream, member = await self._known_or_attended(connection)
         finally:
-            self._strangers[host] -= 1
-            if not self._strangers[host]:
-                del self._strangers[host]
-        if stream is not None:
+            strangers = self._strangers.get(place)
+            if strangers is not None:
+                strangers.pop(task, None)
+                if not strangers:
+                    del self._strangers[place]
+        if stream is None or member is None:
+            return
+        others = self._members.setdefault(member, set())
+        if len(others) >= PER_MEMBER_MAX:
+            self.refused += 1
+            await stream.closed()
+            return
+        others.add(task)
+        try:
             await self._attend(stream)
+        finally:
+            others.discard(task)
+            if not others:
+                self._members.pop(member, None)
 
-    async def _known_or_attended(self, connection: socket.socket) -> FrameStream | None:
+    async def _known_or_attended(self, connection: socket.socket) -> tuple[FrameStream | None, bytes | None]:
         """The stream of a member; a stranger's is attended to here, and not for ever."""
         try:
             async with asyncio.timeout(STRANGER_S_MAX):
                 stream = await self._secured(connection)
-                if self._known(stream):
-                    return stream
+                member = self._member_of(stream)
+                if member is not None:
+                    return stream, member
                 await self._attend(stream)
         except (OSError, ssl.SSLError) as error:
             log.debug("stranger_ended", extra={"fields": {"reason": str(error)}})
-        return None
+        return None, None
 
     async def _secured(self, connection: socket.socket) -> FrameStream:
         """The stream behind the TLS handshake. Raises OSError, ssl.SSLError."""
@@ -171,3 +216,11 @@ class StreamServer:
             log.debug("stream_ended", extra={"fields": {"reason": str(error)}})
         finally:
             await stream.closed()
+
+
+def _network_of(host: str) -> str:
+    """Whose places an address uses up: an IPv6 host has a whole /64 to call from."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 4:
+        return host
+    return str(ipaddress.ip_network((address, 64), strict=False).network_address)

@@ -264,3 +264,55 @@ async def test_closing_ends_the_streams_that_are_open(live: Any, post: Any) -> N
     await stream.closed()
     with pytest.raises(StreamError, match="Connection refused"):
         await connect(address, caller.channels.context_for(None))
+
+
+async def test_a_flood_from_few_addresses_does_not_keep_members_out(
+    live: Any, post: Any, monkeypatch: Any, until: Any
+) -> None:
+    monkeypatch.setattr(listen, "STRANGERS_MAX", 8)
+    monkeypatch.setattr(listen, "STRANGERS_PER_HOST_MAX", 6)
+    server, caller = await post(live.member(1)), await post(live.member(2))
+    flood = []
+    for number in (2, 3):  # all places taken, by two addresses
+        local = (f"127.0.9.{number}", 0)
+        flood += [await asyncio.open_connection(*server.address, local_addr=local) for _ in range(6)]
+    await until(lambda: server.channels.refused >= 4)
+    stream = await connect(server.address, caller.channels.context_for(None))
+    await greet(stream, ASK)
+    stream.write(msgpack.packb([]))
+    assert msgpack.unpackb(await stream.read()) == [True, True]
+    await stream.closed()
+    for _, writer in flood:
+        writer.close()
+
+
+async def test_one_member_has_few_places(live: Any, post: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(listen, "PER_MEMBER_MAX", 2)
+    server = await post(live.member(1))
+    greedy, other = await post(live.member(2)), await post(live.member(3))
+    held = []
+    for _ in range(2):
+        stream = await connect(server.address, greedy.channels.context_for(None))
+        await greet(stream, ASK)
+        held.append(stream)
+    third = await connect(server.address, greedy.channels.context_for(None))
+    with pytest.raises(StreamError):
+        await greet(third, ASK)
+    another = await connect(server.address, other.channels.context_for(None))
+    await greet(another, ASK)
+    for stream in (*held, third, another):
+        await stream.closed()
+
+
+async def test_a_revoked_members_streams_are_cut(live: Any, post: Any, until: Any) -> None:
+    server, caller = await post(live.member(1)), await post(live.member(2))
+    stream = await connect(server.address, caller.channels.context_for(None))
+    await greet(stream, ASK)
+    stream.write(msgpack.packb([]))
+    assert msgpack.unpackb(await stream.read()) == [True, True]
+    server.channels.cut(caller.person.identity.id)
+    with pytest.raises(StreamError):
+        assert await stream.read() == b""
+        raise StreamError("closed")
+    await until(lambda: server.channels._server.connections == 0)
+    await stream.closed()

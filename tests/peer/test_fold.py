@@ -149,3 +149,15 @@ def test_nothing_a_member_can_write_makes_a_snapshot_impossible(
     assert "shop" in {instance.name for instance in view.services}
     snapshot = compile_snapshot(view, version=1, listeners=listeners_for(view)).snapshot
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
+
+
+def test_what_one_node_may_put_into_everybodys_snapshot_is_bounded(world: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("peer.fold.SERVICES_PER_NODE_MAX", 3)
+    monkeypatch.setattr("peer.fold.PORTS_PER_NODE_MAX", 4)
+    two_ports = [["", 80, 8080, "http"], ["b", 81, 8080, "http"]]
+    names = ["e", "d", "c", "b", "a"]
+    node = written(world, 1, *(service(name) for name in names), service("f", ports=two_ports))
+    folder = Folder(node.journal, node.registry)
+    found = folder.services([member(world, 1)], but=b"")
+    assert [instance.name for instance in found] == ["a", "b", "c"]  # the same ones at every node
+    assert folder.ignored[SERVICE]["too many services of one node"] == 3

@@ -238,3 +238,39 @@ async def test_no_more_than_a_few_signers_are_tried(live: Any) -> None:
     with pytest.raises(UnreachableError) as refusal:
         await join(token_of(live, live.member(1)), newcomer(1), "new", closed, live.now)
     assert str(refusal.value).count("127.0.0.1:") <= 2 * 8
+
+
+async def test_a_liar_that_refuses_does_not_stop_the_real_signer(live: Any, post: Any) -> None:
+    liar = await post(live.member(1), hello=Hello(root_certificate=live.root, signer=True, signers=()))
+    signer, person = await post(live.member(2), signer=True), live.member(3)
+    spiffe = spiffe_node(DOMAIN, person.identity.id)
+    asked = [liar.address, signer.address]
+    svid = await certify(person.membership, person.identity, spiffe, new_leaf_key(bytes), asked, live.now)
+    assert svid.identity == spiffe
+
+
+async def test_a_signer_may_not_answer_with_somebody_elses_identity(
+    live: Any, post: Any, monkeypatch: Any
+) -> None:
+    signer, person, other = await post(live.member(1), signer=True), live.member(2), live.member(3)
+    key = new_leaf_key(bytes)
+    theirs = spiffe_node(DOMAIN, other.identity.id)
+    request = request_svid(other.identity, other.credential, theirs, key, live.now())
+    der = live.issuer().svid(request)
+    monkeypatch.setattr("peer.issuer.issue_svid", lambda *_args, **_fields: der)
+    spiffe = spiffe_node(DOMAIN, person.identity.id)
+    with pytest.raises(UnreachableError, match="not for spiffe://"):
+        await certify(person.membership, person.identity, spiffe, key, [signer.address], live.now)
+
+
+async def test_a_credential_made_out_to_somebody_else_is_not_taken(
+    live: Any, post: Any, monkeypatch: Any
+) -> None:
+    signer, person, other = await post(live.member(1), signer=True), live.member(2), live.member(3)
+
+    async def wrong(_body: bytes) -> Any:
+        return other.credential
+
+    monkeypatch.setattr(type(signer.issuer), "credential", lambda _self, body: wrong(body))
+    with pytest.raises(UnreachableError, match="other keys"):
+        await renew(person.membership, person.identity, [signer.address], live.now)

@@ -1,0 +1,38 @@
+"""What a peer may believe of its own state when it starts.
+
+Three things can be known without asking anybody: whether this peer has ever met another one (then others may hold what
+it wrote, and what it should know), whether it has taken in the mesh's state since its database was made, and whether
+the database was found damaged. What follows from them is decided here, once.
+
+Invariant: a peer that others may have heard of never writes on a state it has reason to doubt.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+FIRST_SYNC_S_MAX: Final = 3.0  # a peer that was a member before goes on alone after this long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """`entered`: the mesh's state was taken in since the database was made. `blank`: others hold what this peer does
+    not know. `alone`: there is nobody to wait for. `hold_writes_s`: how long its own writes wait for word of its own
+    journal (for ever: infinity)."""
+
+    entered: bool
+    blank: bool
+    alone: bool
+    hold_writes_s: float
+
+
+def recall(*, met: bool, entered: bool, damaged: bool, reachable: bool) -> Memory:
+    """`met`: this peer has known of others. `reachable`: somebody is configured or remembered to be contacted."""
+    blank = met and not entered
+    alone = not blank and not reachable
+    hold_writes_s = FIRST_SYNC_S_MAX
+    if blank or (damaged and met):
+        hold_writes_s = math.inf
+    elif alone:  # the founder's first start, and a mesh of one
+        hold_writes_s = 0.0
+    return Memory(entered=entered, blank=blank, alone=alone, hold_writes_s=hold_writes_s)

@@ -1,0 +1,505 @@
+"""Whole peers in one process, on real sockets and disks, with a data plane that only takes notes."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+import peer.entering
+import peer.memory
+import peer.upkeep
+from peer.api import ApiError
+from peer.clock import Clock
+from peer.config import Config, load_config
+from peer.contacts import Contacts
+from peer.daemon import REGISTRATIONS, Daemon, DaemonError
+from peer.establish import establish
+from peer.io.keys import KeyFileError, Keys
+from peer.io.store import Batch, Store, StoreError
+from peer.operations import Operations
+from proxy.plane import Applied, Rejected, Telemetry
+from proxy.snapshot import Snapshot
+
+ROUTE = {
+    "apiVersion": "gossamer.dev/v1",
+    "kind": "TrafficPolicy",
+    "metadata": {"name": "one"},
+    "spec": {"targetRefs": [{"kind": "Service", "name": "shop"}], "timeouts": {"request": "5s"}},
+}
+
+
+class Plane:
+    """Serves whatever it is given."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+        self.calls: list[str] = []
+
+    async def start(self) -> None:
+        self.calls.append("start")
+
+    async def apply(self, snapshot: Snapshot, _sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
+        self.snapshots.append(snapshot)
+        return Applied(version=snapshot.version)
+
+    def observations(self) -> Telemetry:
+        return Telemetry(series={}, counters={}, ejections=(), connections=0)
+
+    async def drain(self, timeout_s: float) -> None:
+        self.calls.append(f"drain {timeout_s:g}")
+
+    async def stop(self) -> None:
+        self.calls.append("stop")
+
+    def processes(self) -> tuple[int, ...]:
+        return ()
+
+
+class Host:
+    """One machine: its directory, its address, and the peer that runs on it."""
+
+    def __init__(self, directory: Any, number: int) -> None:
+        self.directory = directory / f"host-{number}"
+        self.address = f"127.10.4.{number}"
+        self.number = number
+        self.plane = Plane()
+        self.daemon: Daemon | None = None
+        self.operations: Operations | None = None
+
+    def config(self, **overrides: Any) -> Config:
+        base = {
+            "data_dir": str(self.directory), "name": f"host-{self.number}", "bind": self.address, "profile": "local",
+            "drain_timeout_s": 0,
+        }  # fmt: skip
+        return load_config(None, {}, base | overrides)
+
+    async def start(self, **overrides: Any) -> Daemon:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        config = self.config(**overrides)
+        keys, clock = Keys.open(config.data_dir), Clock()
+        contacts = Contacts.of(config.data_dir)
+        store = Store.open(config.data_dir)
+        try:
+            established = await establish(config, keys, clock.now, contacts.load())
+        except BaseException:
+            store.close()
+            raise
+        if established.met and not contacts.load():
+            contacts.keep(established.met)
+        self.plane = Plane()
+        self.daemon = Daemon(
+            config=config,
+            established=established,
+            keys=keys,
+            store=store,
+            boot=keys.next_boot(int(clock.now() * 1000)),
+            plane=self.plane,
+            clock=clock,
+        )
+        await self.daemon.start()
+        self.operations = Operations(self.daemon)
+        return self.daemon
+
+    async def ready(self, **overrides: Any) -> Daemon:
+        daemon = await self.start(**overrides)
+        async with asyncio.timeout(10):
+            await daemon.ready.wait()
+        return daemon
+
+    async def stop(self, *, graceful: bool = False) -> None:
+        if self.daemon is not None:
+            await self.daemon.stop(drain_s=None if graceful else 0.0)
+            self.daemon = None
+
+    async def token(self, **rights: Any) -> str:
+        assert self.operations is not None
+        fields = {"services": (), "ttl_s": 600, "uses": 10, "publish": True, "invite": False} | rights
+        return await self.operations.token_create(**fields)
+
+
+@pytest.fixture
+async def hosts(tmp_path: Any) -> Any:
+    async with AsyncExitStack() as stack:
+
+        def make(number: int) -> Host:
+            host = Host(tmp_path, number)
+            stack.push_async_callback(host.stop)
+            return host
+
+        yield make
+
+
+async def pair(hosts: Any) -> tuple[Host, Host]:
+    """A founder and a peer that joined it."""
+    one, two = hosts(1), hosts(2)
+    await one.ready(bootstrap=True)
+    await two.ready(token=await one.token(), seeds=(f"{one.address}:7946",))
+    return one, two
+
+
+def service(name: str = "shop", **fields: Any) -> dict[str, Any]:
+    return {"service": {"name": name, "port": 8080} | fields}
+
+
+# ------------------------------------------------------------------ starting and stopping
+
+
+async def test_a_founder_is_ready_alone_and_leaves_nothing_open(hosts: Any) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+    assert daemon.memory.alone
+    assert one.operations.health()["ready"] is True
+    await one.stop(graceful=True)
+    assert one.plane.calls == ["start", "drain 0", "stop"]
+    with socket.socket() as again, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind((one.address, 7946))
+        datagrams.bind((one.address, 7946))
+
+
+@pytest.mark.parametrize(
+    ("kind", "port", "words"),
+    [
+        (socket.SOCK_STREAM, 7946, "gossip port .*:7946 cannot be opened"),
+        (socket.SOCK_DGRAM, 7946, "gossip port .*:7946 cannot be opened"),
+        (socket.SOCK_STREAM, 15006, "inbound port 15006"),
+        (socket.SOCK_STREAM, 15001, "outbound port 15001"),
+    ],
+)
+async def test_a_port_in_use_is_named_and_nothing_stays_open(
+    hosts: Any, kind: int, port: int, words: str
+) -> None:
+    one = hosts(1)
+    with socket.socket(type=kind) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+        taken.bind((one.address, port))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        with pytest.raises(DaemonError, match=f"{words}.*Address already in use"):
+            await one.start(bootstrap=True)
+    await one.stop()
+    await one.ready(bootstrap=True)  # nothing of the first attempt is in the way
+
+
+async def test_a_part_that_fails_ends_the_peer_and_is_named(hosts: Any, monkeypatch: Any) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+
+    async def broken() -> None:
+        raise KeyError("a fault")
+
+    daemon.spawn(broken(), "a part")
+    await asyncio.wait_for(daemon.stop_asked.wait(), 5)
+    assert daemon.failed == "a part: 'a fault'"
+
+
+async def test_a_node_that_broke_ends_the_peer(hosts: Any, monkeypatch: Any) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+
+    def fault(_now: float, _event: Any) -> Any:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(daemon.node, "step", fault)
+    with pytest.raises(KeyError):
+        await daemon.write([])
+    assert daemon.failed == "the node broke"
+    with pytest.raises(ApiError, match="stopping"):
+        await daemon.write([])
+
+
+async def test_something_that_cannot_be_closed_keeps_nothing_else_open(hosts: Any, monkeypatch: Any) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+
+    async def stuck() -> None:
+        raise OSError("a worker does not go")
+
+    monkeypatch.setattr(one.plane, "stop", stuck)
+    with pytest.raises(OSError, match="does not go"):
+        await daemon.stop(drain_s=0.0)
+    monkeypatch.undo()
+    one.daemon = None
+    await one.ready()
+
+
+async def test_stopping_twice_and_after_a_failed_start_is_harmless(hosts: Any) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+    await daemon.stop(drain_s=0.0)
+    await daemon.stop()
+    with pytest.raises(ApiError, match="stopping"):
+        await one.operations.apply([ROUTE], "f.yaml")
+
+
+# ------------------------------------------------------------------ full disks
+
+
+async def test_a_full_disk_refuses_changes_tells_why_and_the_peer_goes_on(
+    hosts: Any, monkeypatch: Any
+) -> None:
+    one, two = await pair(hosts)
+    store, files = one.daemon.disk._store, one.daemon._registrations
+
+    def full(*_: Any) -> None:
+        raise StoreError("cannot write to store.db: the disk is full")
+
+    monkeypatch.setattr(store, "commit", full)
+    with pytest.raises(ApiError, match="disk is full"):
+        await one.operations.apply([ROUTE], "f.yaml")
+    with pytest.raises(ApiError, match="disk is full"):
+        await one.operations.register([service()], "f.yaml")
+    assert await one.operations.services() == []
+    assert files.read() == "[]"
+    (row,) = [row for row in await one.operations.check() if row["check"] == "disk"]
+    assert row["status"] == "fail"
+    assert "disk is full" in row["detail"]
+
+    # what others write is served here all the same, and stored when there is room
+    await two.operations.apply([ROUTE], "f.yaml")
+    async with asyncio.timeout(10):
+        while not await one.operations.get("all", None, None) or not one.daemon.disk.owes:
+            await asyncio.sleep(0.01)
+    monkeypatch.undo()
+    await one.operations.register([service()], "f.yaml")
+    assert not one.daemon.disk.owes
+    assert len(store.load().records) == 2
+    assert {row["check"]: row["status"] for row in await one.operations.check()}["disk"] == "ok"
+
+
+async def test_registrations_that_cannot_be_remembered_are_refused(hosts: Any, monkeypatch: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+
+    def full(*_: Any) -> None:
+        raise KeyFileError(f"{REGISTRATIONS}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("peer.io.statefile.write_private", full)
+    with pytest.raises(ApiError, match=r"registrations\.json: cannot be written"):
+        await one.operations.register([service()], "f.yaml")
+    assert await one.operations.services() == []
+    assert list(one.daemon.journal.records("service")) == []
+
+
+async def test_a_disk_full_at_the_start_does_not_keep_a_peer_from_serving(
+    hosts: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(peer.upkeep, "UNTOLD_RETRY_S", 0.01)
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    await one.operations.register([service()], "f.yaml")
+    await one.stop()
+    (one.directory / REGISTRATIONS).write_text('[{"service": {"name": "shop", "port": 9090}}]')
+    commit = Store.commit
+    room: list[bool] = []
+
+    def full(self: Store, batch: Any) -> None:
+        if not room:
+            raise StoreError("the disk is full")
+        commit(self, batch)
+
+    monkeypatch.setattr(Store, "commit", full)
+    await one.ready()
+    assert "services_untold" in caplog.text
+    room.append(True)
+    async with asyncio.timeout(10):
+        while not one.daemon.local._told:
+            await asyncio.sleep(0.01)
+        while one.daemon.journal.heads != {one.daemon.identity.id: 2}:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_renewed_credential_that_cannot_be_saved_ends_nothing(
+    hosts: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+
+    def full(*_: Any) -> None:
+        raise KeyFileError("node.credential: cannot be written: No space left on device")
+
+    monkeypatch.setattr(Keys, "write", full)
+    await daemon.certifier._attempt("credential")
+    assert "credential_unsaved" in caplog.text
+    assert daemon.certifier.failures == {}
+    assert not daemon.stop_asked.is_set()
+    me = daemon.node.engine.member(daemon.identity.id)
+    assert me is not None
+    assert me.credential == daemon.certifier.member.credential
+
+
+# ------------------------------------------------------------------ coming back
+
+
+async def test_services_and_their_certificates_come_back_before_any_file_was_read(
+    hosts: Any, monkeypatch: Any
+) -> None:
+    for module in (peer.entering, peer.memory):
+        monkeypatch.setattr(module, "FIRST_SYNC_S_MAX", 0.1)
+    one, two = await pair(hosts)
+    directory = two.daemon.config.services_dir
+    directory.mkdir()
+    (directory / "a.yaml").write_text("service: {name: filed, port: 8081}")
+    await two.daemon.files.read()
+    await two.operations.register([service()], "f.yaml")
+    async with asyncio.timeout(10):
+        while len(two.daemon.certifier.held) < 3:
+            await asyncio.sleep(0.01)
+    held = dict(two.daemon.certifier.held)
+    await two.stop()
+    await one.stop()  # the only signer
+    daemon = await two.ready()
+    assert dict(daemon.certifier.held) == held
+    assert daemon.certifier.failures == {}
+    assert {name for _, name in daemon.local.services} == {"filed", "shop"}
+
+
+async def test_a_peer_whose_database_is_gone_serves_nothing_before_it_knows_the_policies(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    await one.operations.apply([ROUTE], "f.yaml")
+    await two.operations.register([service()], "f.yaml")
+    own = two.daemon.journal.heads[two.daemon.identity.id]
+    async with asyncio.timeout(10):
+        while (
+            not (two.directory / "contacts.json").exists() or not (one.directory / "contacts.json").exists()
+        ):
+            await asyncio.sleep(0.02)
+    await two.stop()
+    await one.stop()
+    (two.directory / "store.db").unlink()
+    daemon = await two.start()
+    async with asyncio.timeout(10):
+        while daemon.outlook.node_spiffe not in daemon.certifier.held:
+            await asyncio.sleep(0.01)
+    assert daemon.memory.blank
+    assert two.plane.snapshots == []
+    assert "no other peer has told" in two.operations.health()["detail"]
+    await one.ready()
+    async with asyncio.timeout(20):
+        await daemon.ready.wait()
+    served = two.plane.snapshots[0].inbound  # the first snapshot holds the service with its policy, and …
+    assert {(each.service, each.request_timeout_s) for each in served} == {("shop", 5.0)}
+    assert [r["metadata"]["name"] for r in await two.operations.get("all", None, None)] == ["one"]
+    assert daemon.journal.heads[daemon.identity.id] == own  # … nothing was written that was known already
+    await two.operations.apply([{**ROUTE, "metadata": {"name": "two"}}], "f.yaml")
+    assert daemon.journal.heads[daemon.identity.id] == own + 1
+
+
+async def test_registrations_nobody_can_read_are_named_and_kept(hosts: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    await one.stop()
+    path = one.directory / REGISTRATIONS
+    path.write_text("[{")
+    with pytest.raises(DaemonError, match=rf"{path}: registered services cannot be restored"):
+        await one.start()
+    assert path.read_text() == "[{"
+
+
+async def test_tokens_that_have_expired_are_forgotten_on_disk_and_in_memory(hosts: Any, until: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    await one.stop()
+    store = Store.open(one.directory)
+    store.commit(Batch(spent=[(b"old", b"n" * 16, 5), (b"new", b"n" * 16, 2**40)]))
+    store.close()
+    daemon = await one.ready()
+    daemon.upkeep.prune()
+    assert len(daemon.issuer.ledger) == 1
+    await until(lambda: {row[0] for row in daemon.disk._store.load().spent} == {b"new"})
+
+
+# ------------------------------------------------------------------ together
+
+
+async def test_two_peers_hold_enforce_and_show_the_same(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    (result,) = await two.operations.apply([ROUTE], "f.yaml", wait_percent=100)
+    assert result["action"] == "created"
+    (again,) = await one.operations.apply([ROUTE], "f.yaml", wait_percent=100)
+    assert (again["action"], again["version"]) == ("unchanged", result["version"])
+    assert [m["state"] for m in await one.operations.members()] == ["alive", "alive"]
+    status = await two.operations.ca_status()
+    assert (status["can_issue"], [s["name"] for s in status["signers"]]) == (True, ["host-1"])
+    assert {row["status"] for row in await two.operations.check()} == {"ok"}
+
+
+async def test_a_leave_is_told_even_when_there_is_no_time_to_drain(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    await two.stop(graceful=True)
+    async with asyncio.timeout(10):
+        while [m["state"] for m in await one.operations.members()] != ["alive", "left"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_upstream_port_in_use_changes_nothing(hosts: Any) -> None:
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((one.address, 9190))
+        taken.listen()
+        wanted = service(upstreams=[{"service": "cart", "local_port": 9190}])
+        with pytest.raises(ApiError, match="upstream port 9190 cannot be opened"):
+            await one.operations.register([wanted], "f.yaml")
+    assert await one.operations.services() == []
+    assert daemon.journal.heads == {}
+    assert daemon._registrations.read() is None
+    await one.operations.register([wanted], "f.yaml")
+    assert [row["name"] for row in await one.operations.services()] == ["shop"]
+
+
+async def test_joining_names_who_could_not_be_joined(hosts: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    with pytest.raises(ApiError, match=r"127\.10\.4\.9:7946: cannot connect .* Connection refused"):
+        await one.operations.join(["127.10.4.9"])
+    with pytest.raises(ApiError, match="does not resolve"):
+        await one.operations.join(["no-such-host.invalid"])
+    with pytest.raises(ApiError, match="is this peer itself"):
+        await one.operations.join([one.address])
+    with pytest.raises(ApiError, match="seed") as refusal:
+        await one.operations.join(["127.0.0.1:99999"])
+    assert refusal.value.code == 2
+
+
+async def test_a_seed_whose_name_does_not_resolve_yet_is_tried_again(
+    hosts: Any, monkeypatch: Any, until: Any
+) -> None:
+    monkeypatch.setattr(peer.entering, "RESOLVE_S_MIN", 0.01)
+    one, two = await pair(hosts)
+    await two.stop()
+    (two.directory / "contacts.json").write_text("[]")
+    asked: list[Any] = []
+
+    async def resolve(seeds: Any) -> Any:
+        asked.append(list(seeds))
+        if len(asked) < 4:
+            return (), dict.fromkeys(seeds, "the name does not resolve: try again")
+        return ((one.address, 7946),), {}
+
+    monkeypatch.setattr(peer.entering, "resolve", resolve)
+    daemon = await two.start(seeds=("seed.example:7946",))
+    await until(daemon.driver.synced.is_set)
+    assert asked[:4] == [[("seed.example", 7946)]] * 4
+
+
+async def test_every_gauge_can_be_read(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    await two.operations.apply([ROUTE], "f.yaml", wait_percent=100)
+    text = one.operations.metrics().decode()
+    for line in (
+        'gossamer_members{state="alive"} 2.0', "gossamer_ready 1.0", "gossamer_disk_failing 0.0",
+        "gossamer_streams_refused_total 0.0", "gossamer_renewals_failing 0.0", 'gossamer_policies{accepted="true"} 1.0',
+    ):  # fmt: skip
+        assert line in text
+    for gauge in (
+        "journal_records",
+        "certificate_expiry_seconds",
+        "snapshot_version",
+        "oversized_datagrams_total",
+    ):
+        assert f"\ngossamer_{gauge}" in text

@@ -1,0 +1,174 @@
+"""Becoming and staying a member: founding, joining, resuming, and an expired credential at a restart."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import peer.establish
+from peer.config import load_config
+from peer.establish import EstablishError, establish
+from peer.io.keys import KeyFile, Keys
+from trust.admission import create_token
+from trust.credential import CREDENTIAL_TTL_S, decode_credential
+from trust.revocation import RENEWAL_GRACE_S
+
+DAY_S = 86_400
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: Any) -> None:
+    monkeypatch.setattr(peer.establish, "JOIN_TRIES_S", 0.1)
+    monkeypatch.setattr(peer.establish, "RETRY_S", 0.05)
+
+
+@pytest.fixture
+def config(tmp_path: Any) -> Any:
+    return load_config(None, {}, {"data_dir": str(tmp_path), "name": "host-1", "bind": "127.0.0.1"})
+
+
+@pytest.fixture
+def keys(tmp_path: Any) -> Keys:
+    return Keys.open(tmp_path)
+
+
+def token_of(live: Any, person: Any, address: Any) -> str:
+    return create_token(
+        person.identity,
+        person.credential,
+        root_public=live.authority.root_public,
+        seeds=[address],
+        services=["default/shop"],
+        now=live.now(),
+        entropy=bytes,
+        ttl_s=600,
+        uses=1,
+        publish=True,
+        invite=False,
+    ).text
+
+
+async def test_a_founder_is_the_same_signer_after_a_restart(config: Any, keys: Keys, live: Any) -> None:
+    first = await establish(replace(config, bootstrap=True), keys, live.now)
+    again = await establish(config, keys, live.now)
+    assert (first.first_start, again.first_start) == (True, False)
+    assert again.identity.id == first.identity.id
+    assert again.membership == first.membership
+    assert again.authority is not None
+    assert again.authority.root_public == first.membership.root_public
+
+
+async def test_bootstrapping_again_or_another_token_changes_nothing(
+    config: Any, keys: Keys, live: Any
+) -> None:
+    first = await establish(replace(config, bootstrap=True), keys, live.now)
+    again = await establish(replace(config, bootstrap=True, token="gsm1.x"), keys, live.now)
+    assert again.membership == first.membership
+
+
+@pytest.mark.parametrize("lost", [[KeyFile.CREDENTIAL], [KeyFile.CREDENTIAL, KeyFile.ROOT_CERTIFICATE]])
+async def test_a_founding_cut_short_is_finished_with_the_same_keys(
+    config: Any, keys: Keys, live: Any, lost: list[KeyFile]
+) -> None:
+    founder = replace(config, bootstrap=True)
+    first = await establish(founder, keys, live.now)
+    for file in lost:
+        keys.path(file).unlink()
+    again = await establish(founder, keys, live.now)
+    assert again.identity.id == first.identity.id
+    assert again.membership.root_public == first.membership.root_public
+
+
+async def test_a_newcomer_joins_and_a_joining_cut_short_takes_the_same_token(
+    config: Any, keys: Keys, live: Any, post: Any
+) -> None:
+    signer = await post(live.member(1), signer=True)
+    joining = replace(config, token=token_of(live, signer.person, signer.address))
+    first = await establish(joining, keys, live.now)
+    assert first.met == (signer.address,)
+    assert first.authority is None
+    keys.path(KeyFile.CREDENTIAL).unlink()  # the crash came before it was on disk
+    again = await establish(joining, keys, live.now)
+    assert again.identity.id == first.identity.id
+    assert len(live.spends) == 1
+
+
+async def test_nobody_becomes_a_member_by_accident(config: Any, keys: Keys, live: Any) -> None:
+    with pytest.raises(EstablishError, match="--bootstrap, or join one with --token"):
+        await establish(config, keys, live.now)
+    with pytest.raises(EstablishError):
+        await establish(replace(config, token="gsm1.nonsense"), keys, live.now)
+
+
+async def test_seeds_that_do_not_answer_are_tried_for_a_while_and_named(
+    config: Any, keys: Keys, live: Any, caplog: Any
+) -> None:
+    text = token_of(live, live.member(1), ("127.0.0.1", 1))
+    with pytest.raises(EstablishError, match=r"127\.0\.0\.1:1.*tried for"):
+        await establish(replace(config, token=text), keys, live.now)
+    assert "signers_unreachable" in caplog.text
+
+
+async def test_an_expired_credential_is_renewed_at_a_member_of_the_last_run(
+    config: Any, keys: Keys, live: Any, post: Any
+) -> None:
+    """The host was off for a week and a half; it has no seed, but it has met others."""
+    live.advance_s = -(CREDENTIAL_TTL_S + 3 * DAY_S)
+    person = live.member(2)
+    live.advance_s = 0
+    keys.write(KeyFile.NODE_SEED, bytes([2]) * 32)
+    keys.write(KeyFile.ROOT_CERTIFICATE, live.root)
+    keys.write(KeyFile.CREDENTIAL, person.credential.encode())
+    with pytest.raises(EstablishError, match="has expired and the credential was not renewed: no seed"):
+        await establish(config, keys, live.now)
+    signer = await post(live.member(1), signer=True)
+    resumed = await establish(config, keys, live.now, [("127.0.0.1", 1), signer.address])
+    assert resumed.identity.id == person.identity.id
+    assert resumed.membership.credential.expires_at > live.now()
+    stored = keys.read(KeyFile.CREDENTIAL)
+    assert stored is not None
+    assert decode_credential(stored) == resumed.membership.credential
+
+
+async def test_a_credential_expired_too_long_ago_is_refused_with_what_to_do(
+    config: Any, keys: Keys, live: Any, post: Any
+) -> None:
+    live.advance_s = -(CREDENTIAL_TTL_S + RENEWAL_GRACE_S + DAY_S)
+    person = live.member(2)
+    live.advance_s = 0
+    keys.write(KeyFile.NODE_SEED, bytes([2]) * 32)
+    keys.write(KeyFile.ROOT_CERTIFICATE, live.root)
+    keys.write(KeyFile.CREDENTIAL, person.credential.encode())
+    signer = await post(live.member(1), signer=True)
+    with pytest.raises(EstablishError, match="join again with a new token"):
+        await establish(config, keys, live.now, [signer.address])
+
+
+async def test_a_signer_renews_its_own_expired_credential_with_nobody_there(
+    config: Any, keys: Keys, live: Any
+) -> None:
+    first = await establish(replace(config, bootstrap=True), keys, live.now)
+    live.advance_s = CREDENTIAL_TTL_S + DAY_S
+    again = await establish(config, keys, live.now)
+    assert again.membership.credential.expires_at > live.now()
+    assert again.identity.id == first.identity.id
+
+
+@pytest.mark.parametrize("file", [KeyFile.CREDENTIAL, KeyFile.ROOT_CERTIFICATE])
+async def test_a_damaged_membership_is_named_and_not_replaced(
+    config: Any, keys: Keys, live: Any, file: KeyFile
+) -> None:
+    await establish(replace(config, bootstrap=True), keys, live.now)
+    whole = keys.path(file).read_bytes()
+    damaged = whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]
+    keys.path(file).write_bytes(damaged)
+    with pytest.raises(EstablishError, match=str(keys.path(KeyFile.CREDENTIAL))):
+        await establish(replace(config, bootstrap=True), keys, live.now)
+    assert keys.path(file).read_bytes() == damaged
+
+
+async def test_the_credential_of_another_node_is_no_membership(config: Any, keys: Keys, live: Any) -> None:
+    keys.write(KeyFile.ROOT_CERTIFICATE, live.root)
+    keys.write(KeyFile.CREDENTIAL, live.member(2).credential.encode())
+    with pytest.raises(EstablishError, match="credential of another node"):
+        await establish(config, keys, live.now)

@@ -1,0 +1,173 @@
+"""Policies as people handle them: checked before anything is written, conflicts shown, the next edit settles them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from peer.api import ApiError
+from peer.fold import Folder
+from peer.messages import Draft, Write, Written
+from peer.publishing import Publishing
+from proxy.resources import parse_documents
+from trust.identity import format_id
+
+
+def document(name: str = "one", seconds: int = 5, **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "gossamer.dev/v1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": name} | metadata,
+        "spec": {"targetRefs": [{"kind": "Service", "name": "cart"}], "timeouts": {"request": f"{seconds}s"}},
+    }
+
+
+class Desk:
+    """Publishing at one node of a world."""
+
+    def __init__(self, world: Any, address: Any) -> None:
+        self.world, self.address = world, address
+        self.node = world.nodes[address]
+        self.statuses: dict[str, Any] = {}
+        self.publishing = Publishing(
+            node=self.node.identity.id,
+            journal=self.node.journal,
+            folder=Folder(self.node.journal, self.node.registry),
+            write=self._write,
+            names=lambda node: f"name of {node[:4]}",
+            statuses=lambda: self.statuses,
+        )
+
+    async def _write(self, drafts: Sequence[Draft]) -> Written:
+        self.world.answers[self.address].clear()
+        self.world.feed(self.address, Write(request=1, drafts=tuple(drafts)))
+        self.world.run(0.5)
+        (answer,) = [each for each in self.world.answers[self.address] if isinstance(each, Written)]
+        if answer.error:
+            raise ApiError(answer.error)
+        return answer
+
+    async def apply(self, *documents: Any) -> Any:
+        return await self.publishing.apply(documents, "f.yaml")
+
+
+@pytest.fixture
+def desk(world: Any) -> Desk:
+    return Desk(world, world.node(1))
+
+
+async def test_created_configured_and_unchanged(desk: Desk) -> None:
+    me, printed = desk.node.identity.id, format_id(desk.node.identity.id)
+    results, reach = await desk.apply(document("one"), document("two"))
+    assert [(r["name"], r["action"], r["version"]) for r in results] == [
+        ("one", "created", f"{printed}:1"),
+        ("two", "created", f"{printed}:2"),
+    ]
+    assert reach == {me: 2}
+    results, reach = await desk.apply(document("one"), document("two", seconds=6))
+    assert [(r["action"], r["version"]) for r in results] == [
+        ("unchanged", f"{printed}:1"),
+        ("configured", f"{printed}:3"),
+    ]
+    assert reach == {me: 3}
+
+
+async def test_documents_that_change_nothing_write_nothing_and_still_can_be_waited_for(desk: Desk) -> None:
+    await desk.apply(document("one"), document("two"))
+    results, reach = await desk.apply(document("two"))
+    assert results[0]["action"] == "unchanged"
+    assert reach == {desk.node.identity.id: 2}
+    assert desk.node.journal.heads == reach
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (document("two") | {"kind": "Teapot"}, "Teapot"),
+        (document("two") | {"spec": {"timeouts": 1}}, "timeouts"),
+        (document("one"), "is in the file twice"),
+        (document("two", labels={"share": 0.5}), "label"),
+        ({}, "kind"),
+    ],
+)
+async def test_one_bad_document_refuses_all_of_them(desk: Desk, bad: Any, words: str) -> None:
+    with pytest.raises(ApiError, match=words) as refusal:
+        await desk.apply(document("one"), bad)
+    assert refusal.value.code == 2
+    assert desk.node.journal.heads == {}
+
+
+async def test_a_value_no_record_can_hold_is_refused_with_words(desk: Desk, monkeypatch: Any) -> None:
+    """Should a schema let a fraction through, it is the author who hears of it, not the log."""
+    (resource,) = parse_documents([document("one")], "f.yaml")
+    resource.document["spec"]["share"] = 0.5
+    monkeypatch.setattr("peer.publishing.parse_documents", lambda _documents, _source: (resource,))
+    with pytest.raises(ApiError, match="TrafficPolicy/default/one: cannot be stored") as refusal:
+        await desk.apply(document("one"))
+    assert refusal.value.code == 2
+
+
+async def test_a_policy_that_is_too_large_is_refused(desk: Desk) -> None:
+    with pytest.raises(ApiError):
+        await desk.apply(document("one", annotations={f"k{n}": "x" * 60_000 for n in range(4)}))
+    assert desk.node.journal.heads == {}
+
+
+async def test_concurrent_edits_are_shown_with_their_authors_and_settled_by_the_next(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    await a.apply(document("one", seconds=1))
+    await b.apply(document("one", seconds=2))
+    world.join(b.address, a.address)
+    world.run(2)
+    for desk in (a, b):
+        (shown,) = desk.publishing.get("trafficpolicy", None, "one")
+        assert shown["status"]["conflict"] is True
+        authors = {each["author"] for each in shown["status"]["conflicts"]}
+        assert authors == {format_id(each.node.identity.id) for each in (a, b)}
+        assert len(desk.publishing.describe("trafficpolicy", "default", "one")["versions"]) == 2
+    effective = a.publishing.get("trafficpolicy", None, "one")[0]
+    chosen = {key: value for key, value in effective.items() if key != "status"}
+    results, _ = await a.apply(chosen)  # the effective one, applied again, is an edit: it settles
+    assert results[0]["action"] == "configured"
+    world.run(2)
+    for desk in (a, b):
+        (shown,) = desk.publishing.get("trafficpolicy", None, "one")
+        assert shown["status"]["conflict"] is False
+        assert shown["spec"] == chosen["spec"]
+
+
+async def test_what_one_peer_wrote_another_can_delete_and_it_stays_deleted(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    world.join(b.address, a.address)
+    world.run(2)
+    await a.apply(document("one"))
+    world.run(1)
+    result, reach = await b.publishing.delete("TrafficPolicy", "default", "one")
+    assert result["action"] == "deleted"
+    assert reach == {b.node.identity.id: 1}
+    world.run(1)
+    for desk in (a, b):
+        assert desk.publishing.get("all", None, None) == []
+        with pytest.raises(ApiError, match="there is no TrafficPolicy default/one"):
+            await desk.publishing.delete("TrafficPolicy", "default", "one")
+
+
+async def test_a_peer_without_the_right_is_told_and_nothing_is_written(world: Any) -> None:
+    desk = Desk(world, world.node(1, rights={"publish": False}))
+    with pytest.raises(ApiError, match="may not publish"):
+        await desk.apply(document("one"))
+    assert world.disk[desk.address] == {}
+
+
+async def test_looking_for_what_is_not_there(desk: Desk) -> None:
+    assert desk.publishing.get("all", None, None) == []
+    for look in (
+        lambda: desk.publishing.get("trafficpolicy", None, "one"),
+        lambda: desk.publishing.describe("trafficpolicy", "default", "one"),
+    ):
+        with pytest.raises(ApiError, match="there is no TrafficPolicy default/one") as refusal:
+            look()
+        assert refusal.value.code == 1
+    with pytest.raises(ApiError, match="teapot") as refusal:
+        desk.publishing.get("teapot", None, None)
+    assert refusal.value.code == 2
