@@ -11,6 +11,8 @@ import re
 from enum import Enum, auto
 from typing import Final
 
+from proxy.embedded.forwarded import FORWARDED_CERT_SPELLINGS
+
 CHUNK_LINE_BYTES_MAX: Final = 1024  # size and extensions
 TRAILER_BYTES_MAX: Final = 8 * 1024
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -20,7 +22,7 @@ TRAILERS_REFUSED: Final = frozenset(
     (
         b"transfer-encoding", b"content-length", b"host", b"connection", b"keep-alive", b"te", b"trailer", b"upgrade",
         b"authorization", b"proxy-authorization", b"proxy-connection", b"cookie", b"set-cookie", b"content-encoding",
-        b"content-type", b"content-range", b"expect", b"cache-control", b"x-forwarded-client-cert",
+        b"content-type", b"content-range", b"expect", b"cache-control", *FORWARDED_CERT_SPELLINGS,
     )
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.authorize import Decision, RequestFacts, compile_authorization
 from proxy.embedded.clusters import Cluster
-from proxy.embedded.heads import compile_edit
+from proxy.embedded.heads import HeaderView, compile_edit
 from proxy.embedded.telemetry import Edge, Recorder, Security
 from proxy.route import DestinationRoutes, compile_destination
 from proxy.snapshot import MESH_SUFFIX, Destination, Endpoint, InboundService, Listener, RouteRule
@@ -119,14 +119,15 @@ class Inbound:
         self._certs: dict[str, bytes] = {}
 
     def authorize(self, exchange: "Exchange", principal: str, ip: str) -> Decision:
-        """May this request pass?"""
+        """May this request pass, as it is about to be sent?"""
         if self._always is not None:
             return self._always
-        request = exchange.request
+        ours = ((b"traceparent", exchange.traceparent), (b"x-request-id", exchange.request_id))
         return self._authorization.decide(
             RequestFacts(
                 principal=principal, ip=ip, port=self.service.port, sni=self.service.sni,
-                host=request.host.decode("latin-1"), method=request.method, path=exchange.path, headers=exchange.view,
+                host=exchange.host.decode("latin-1"), method=exchange.request.method, path=exchange.path_sent,
+                headers=HeaderView([*exchange.headers, *ours], exchange.host),
             )
         )  # fmt: skip
 

@@ -2,7 +2,10 @@
 
 A request is handed to an exchange when its head is complete; its body follows in pieces. What is pipelined behind it
 stays unread until the response has been sent. The connection holds back reading for any of the reasons in
-`exchange.py` (HOLD_*), and all of them must be gone before it reads on.
+`exchange.py` and here (HOLD_*), and all of them must be gone before it reads on.
+
+No request is begun while the caller leaves earlier answers unread, nor more than a few in one turn of the loop: the
+mesh's own answers cost a caller nothing to ask for, and no backend's slowness limits them.
 
 Invariant: bytes of one request never reach the exchange of another, and after an error in framing nothing more is
 read.
@@ -24,6 +27,12 @@ LINGER_S: Final = (
     1.0  # how long a refused body is read and dropped, so that the answer is not lost to a reset
 )
 LINGER_BYTES_MAX: Final = 1024 * 1024
+REQUESTS_PER_TURN: Final = 64  # pipelined, of one connection
+EMPTY_LINES_MAX: Final = 4  # before a request
+
+# Why the next request is not looked at yet; bits beside those of exchange.py.
+HOLD_ANSWERS: Final = 8  # the caller does not take the answers to those before it
+HOLD_TURN: Final = 16  # other connections have their turn
 
 # Phases
 _HEAD: Final = 0
@@ -37,8 +46,8 @@ class Downstream(asyncio.Protocol, Timed):
     """Base of the connections of outbound, upstream and inbound listeners."""
 
     __slots__ = (
-        "_buffer", "_consuming", "_decoder", "_exchange", "_head_begun", "_held", "_left", "_lingered", "_phase",
-        "_reader", "_scanned", "close_after", "engine", "full", "peer_ip", "transport",
+        "_buffer", "_consuming", "_decoder", "_empty_lines", "_exchange", "_head_begun", "_held", "_left", "_lingered",
+        "_phase", "_reader", "_scanned", "close_after", "engine", "full", "peer_ip", "transport",
     )  # fmt: skip
 
     reporter: ClassVar[str]  # whose side of a request this is, for the log
@@ -61,6 +70,7 @@ class Downstream(asyncio.Protocol, Timed):
         self._held = 0
         self._consuming = False
         self._lingered = 0
+        self._empty_lines = 0  # since the last request
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} from {self.peer_ip} phase={self._phase}>"
@@ -127,7 +137,13 @@ class Downstream(asyncio.Protocol, Timed):
         self._phase = _HEAD
         self._head_begun = False
         self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
-        held, self._held = self._held, 0  # the reasons of this exchange are gone with it
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Go on with the next request, for whatever kept it waiting is over."""
+        if self.transport.is_closing():
+            return
+        held, self._held = self._held, 0
         if not self._consuming and self._buffer:
             data, self._buffer = self._buffer, b""
             self._consume(data)
@@ -173,6 +189,12 @@ class Downstream(asyncio.Protocol, Timed):
         self.full = False
         if self._exchange is not None:
             self._exchange.on_caller_drained()
+        elif self._held & HOLD_ANSWERS:
+            self._read_on()
+
+    def _on_turn(self) -> None:
+        if self._held & HOLD_TURN:
+            self._read_on()
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -183,6 +205,8 @@ class Downstream(asyncio.Protocol, Timed):
     def on_deadline(self) -> None:
         if self._exchange is not None:
             self._exchange.on_timeout()
+        elif self._phase == _HEAD and self.full:
+            self.transport.abort()  # a close would wait for the caller to take the answers
         elif self._phase == _HEAD and self._head_begun:
             self._refuse(HeadError(408, "the request's head did not arrive in time"))
         else:
@@ -192,9 +216,20 @@ class Downstream(asyncio.Protocol, Timed):
 
     def _consume(self, data: bytes) -> None:
         self._consuming = True
+        begun = 0
         while data:
             phase = self._phase
             if phase == _HEAD:
+                if self.full or self._held & HOLD_TURN:
+                    self._buffer = data
+                    self.hold(HOLD_ANSWERS if self.full else HOLD_TURN)
+                    break
+                if begun == REQUESTS_PER_TURN:
+                    self._buffer = data
+                    self.hold(HOLD_TURN)
+                    self.engine.loop.call_soon(self._on_turn)
+                    break
+                begun += 1
                 data = self._take_head(data)
             elif phase == _BODY:
                 data = self._take_body(data)
@@ -215,7 +250,7 @@ class Downstream(asyncio.Protocol, Timed):
                 self._buffer = data
                 return b""
             if data[:2] == b"\r\n":
-                return data[2:]
+                return self._skip_empty_lines(data)
         end = data.find(b"\r\n\r\n", self._scanned) + 4
         if end < 4 or end > limits.header_bytes_max:
             self._wait_for_head(data)
@@ -227,6 +262,7 @@ class Downstream(asyncio.Protocol, Timed):
         except HeadError as error:
             self._refuse(error)
             return b""
+        self._empty_lines = 0
         rest = data[end:]
         if request.method == "CONNECT":
             self._buffer = rest
@@ -236,6 +272,16 @@ class Downstream(asyncio.Protocol, Timed):
         self._begin(self.exchange_for(request), request.body, rest)
         rest, self._buffer = self._buffer, b""
         return rest
+
+    def _skip_empty_lines(self, data: bytes) -> bytes:
+        at = 0
+        while data[at : at + 2] == b"\r\n":
+            at += 2
+            self._empty_lines += 1
+            if self._empty_lines > EMPTY_LINES_MAX:
+                self._refuse(HeadError(400, "empty lines instead of a request"))
+                return b""
+        return data[at:]
 
     def _wait_for_head(self, data: bytes) -> None:
         limits = self.engine.limits

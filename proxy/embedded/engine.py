@@ -103,8 +103,7 @@ class Engine:
 
     def check_peer(self, svid: Svid) -> None:
         """Asked in every handshake, of both sides. Raises RevokedError."""
-        revoked = self.runtime.revoked
-        if revoked and (svid.spiffe in revoked or f"serial:{svid.serial.hex()}" in revoked):
+        if self.runtime.revokes(svid):
             raise RevokedError(f"{svid.spiffe} has been revoked")
 
     # ------------------------------------------------------------------ once a second

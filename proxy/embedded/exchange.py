@@ -44,9 +44,9 @@ class Exchange:
 
     __slots__ = (
         "_close_delimited", "_encode", "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding",
-        "_retried_stale", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "path", "policy",
-        "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s", "status",
-        "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
+        "_retried_stale", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "host", "path",
+        "path_sent", "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s",
+        "started_s", "status", "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, down: "Downstream", request: Request) -> None:
@@ -66,6 +66,7 @@ class Exchange:
         self.request_complete = self.ended = False
         self.flags = "-"
         self.path = self.query = self.policy = self.route = ""
+        self.path_sent, self.host = "", request.host  # as they go on, like `headers`: a route may change them
         self.timeout_s = 0.0
         self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
         self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
@@ -77,7 +78,7 @@ class Exchange:
 
     @property
     def view(self) -> HeaderView:
-        """The request's headers for rules and policies."""
+        """The request's headers for the rules of a route, as the caller sent them."""
         return HeaderView(self.request.headers, self.request.host)
 
     # ------------------------------------------------------------------ what the two sides of a hop do differently
@@ -122,7 +123,7 @@ class Exchange:
             self.engine.recorder.increment("path_rejected")
             self._reply(400, "-", "malformed path")
             return
-        self.path = path
+        self.path = self.path_sent = path
         self.query = question + query
         self.decide()
 
@@ -436,10 +437,13 @@ class Exchange:
 
     # ------------------------------------------------------------------ the request's head
 
-    def _request_head(self, target: bytes, host: bytes, headers: Pairs, identity: bytes) -> bytes:
+    def _request_head(self, identity: bytes) -> bytes:
         """`identity` is the x-forwarded-client-cert line of the inbound side, or nothing."""
         request = self.request
+        target = (self.path_sent + self.query).encode("latin-1")
         extra = b"traceparent: %b\r\nx-request-id: %b\r\n%b" % (self.traceparent, self.request_id, identity)
         if request.expects:
             extra += b"expect: 100-continue\r\n"
-        return request_head(request.method, target, host, headers, extra, request.body, request.upgrade)
+        return request_head(
+            request.method, target, self.host, self.headers, extra, request.body, request.upgrade
+        )

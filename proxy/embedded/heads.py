@@ -14,14 +14,14 @@ from functools import lru_cache
 from typing import Final
 
 from proxy.embedded.chunked import Pairs
+from proxy.embedded.forwarded import FORWARDED_CERT_SPELLINGS
 from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP
 from proxy.snapshot import HeaderEdit
 
-FORWARDED_CERT: Final = b"x-forwarded-client-cert"
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # Fields a filter must not touch: framing and the identity the mesh vouches for.
-_UNTOUCHABLE: Final = HOP_BY_HOP | {b"content-length", b"host", FORWARDED_CERT}
+_UNTOUCHABLE: Final = HOP_BY_HOP | {b"content-length", b"host"} | FORWARDED_CERT_SPELLINGS
 _LENGTH_EXPECTED: Final = frozenset(("POST", "PUT", "PATCH"))
 
 _REASONS: Final = {

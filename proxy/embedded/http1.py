@@ -6,6 +6,9 @@ obsolete folding, bare LF or CR, control characters, blanks before a colon, `Con
 `Transfer-Encoding`, and either of them twice. This module refuses what is left: versions other than 1.0 and 1.1,
 transfer codings other than `chunked`, `Host` missing, repeated or malformed, user info and fragments in a target.
 
+Only WebSocket is a protocol to change to. Any other, `h2c` above all, would carry requests past routes and policies, so
+a request for it is answered in HTTP/1.1, as RFC 9110 (7.8) allows.
+
 Invariant: a head that comes out of here has exactly one meaning, and no byte of it can end a line when written.
 """
 
@@ -19,16 +22,17 @@ from proxy.embedded.chunked import Pairs
 HOP_BY_HOP: Final = frozenset(
     (
         b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization",
-        b"te", b"transfer-encoding", b"upgrade",
+        b"te", b"transfer-encoding", b"upgrade", b"http2-settings",
     )
 )  # fmt: skip
 IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+WEBSOCKET: Final = b"websocket"
 UNTIL_CLOSE: Final = -1
 CHUNKED: Final = -2
 
 _FRAMING: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"keep-alive",
-     b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te")
+     b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"http2-settings")
 )  # fmt: skip
 _STANDARD_TOKENS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))
 # What `Connection` nearly always says, with the comma that joins repeated fields in front.
@@ -67,7 +71,7 @@ class Request:
     minor: int  # HTTP/1.<minor>
     body: int  # length in bytes, or CHUNKED
     connection_close: bool
-    upgrade: bytes  # b"" when not asked for
+    upgrade: bytes  # WEBSOCKET, or b"" when that was not asked for
     expects: bool
 
     def __repr__(self) -> str:
@@ -173,7 +177,7 @@ def _take_framing(request: Request, framing: Pairs) -> None:
         elif name == b"connection":
             connection += b"," + value
         elif name == b"upgrade":
-            upgrade = value.rstrip(_BLANKS)
+            upgrade += b"," + value if upgrade else value
         elif name == b"expect":
             if value.rstrip(_BLANKS).lower() != b"100-continue":
                 raise HeadError(417, "unknown expectation")
@@ -202,10 +206,10 @@ def _take_connection(request: Request, connection: bytes, upgrade: bytes) -> Non
         request.connection_close = True
     elif b"keep-alive" in tokens:
         request.connection_close = False
-    if b"upgrade" in tokens and upgrade and request.minor:
+    if b"upgrade" in tokens and request.minor and upgrade.rstrip(_BLANKS).lower() == WEBSOCKET:
         if request.body:
             raise HeadError(400, "a body on a request to upgrade")
-        request.upgrade = upgrade
+        request.upgrade = WEBSOCKET
     listed = tokens - _STANDARD_TOKENS
     if listed:
         request.headers = [pair for pair in request.headers if pair[0] not in listed]
@@ -271,14 +275,16 @@ class ResponseReader:
             raise HeadError(502, "not an HTTP/1.0 or HTTP/1.1 response")
         response = Response()
         response.status = status = parser.get_status_code()
+        if status < 100:
+            raise HeadError(502, f"status {status} in the response")
         response.reason = self._reason
         response.keep_alive = head[7] == 49
         response.headers = headers
         _take_response_framing(response, framing)
         if to_head or status in {204, 304} or status < 200:
             response.body = 0
-        if response.body != 0 or to_head:
-            self._parser = httptools.HttpResponseParser(self)
+        if response.body != 0 or to_head or status < 200:
+            self._parser = httptools.HttpResponseParser(self)  # this one may be waiting for a body
         return response
 
 

@@ -55,10 +55,7 @@ class Incoming(Exchange):
     def head_to_send(self) -> bytes:
         inbound = self._inbound
         assert inbound is not None
-        target = (self.path + self.query).encode("latin-1")
-        return self._request_head(
-            target, self.request.host, self.headers, inbound.forwarded_cert(self._caller)
-        )
+        return self._request_head(inbound.forwarded_cert(self._caller))
 
     @property
     def stale_pool(self) -> "Pool | None":

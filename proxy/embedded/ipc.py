@@ -71,8 +71,13 @@ class Report:
 Message = Apply | Drain | Started | Outcome | Report
 
 
+def order_frame_bytes(snapshot_bytes: int, tokens: tuple[tuple[str, int], ...]) -> int:
+    """At most how long the frame of an `Apply` gets, its length not counted."""
+    return snapshot_bytes + len(encode_message(Apply(0xFFFF_FFFF, b"", tokens)))
+
+
 def encode_message(message: Message) -> bytes:
-    """The frame, length included."""
+    """The frame, length included. Raises ProtocolError for one that the other end would have to refuse."""
     match message:
         case Apply():
             body: list[Any] = ["apply", message.request, message.snapshot, message.tokens]
@@ -85,6 +90,8 @@ def encode_message(message: Message) -> bytes:
         case Report():
             body = ["report", *_pack_report(message)]
     packed: bytes = msgpack.packb(body, use_bin_type=True)
+    if len(packed) > FRAME_BYTES_MAX:
+        raise ProtocolError(f"frame of {len(packed)} bytes, at most {FRAME_BYTES_MAX}")
     return _LENGTH.pack(len(packed)) + packed
 
 

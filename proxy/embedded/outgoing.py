@@ -2,7 +2,8 @@
 
 The order is that of DESIGN section 7: the destination's rules (or those of the caller's namespace), a backend by
 weight, the cluster's breaker, an endpoint by load and health, a pooled mTLS connection. An endpoint on this host is
-authorised here, with the caller's identity, and reached without TLS; its decisions are those of `incoming.py`.
+authorised here, with the caller's identity, and reached without TLS; its decisions are those of `incoming.py`, made
+about the request as a route's filters leave it.
 
 Invariant: whatever is taken from the cluster (breaker, budget, load) is given back in `account`.
 """
@@ -19,6 +20,7 @@ from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.runtime import NoCertificateError
 from proxy.embedded.wheel import NEVER, Timed
+from proxy.path import normalise_path
 from proxy.retry import Failure
 from proxy.route import MatchedRule
 from proxy.snapshot import Redirect
@@ -103,6 +105,9 @@ class Outgoing(Exchange):
             if rule.redirect is not None:
                 self._redirect(matched, rule.redirect)
                 return
+            if not self._filter(matched):
+                self._reply(500, "NR", f"route {rule.name} makes of this path one that cannot be sent")
+                return
             if rule.request_timeout_s is not None:
                 timeout_s = rule.request_timeout_s
             per_try_s = rule.per_try_timeout_s
@@ -124,6 +129,24 @@ class Outgoing(Exchange):
         self.try_timeout_s = per_try_s or 0.0
         self.start_clock(timeout_s)
         self._try()
+
+    def _filter(self, matched: MatchedRule) -> bool:
+        """Make the request what will be sent, before anything is asked about it. False: no path comes of it."""
+        rule = matched.rule
+        if rule.request_headers is not None:
+            self.headers = compile_edit(rule.request_headers).apply(self.headers)
+        rewrite = rule.rewrite
+        if rewrite is None:
+            return True
+        if rewrite.hostname is not None:
+            self.host = rewrite.hostname.encode("latin-1")
+        rewritten = matched.rewritten_path(self.path)
+        # The caller's part and the rule's are normal each by itself, if at all: together they need not be.
+        path = rewritten if rewritten == self.path else normalise_path(rewritten)
+        if path is None:
+            return False
+        self.path_sent = path
+        return True
 
     def _try(self) -> None:
         cluster = self._cluster
@@ -182,21 +205,9 @@ class Outgoing(Exchange):
     # ------------------------------------------------------------------ sending
 
     def head_to_send(self) -> bytes:
-        headers = self.headers
-        host = self.request.host
-        path = self.path
-        matched = self._matched
-        if matched is not None:
-            rule = matched.rule
-            if rule.request_headers is not None:
-                headers = compile_edit(rule.request_headers).apply(headers)
-            if rule.rewrite is not None:
-                path = matched.rewritten_path(path)
-                if rule.rewrite.hostname is not None:
-                    host = rule.rewrite.hostname.encode("latin-1")
         inbound = self._inbound
         identity = inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
-        return self._request_head((path + self.query).encode("latin-1"), host, headers, identity)
+        return self._request_head(identity)
 
     def edit_response(self, headers: list[bytes]) -> list[bytes]:
         self._latency_s = _clock() - self.sent_s

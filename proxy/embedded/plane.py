@@ -13,10 +13,10 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
-from proxy.embedded.ipc import Report
+from proxy.embedded.ipc import FRAME_BYTES_MAX, Report, order_frame_bytes
 from proxy.embedded.supervisor import Order, Supervisor, WorkerGoneError, socket_token
 from proxy.plane import Applied, Ejection, Rejected, Series, SeriesDelta, Telemetry
-from proxy.snapshot import Snapshot, encode_snapshot
+from proxy.snapshot import SNAPSHOT_BYTES_MAX, Snapshot, encode_snapshot
 
 APPLY_TIMEOUT_S: Final = 30.0
 
@@ -64,6 +64,9 @@ class EmbeddedPlane:
                 for listener in snapshot.listeners
             },
         )
+        too_large = _too_large(order)
+        if too_large:
+            return Rejected(version=snapshot.version, reason=too_large)
         async with self._applying:
             reasons = await asyncio.gather(*(self._apply_one(worker, order) for worker in self._workers))
             reason = next(filter(None, reasons), "")
@@ -117,6 +120,18 @@ class EmbeddedPlane:
             self._counters[name] = self._counters.get(name, 0) + count
         self._ejections[number] = report.ejections
         self._connections[number] = report.connections
+
+
+def _too_large(order: Order) -> str:
+    """Why no worker could take this order, however often it were restarted; "" when it can be sent."""
+    size = len(order.snapshot)
+    if size > SNAPSHOT_BYTES_MAX:
+        return f"snapshot of {size} bytes, at most {SNAPSHOT_BYTES_MAX}"
+    tokens = tuple((name, token) for name, (token, _) in order.sockets.items())
+    frame = order_frame_bytes(size, tokens)
+    if frame > FRAME_BYTES_MAX:
+        return f"snapshot and listeners of {frame} bytes, at most {FRAME_BYTES_MAX}"
+    return ""
 
 
 def add_delta(total: SeriesDelta, delta: SeriesDelta) -> None:

@@ -21,6 +21,9 @@ from proxy.retry import RetryRules
 from proxy.snapshot import MESH_SUFFIX, Certificate, CircuitBreaker, Endpoint, InboundService, Snapshot
 from trust.bundle import TrustBundle
 from trust.errors import TrustError
+from trust.identity import spiffe_node
+from trust.revocation import serial_subject
+from trust.svid import Svid
 from trust.tls import Caller, ServerContext, server_context
 
 if TYPE_CHECKING:
@@ -91,11 +94,17 @@ class Runtime:
         self._retire_pools()
         for stream in list(engine.streams):
             peer = stream.ssl_object.peer  # type: ignore[attr-defined]  # contexts of trust.tls make PeerObjects
-            if peer is not None and (
-                peer.spiffe in self.revoked or f"serial:{peer.serial.hex()}" in self.revoked
-            ):
+            if peer is not None and self.revokes(peer):
                 engine.recorder.increment("connections_cut_revoked")
                 stream.abort()
+
+    def revokes(self, svid: Svid) -> bool:
+        """Whether the leaf, its identity, or the node that holds its key is revoked. Asked in handshakes, and of every
+        open connection when the list changes."""
+        revoked = self.revoked
+        return bool(revoked) and not revoked.isdisjoint(
+            (svid.spiffe, serial_subject(svid.serial), spiffe_node(svid.id.trust_domain, svid.node))
+        )
 
     # ------------------------------------------------------------------ building
 

@@ -4,8 +4,8 @@ A hop keeps the trace id and flags of a valid `traceparent` and puts its own spa
 trace, and its `tracestate` is dropped with it (Trace Context, 4.3). A version above 00 is read as far as 00
 goes and written as 00.
 
-Invariant: what `continue_trace` returns is a valid version-00 `traceparent`; `x-forwarded-client-cert` is never
-forwarded, for only the mesh itself may say whose certificate it saw.
+Invariant: what `continue_trace` returns is a valid version-00 `traceparent`; `x-forwarded-client-cert` in
+any spelling is never forwarded, for only the mesh itself may say whose certificate it saw.
 """
 
 import random
@@ -13,6 +13,7 @@ import re
 from typing import Final
 
 from proxy.embedded.chunked import Pairs
+from proxy.embedded.forwarded import FORWARDED_CERT_SPELLINGS
 
 REQUEST_ID_BYTES_MAX: Final = 256
 _PARENT: Final = re.compile(
@@ -79,5 +80,5 @@ def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[
 
 
 _NEVER_ZERO: Final = 1 << 191 | 1  # an id of zeros is invalid
-_OWN: Final = frozenset((b"traceparent", b"x-request-id", b"x-forwarded-client-cert"))
+_OWN: Final = frozenset((b"traceparent", b"x-request-id", *FORWARDED_CERT_SPELLINGS))
 _OWN_AND_STATE: Final = _OWN | {b"tracestate"}

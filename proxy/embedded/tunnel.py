@@ -33,6 +33,20 @@ class _Side(asyncio.Protocol, Timed):
         self.lost = False
         self._finished = False
 
+    def take_up(self) -> None:
+        """Hold the other side back if this one still has to send what was written before.
+
+        Whether the transport has told its former protocol to pause cannot be asked for, and it tells only once. With
+        a limit of zero there is no doubt: it has if anything waits, and will say when nothing does any more.
+        """
+        transport = self.transport
+        if transport.is_closing():
+            return
+        transport.set_write_buffer_limits(high=0)
+        if transport.get_write_buffer_size():
+            self.pause_writing()
+        transport.set_write_buffer_limits()
+
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
         self._engine.wheel.arm(self._pipe, IDLE_TIMEOUT_S)
@@ -81,6 +95,8 @@ class _Pipe(Timed):
             side.transport.set_protocol(side)
             if not side.transport.is_closing():
                 side.transport.resume_reading()
+        for side in (self._first, self._second):
+            side.take_up()
 
     def on_deadline(self) -> None:
         self.close()

@@ -254,6 +254,9 @@ class Upstream(asyncio.Protocol, Timed):
         if not exchange.request.upgrade:
             self._break("101 to a request that asked for no upgrade")
             return
+        if response.upgrade.lower() not in {b"", exchange.request.upgrade}:
+            self._break("101 to another protocol than was asked for")
+            return
         exchange.on_switch(self, response, data)
 
     def _break(self, reason: str) -> None:

@@ -208,8 +208,56 @@ async def test_a_refused_upgrade_is_an_ordinary_response(mesh: Mesh, app: App) -
     await mesh.serve(Service("echo", {"b": app.port}))
     async with connect(mesh.port()) as connection:
         for _ in range(2):
-            reply = await connection.request(headers={"connection": "Upgrade", "upgrade": "h2c"})
+            reply = await connection.request(headers={"connection": "Upgrade", "upgrade": "websocket"})
             assert (reply.status, reply.body) == (200, b"app")
+    assert app.received[-1].header("upgrade") == "websocket"
+
+
+H2C = {"connection": "Upgrade", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
+
+
+@BOTH
+async def test_an_upgrade_to_another_protocol_is_not_passed_on(mesh: Mesh, app: App, where: str) -> None:
+    app.script = mirror
+    await mesh.serve(Service("echo", {where: app.port}))
+    async with connect(mesh.port()) as connection:
+        reply = await connection.request("POST", headers=H2C, body=b"plain")
+        assert (reply.status, reply.body) == (200, b"plain")
+        assert (await connection.request(headers=H2C, path="/next")).body == b"/next"
+    for received in app.received:
+        assert not {name for name, _ in received.headers} & {"upgrade", "connection", "http2-settings"}
+
+
+@BOTH
+@pytest.mark.parametrize("asked", ["h2c", "websocket"])
+async def test_a_backend_cannot_change_to_a_protocol_nobody_asked_for(
+    mesh: Mesh, app: App, where: str, asked: str
+) -> None:
+    app.script = raw_response(b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nframes")
+    await mesh.serve(Service("echo", {where: app.port}))
+    async with connect(mesh.port()) as connection:
+        reply = await connection.request(headers={"connection": "upgrade", "upgrade": asked})
+        assert reply.status == 502
+        assert b"frames" not in reply.body
+
+
+async def test_a_few_empty_lines_before_a_request_are_tolerated(mesh: Mesh, app: App) -> None:
+    await mesh.serve(Service("echo", {"b": app.port}))
+    async with connect(mesh.port()) as connection:
+        for _ in range(3):
+            await connection.send(b"\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nhost: echo\r\n\r\n")
+            assert (await connection.reply()).body == b"app"
+
+
+async def test_empty_lines_are_counted_however_they_arrive(mesh: Mesh, app: App) -> None:
+    await mesh.serve(Service("echo", {"b": app.port}))
+    async with connect(mesh.port()) as connection:
+        for _ in range(5):
+            await connection.send(b"\r")
+            await asyncio.sleep(0)
+            await connection.send(b"\n")
+        assert (await connection.reply()).status == 400
+        assert await connection.at_end()
 
 
 # ---------------------------------------------------------------- what is refused
@@ -255,7 +303,8 @@ MALFORMED = {
     "an escape that is none": b"GET /%zz HTTP/1.1\r\nhost: echo\r\n\r\n",
     "a TLS client hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "a body on an upgrade":
-        b"GET / HTTP/1.1\r\nhost: echo\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 1\r\n\r\nx",
+        b"GET / HTTP/1.1\r\nhost: echo\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 1\r\n\r\nx",
+    "only empty lines": b"\r\n" * 100,
     "a chunk size that is none": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk longer than its size": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\n\r\n1\r\nab\r\n",
 }  # fmt: skip
@@ -343,6 +392,7 @@ BROKEN_RESPONSES = {
     "both framings": b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc",
     "an unknown coding": b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nabc",
     "an upgrade nobody asked for": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    "a status that is none": b"HTTP/1.1 099 X\r\ncontent-length: 0\r\n\r\n",
     "a control character": b"HTTP/1.1 200 OK\r\nx: a\x00b\r\ncontent-length: 0\r\n\r\n",
 }
 

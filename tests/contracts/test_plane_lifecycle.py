@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from proxy.embedded.ipc import FRAME_BYTES_MAX
 from proxy.plane import Applied, Plane, Rejected
 from proxy.snapshot import (
+    SNAPSHOT_BYTES_MAX,
     Authorization,
     AuthzPolicy,
     AuthzRule,
@@ -22,9 +24,25 @@ from proxy.snapshot import (
     RouteMatch,
     RouteRule,
     StringMatch,
+    encode_snapshot,
 )
+from trust.bundle import TrustBundle
+from trust.identity import NodeIdentity, spiffe_node
+from trust.tls import Caller
 
-from .conftest import PLANES, App, Mesh, MeshRoot, Service, answer, connect, listening_socket, spiffe, until
+from .conftest import (
+    PLANES,
+    TRUST_DOMAIN,
+    App,
+    Mesh,
+    MeshRoot,
+    Service,
+    answer,
+    connect,
+    listening_socket,
+    spiffe,
+    until,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -232,6 +250,66 @@ async def test_a_revoked_caller_is_cut_off_at_once_and_refused_after(mesh: Mesh,
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
         async with mesh.inbound("echo", account="batch") as batch:
             await batch.request()
+
+
+async def test_what_a_revoked_node_holds_is_cut_off_and_refused(mesh: Mesh, app: App) -> None:
+    """A workload's certificate does not name the node that asked for it, which may be the one that was stolen."""
+    await mesh.serve(Service("echo", {"b": app.port}))
+    thief = Thief(mesh.root)
+    async with thief.inbound(mesh, "batch") as stolen, mesh.inbound("echo", account="batch") as batch:
+        assert (await stolen.request()).status == 200
+        assert (await batch.request()).status == 200
+        await mesh.apply("b", replace(mesh.snapshots["b"], revoked=(thief.subject,)))
+        assert await stolen.at_end()
+        assert (await batch.request()).status == 200
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        async with thief.inbound(mesh, "batch") as stolen:
+            await stolen.request()
+
+
+class Thief(MeshRoot):
+    """Another node of the same mesh."""
+
+    def __init__(self, root: MeshRoot) -> None:
+        self.now, self.authority, self.root_der, self.bundle_pem = (
+            root.now, root.authority, root.root_der, root.bundle_pem,
+        )  # fmt: skip
+        self.identity = NodeIdentity.from_seed(os.urandom(32))
+        credential = replace(
+            root.credential, public_key=self.identity.public_key, agreement_key=self.identity.agreement_key
+        )
+        self.credential = credential.signed(self.authority.sign(credential.signing_bytes()))
+
+    @property
+    def subject(self) -> str:
+        return spiffe_node(TRUST_DOMAIN, self.identity.id)
+
+    @asynccontextmanager
+    async def inbound(self, mesh: Mesh, account: str) -> AsyncIterator[Any]:
+        bundle = TrustBundle.from_pem(TRUST_DOMAIN, self.bundle_pem)
+        context = Caller(certificate=self.certificate(account), bundle=bundle).expecting(spiffe("echo"))
+        async with connect(mesh.port("b/in"), ssl=context, server_hostname="echo.default.mesh") as connection:
+            yield connection
+
+
+async def test_a_snapshot_too_large_to_send_is_rejected_and_the_old_one_serves(mesh: Mesh, app: App) -> None:
+    await mesh.serve(Service("echo", {"a": app.port}))
+    good = mesh.snapshots["a"]
+    outcome = await mesh.apply("a", replace(good, version=99, trust_bundle_pem=bytes(SNAPSHOT_BYTES_MAX)))
+    assert isinstance(outcome, Rejected)
+    assert outcome.version == 99
+    assert str(SNAPSHOT_BYTES_MAX) in outcome.reason
+    # Just small enough a snapshot, but not together with what names its listeners' sockets.
+    out = replace(good.listeners[-1], name="x" * 100_000)
+    mesh.sockets[f"a/{out.name}"] = mesh.sockets["a/out"]
+    wide = replace(good, listeners=(*good.listeners[:-1], out), trust_bundle_pem=b"")
+    room = SNAPSHOT_BYTES_MAX - len(encode_snapshot(wide)) - 16
+    outcome = await mesh.apply("a", replace(wide, trust_bundle_pem=bytes(room)))
+    del mesh.sockets[f"a/{out.name}"]
+    assert isinstance(outcome, Rejected)
+    assert str(FRAME_BYTES_MAX) in outcome.reason
+    assert (await mesh.call()).body == b"app"
+    assert await mesh.apply("a", good) == Applied(version=good.version)
 
 
 # ---------------------------------------------------------------- processes

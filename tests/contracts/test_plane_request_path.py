@@ -10,6 +10,7 @@ from proxy.snapshot import (
     AuthzPolicy,
     AuthzRule,
     Backend,
+    Condition,
     HeaderEdit,
     HeaderMatch,
     Operation,
@@ -115,6 +116,26 @@ async def test_the_inbound_side_trusts_the_certificate_not_the_header(mesh: Mesh
         await connection.request(headers={"x-forwarded-client-cert": f"URI={spiffe('admin')}"})
     certs = [value for name, value in app.received[-1].headers if name == "x-forwarded-client-cert"]
     assert certs == [f"By={spiffe('echo')};URI={spiffe('batch')}"]
+
+
+SPELLINGS = ("x_forwarded_client_cert", "X_Forwarded-Client-Cert", "x-forwarded_client_cert")
+
+
+@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+async def test_no_spelling_a_server_takes_for_the_same_header_gets_through(
+    mesh: Mesh, app: App, where: str
+) -> None:
+    await mesh.serve(Service("echo", {where: app.port}))
+    lie = f"By=evil;URI={spiffe('admin')}"
+    fields = "".join(f"{name}: {lie}\r\n" for name in SPELLINGS)
+    head = f"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: chunked\r\n{fields}\r\n"
+    async with connect(mesh.port()) as connection:
+        await connection.send(f"{head}1\r\nx\r\n0\r\n{fields}x-sum: 1\r\n\r\n".encode())
+        assert (await connection.reply()).status == 200
+    received = app.received[-1]
+    certs = [value for name, value in received.headers if "client" in name]
+    assert certs == [f"By={spiffe('echo')};URI={spiffe('web')}"]
+    assert received.trailers == [("x-sum", "1")]
 
 
 async def test_a_trace_is_continued_with_a_new_span(mesh: Mesh, app: App) -> None:
@@ -292,6 +313,67 @@ async def test_policies_see_identity_and_normal_path(mesh: Mesh, app: App, where
     for path in ("/admin", "//admin", "/x/../admin", "/%61dmin"):
         assert (await mesh.call(path=path)).status == 403
     assert {received.path for received in app.received} == {"/"}
+
+
+def denying(**operation: tuple[str, ...]) -> Authorization:
+    denied = AuthzRule(operations=(Operation(**operation),))
+    return Authorization(deny=(AuthzPolicy(name="default/deny", variants=((denied,),)),))
+
+
+async def serve_filtered(mesh: Mesh, app: App, where: str, policy: Authorization, **filters: object) -> None:
+    filtered = rule("filtered", prefix("/public"), backends=TO_APP, **filters)
+    await mesh.serve(
+        Service(
+            "echo", {where: app.port}, authorization=policy,
+            destination={"rules": (filtered, rule("rest", backends=TO_APP)), "routed": True},
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@pytest.mark.parametrize("replacement", ["/admin", "/x/../admin", "/%61dmin", "/x/%2e%2e/admin", "//admin"])
+async def test_policies_judge_the_path_a_rewrite_makes(
+    mesh: Mesh, app: App, where: str, replacement: str
+) -> None:
+    rewrite = Rewrite(path_prefix=replacement)
+    await serve_filtered(mesh, app, where, denying(paths=("/admin*",)), rewrite=rewrite)
+    assert (await mesh.call(path="/public/keys")).status == 403
+    assert app.received == []
+    await serve_filtered(mesh, app, where, denying(paths=("/public*",)), rewrite=rewrite)
+    assert (await mesh.call(path="/public/keys?q=..")).status == 200
+    assert app.received[-1].path == "/admin/keys?q=.."
+
+
+@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@pytest.mark.parametrize("replacement", ["/a?b=", "/a#b", "/%00", "/%zz", "/..;x"])
+async def test_a_rewrite_to_what_is_no_path_is_a_500(
+    mesh: Mesh, app: App, where: str, replacement: str
+) -> None:
+    await serve_filtered(mesh, app, where, Authorization(), rewrite=Rewrite(path_prefix=replacement))
+    seen = f"/public/{where}/{replacement.encode().hex()}"
+    assert (await mesh.call(path=seen)).status == 500
+    assert app.received == []
+    line = await mesh.log_line("a", path=seen)
+    assert (line["flags"], line["route"]) == ("NR", "filtered")
+
+
+@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+async def test_policies_judge_the_host_and_the_headers_a_route_sets(mesh: Mesh, app: App, where: str) -> None:
+    await serve_filtered(
+        mesh, app, where, denying(hosts=("inner",)), rewrite=Rewrite(hostname="inner"),
+    )  # fmt: skip
+    assert (await mesh.call(path="/public")).status == 403
+    assert (await mesh.call(path="/other")).status == 200
+    tier = Condition(key="request.headers[x-tier]", values=("gold",))
+    gold = AuthzPolicy(name="default/gold", variants=((AuthzRule(conditions=(tier,)),),))
+    for edit, gets in (
+        (HeaderEdit(set=(("x-tier", "gold"),)), 200), (HeaderEdit(remove=("x-tier",)), 403),
+        (HeaderEdit(set=(("x-tier", "tin"),)), 403),
+    ):  # fmt: skip
+        await serve_filtered(mesh, app, where, Authorization(allow=(gold,)), request_headers=edit)
+        sent = {"x-tier": "tin" if gets == 200 else "gold"}
+        assert (await mesh.call(path="/public", headers=sent)).status == gets
+        assert (await mesh.call(path="/other", headers=sent)).status == (403 if gets == 200 else 200)
 
 
 async def test_a_denied_body_is_not_waited_for(mesh: Mesh, app: App) -> None:

@@ -122,6 +122,42 @@ async def test_a_large_download_to_a_slow_caller_takes_no_memory(mesh: Mesh, app
     assert max(grown.values()) < GROWTH_BYTES_MAX, grown
 
 
+async def test_answers_nobody_reads_hold_back_the_requests(mesh: Mesh, app: App) -> None:
+    """The mesh answers these itself, so no backend slows them down."""
+    await mesh.serve(Service("echo", {"b": app.port}))
+    await warm(mesh)
+    request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    turns, per_turn = 240, 4000
+    before = resident_bytes(workers(mesh)["a"])
+    async with connect(mesh.port()) as connection:
+        writing = asyncio.ensure_future(write_all(connection.writer, request * per_turn, turns, b""))
+        await stalled(connection.writer)
+        await until_at_rest(workers(mesh)["a"])
+        grown = resident_bytes(workers(mesh)["a"]) - before
+        assert not writing.done(), "the mesh swallowed everything"
+        for _ in range(10_000):
+            assert (await connection.reply()).status == 404
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        connection.writer.transport.abort()
+    assert grown < GROWTH_BYTES_MAX
+
+
+async def until_at_rest(pid: int) -> None:
+    """Until the process has nothing to do but what it does every second."""
+
+    def ticks() -> int:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return int(user) + int(system)
+
+    busy = True
+    async with asyncio.timeout(60):
+        while busy:
+            before = ticks()
+            await asyncio.sleep(0.3)
+            busy = ticks() - before > 6
+
+
 async def until_still(number: Any) -> None:
     before, same = None, 0
     while same < 5:

@@ -30,6 +30,7 @@ def test_filters_set_then_add_then_remove() -> None:
         HeaderEdit(set=(("x a", "1"),)), HeaderEdit(set=(("x", "a\r\nb: c"),)), HeaderEdit(add=(("x", "\0"),)),
         HeaderEdit(remove=("",)), HeaderEdit(set=(("Content-Length", "1"),)), HeaderEdit(remove=("host",)),
         HeaderEdit(add=(("transfer-encoding", "chunked"),)), HeaderEdit(set=(("x-forwarded-client-cert", "me"),)),
+        HeaderEdit(add=(("X_Forwarded-Client_Cert", "me"),)), HeaderEdit(set=(("http2-settings", "x"),)),
         HeaderEdit(set=(("x", "€"),)),
     ],
 )  # fmt: skip

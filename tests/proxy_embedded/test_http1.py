@@ -78,12 +78,35 @@ def test_absolute_form(target: bytes, host: bytes, path: bytes) -> None:
     assert (got.host, got.target) == (host, path)
 
 
-def test_an_upgrade_needs_both_headers() -> None:
-    assert (
-        request(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: ws\r\n\r\n").upgrade == b"ws"
-    )
-    assert request(b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: ws\r\n\r\n").upgrade == b""
-    assert request(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\r\n").upgrade == b""
+@pytest.mark.parametrize(
+    ("lines", "upgrade"),
+    [
+        (b"connection: upgrade\r\nupgrade: websocket\r\n", b"websocket"),
+        (b"upgrade: WebSocket \r\nconnection: keep-alive, Upgrade\r\n", b"websocket"),
+        (b"upgrade: websocket\r\n", b""), (b"connection: upgrade\r\n", b""),
+    ],
+)  # fmt: skip
+def test_an_upgrade_needs_both_headers(lines: bytes, upgrade: bytes) -> None:
+    assert request(b"GET / HTTP/1.1\r\nhost: a\r\n" + lines + b"\r\n").upgrade == upgrade
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [b"upgrade: h2c", b"upgrade: h2c, websocket", b"upgrade: websocket\r\nupgrade: h2c",
+    b"upgrade: h2c\r\nupgrade: websocket", b"upgrade: TLS/1.0", b"upgrade: websocket/13", b"upgrade:"],
+)  # fmt: skip
+def test_no_protocol_but_websocket_is_changed_to(protocol: bytes) -> None:
+    got = request(
+        b"POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\n" + protocol
+        + b"\r\nhttp2-settings: AAMAAABk\r\ncontent-length: 3\r\nx: y\r\n\r\n"
+    )  # fmt: skip
+    assert (got.upgrade, got.body, got.headers, got.connection_close) == (b"", 3, [(b"x", b"y")], False)
+
+
+def test_http2_settings_do_not_travel_even_when_connection_does_not_name_them() -> None:
+    got = request(b"GET / HTTP/1.1\r\nhost: a\r\nhttp2-settings: AAMAAABk\r\n\r\n")
+    assert got.headers == []
+    assert response(b"HTTP/1.1 200 OK\r\nhttp2-settings: x\r\n\r\n").headers == []
 
 
 def test_one_reader_reads_many_requests_whatever_their_bodies() -> None:
@@ -96,9 +119,9 @@ def test_one_reader_reads_many_requests_whatever_their_bodies() -> None:
         assert reader.read(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 7\r\n\r\n", 100).body == 7
         assert (
             reader.read(
-                b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", 100
+                b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 100
             ).upgrade
-            == b"x"
+            == b"websocket"
         )
         assert reader.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", 100).body == 0
 
@@ -131,6 +154,27 @@ def test_an_unknown_expectation_is_417() -> None:
 def test_a_response_says_where_it_ends(head: bytes, status: int, body: int, keep: bool) -> None:
     got = response(head)
     assert (got.status, got.body, got.keep_alive) == (status, body, keep)
+
+
+@pytest.mark.parametrize("status", [b"000", b"001", b"020", b"099"])
+def test_a_status_below_100_is_none(status: bytes) -> None:
+    with pytest.raises(HeadError) as caught:
+        response(b"HTTP/1.1 " + status + b" X\r\ncontent-length: 0\r\n\r\n")
+    assert caught.value.status == 502
+
+
+def test_a_final_response_is_read_afresh_after_any_informational_one() -> None:
+    final = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"
+    for fields in (b"", b"content-length: 9\r\n", b"transfer-encoding: chunked\r\n", b"connection: close\r\n",
+                   b"connection: upgrade\r\nupgrade: x\r\n"):  # fmt: skip
+        for status in (b"100", b"103", b"199"):
+            reader = ResponseReader()
+            informational = reader.read(
+                b"HTTP/1.1 " + status + b" X\r\n" + fields + b"\r\n", 9, to_head=False
+            )
+            assert (informational.status, informational.body) == (int(status), 0)
+            got = reader.read(final, 9, to_head=False)
+            assert (got.status, got.body, got.keep_alive) == (200, 3, True)
 
 
 def test_a_response_keeps_what_is_end_to_end() -> None:

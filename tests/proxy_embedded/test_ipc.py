@@ -21,6 +21,7 @@ from proxy.embedded.ipc import (
     Started,
     decode_message,
     encode_message,
+    order_frame_bytes,
     receive_sockets,
     send_sockets,
 )
@@ -44,6 +45,16 @@ MESSAGES: list[Message] = [
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
     assert decode_message(encode_message(message)[4:]) == message
+
+
+def test_what_the_other_end_must_refuse_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.embedded.ipc.FRAME_BYTES_MAX", 1000)
+    order = Apply(0xFFFF_FFFF, bytes(900), (("in", 2**63), ("out", 12)))
+    size = len(encode_message(order)) - 4
+    assert size <= order_frame_bytes(900, order.tokens) <= size + 8
+    assert order_frame_bytes(1000, order.tokens) > 1000
+    with pytest.raises(ProtocolError, match=r"frame of 1\d\d\d bytes, at most 1000"):
+        encode_message(Apply(1, bytes(1000), ()))
 
 
 @given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=30))

@@ -11,6 +11,8 @@ from proxy.embedded.engine import Engine
 from proxy.embedded.runtime import NoCertificateError, Runtime, UnservableError
 from proxy.snapshot import Cluster, Destination, Endpoint, InboundService, Listener, Snapshot
 from trust.errors import RevokedError
+from trust.identity import parse_spiffe, spiffe_node
+from trust.svid import Svid
 
 from .conftest import TRUST_DOMAIN, Issuer
 
@@ -171,15 +173,15 @@ async def test_a_refused_snapshot_changes_nothing(engine: Engine, snapshot: Snap
 async def test_revocations_count_for_handshakes(
     engine: Engine, snapshot: Snapshot, spiffe: Callable[[str], str]
 ) -> None:
-    class Peer:
-        spiffe: str
-        serial: bytes
-
-    peer: Any = Peer()
-    peer.spiffe, peer.serial = spiffe("batch"), b"\x01\xff"
-    serve(engine, snapshot)
+    node = bytes(range(16))
+    peer = Svid(
+        id=parse_spiffe(spiffe("batch")), spiffe=spiffe("batch"), node=node, serial=b"\x01\xff", not_before=0,
+        not_after=1, public_der=b"",
+    )  # fmt: skip
+    other = spiffe_node(TRUST_DOMAIN, bytes(16))
+    serve(engine, replace(snapshot, revoked=(spiffe("web"), "serial:01fe", other)))
     engine.check_peer(peer)
-    for revoked in (peer.spiffe, "serial:01ff"):
+    for revoked in (peer.spiffe, "serial:01ff", spiffe_node(TRUST_DOMAIN, node)):
         serve(engine, replace(snapshot, revoked=(revoked,)))
         with pytest.raises(RevokedError):
             engine.check_peer(peer)

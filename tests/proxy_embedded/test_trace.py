@@ -80,6 +80,10 @@ def test_request_ids_are_distinct_version_4_uuids() -> None:
         )
 
 
-def test_a_client_certificate_header_never_goes_on() -> None:
+@pytest.mark.parametrize("parents", [[], [(b"traceparent", b"00-" + TRACE + b"-" + SPAN + b"-01")]])
+@pytest.mark.parametrize(
+    "name", [b"x-forwarded-client-cert", b"x_forwarded_client_cert", b"x-forwarded_client-cert"]
+)
+def test_a_client_certificate_header_never_goes_on(name: bytes, parents: list[tuple[bytes, bytes]]) -> None:
     rng = random.Random(1)
-    assert take_identity([(b"x-forwarded-client-cert", b"me")], rng, RequestIds(rng))[3] == []
+    assert take_identity([*parents, (name, b"me")], rng, RequestIds(rng))[3] == []
