@@ -41,7 +41,7 @@ from peer.gauges import gauges
 from peer.io.health import HealthChecks
 from peer.io.keys import KeyFile, KeyFileError, Keys
 from peer.io.statefile import StateFile, StateFileError
-from peer.io.store import Batch, Store
+from peer.io.store import Batch, Store, StoreError
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import Key, LocalServices, Registered
@@ -61,6 +61,7 @@ from peer.node import Node
 from peer.outlook import Outlook
 from peer.restore import Restored, restore
 from peer.sockets import BindError, ListeningSockets, Places
+from peer.tokens import SpentTokens
 from peer.upkeep import Upkeep
 from proxy.plane import Plane
 from proxy.resources import ResourceError
@@ -121,8 +122,15 @@ class Daemon:
             damaged=store.set_aside is not None,
             reachable=bool(self.seeds or self.contacts),
         )
+        self.spent_tokens = SpentTokens.of(config.data_dir)
+        self._spending = asyncio.Lock()
         loaded = store.load()
-        restored = restore(loaded, self.membership, clock_drift_max_s=config.clock_drift_max_s)
+        restored = restore(
+            loaded,
+            self.membership,
+            clock_drift_max_s=config.clock_drift_max_s,
+            spent=self.spent_tokens.load(clock.now()),
+        )
         self.registry = restored.registry
         self.journal = restored.journal
         self.revocations = self.registry.revocations
@@ -430,6 +438,11 @@ class Daemon:
 
     async def _spent(self, spend: Spend) -> None:
         await self.disk.commit(Batch(spent=[(spend.token_id, spend.node, spend.expires_at)]))
+        try:
+            async with self._spending:
+                await asyncio.to_thread(self.spent_tokens.add, spend, self.clock.now())
+        except StateFileError as error:
+            raise StoreError(str(error)) from error
 
     def observe(self) -> None:
         """Take in what the data plane has counted."""

@@ -19,7 +19,7 @@ from peer.config import Config
 from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
 from peer.io.keys import KeyFile, Keys
 from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
-from trust.authority import Authority, SoleAuthority, read_root, root_certificate
+from trust.authority import Authority, SoleAuthority, read_root, root_certificate, root_fingerprint
 from trust.credential import Credential, decode_credential, verify_credential
 from trust.errors import CredentialError, TrustError
 from trust.identity import SEED_BYTES, NodeIdentity
@@ -34,7 +34,12 @@ _T = TypeVar("_T")
 
 
 class EstablishError(Exception):
-    """This host is no member and could not become one; the message says why and what to do."""
+    """This host is no member and could not become one; the message says why and what to do. `code` is the exit code: 2
+    when what was asked for cannot be, whoever is asked."""
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ async def establish(
     authority = _authority(keys, identity)
     membership = _resume(config, keys, identity)
     if membership is not None:
+        _check_token(config, membership)
         signers = [*config.seeds, *contacts, *_seeds_of(config.token)]
         membership = await _refreshed(keys, identity, membership, authority, signers, now)
         return Established(
@@ -80,7 +86,8 @@ async def establish(
     else:
         raise EstablishError(
             f"{config.data_dir} holds no membership: found a mesh with --bootstrap, or join one with --token "
-            "(made by `gossamer token create` on a member) and --seed"
+            "(made by `gossamer token create` on a member) and --seed",
+            code=2,
         )
     keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
     keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
@@ -109,7 +116,7 @@ def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | 
     if credential.public_key != identity.public_key:
         raise EstablishError(f"{path}: is the credential of another node")
     if credential.name != config.name:
-        log.warning("name_kept", extra={"fields": {"name": credential.name, "configured": config.name}})
+        log.info("name_kept", extra={"fields": {"name": credential.name, "configured": config.name}})
     return Membership(root_certificate=root, trust_domain=credential.trust_domain, credential=credential)
 
 
@@ -185,7 +192,22 @@ def _parsed(text: str) -> Token:
     try:
         return parse_token(text)
     except TrustError as error:
-        raise EstablishError(str(error)) from error
+        raise EstablishError(str(error), code=2) from error
+
+
+def _check_token(config: Config, membership: Membership) -> None:
+    """A token of the mesh this host is in has done its work; one of another mesh is somebody's mistake."""
+    try:
+        token = parse_token(config.token) if config.token is not None else None
+    except TrustError:
+        return  # expired or not, nothing depends on it any more
+    if token is not None and token.root_fingerprint != root_fingerprint(membership.root_public):
+        raise EstablishError(
+            f"the token is for another mesh (root {token.root_fingerprint.hex()[:16]}…), and {config.data_dir} is a "
+            f"member of one already (root {root_fingerprint(membership.root_public).hex()[:16]}…): "
+            "give another --data-dir to join the other mesh",
+            code=2,
+        )
 
 
 def _seeds_of(token: str | None) -> tuple[Address, ...]:
@@ -206,11 +228,14 @@ async def _join(config: Config, token: Token, identity: NodeIdentity, now: Calla
 async def _patiently(now: Callable[[], float], ask: Callable[[], Awaitable[_T]]) -> _T:
     """What `ask` gets, once somebody answers. Raises EnrollError."""
     gives_up_at = now() + JOIN_TRIES_S
+    told = ""
     while True:
         try:
             return await ask()
         except UnreachableError as error:
             if now() + RETRY_S > gives_up_at:
                 raise UnreachableError(f"{error} (tried for {JOIN_TRIES_S:g} s)") from error
-            log.warning("signers_unreachable", extra={"fields": {"reason": str(error), "retry_s": RETRY_S}})
+            if told != str(error):
+                told = str(error)
+                log.warning("signers_unreachable", extra={"fields": {"reason": told, "retry_s": RETRY_S}})
             await asyncio.sleep(RETRY_S)

@@ -5,6 +5,7 @@ again.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from crdt.codec import CrdtError
@@ -30,8 +31,10 @@ class Restored:
     ledger: TokenLedger
 
 
-def restore(loaded: Loaded, membership: Membership, *, clock_drift_max_s: float) -> Restored:
-    """Rebuild journal, credentials, revocations and the ledger of tokens."""
+def restore(
+    loaded: Loaded, membership: Membership, *, clock_drift_max_s: float, spent: Iterable[Spend] = ()
+) -> Restored:
+    """Rebuild journal, credentials, revocations and the ledger of tokens; `spent` are uses known from elsewhere."""
     root = membership.root_public
     registry = Registry(
         root=root,
@@ -58,8 +61,8 @@ def restore(loaded: Loaded, membership: Membership, *, clock_drift_max_s: float)
                 registry.revocations.add(decode_revocation(record.payload))
             except TrustError as error:
                 log.error("revocation_ignored", extra={"fields": {"reason": str(error)}})
-    spends = (Spend(token_id=token, node=node, expires_at=at) for token, node, at in loaded.spent)
-    return Restored(registry=registry, journal=journal, ledger=TokenLedger(spends))
+    spends = [Spend(token_id=token, node=node, expires_at=at) for token, node, at in loaded.spent]
+    return Restored(registry=registry, journal=journal, ledger=TokenLedger([*spends, *spent]))
 
 
 def _decoded(rows: tuple[bytes, ...]) -> list[Record]:

@@ -28,6 +28,7 @@ from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
 from peer.logs import configure
 from peer.operations import Operations
+from peer.ports import PortInUseError, check_ports
 from proxy.embedded.plane import EmbeddedPlane
 from trust.identity import format_id
 
@@ -42,6 +43,7 @@ REFUSALS: Final = (
     DataDirError,
     EstablishError,
     KeyFileError,
+    PortInUseError,
     StateFileError,
     StoreError,
 )
@@ -58,7 +60,7 @@ def main(config: Config) -> int:
             lock.close()
     except REFUSALS as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return error.code if isinstance(error, EstablishError) else 1
 
 
 async def _run(config: Config, lock: DataDirLock) -> int:
@@ -66,6 +68,7 @@ async def _run(config: Config, lock: DataDirLock) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    check_ports(config)
     clock = Clock()
     keys = Keys.open(config.data_dir)
     store = Store.open(config.data_dir, lock)

@@ -47,6 +47,8 @@ def parse_percent(text: str | float) -> float:
         value = float(match.group(1)) if match else math.nan
     else:
         value = float(text)
+    if isinstance(text, str) and "%" not in text and 0 < value <= 1:
+        raise QuantityError(f"{text!r} could be a share or a percentage; write it like 99%")
     if not 0 < value <= 100:
         raise QuantityError(f"{text!r} is not a percentage; write it like 99%")
     return value

@@ -27,6 +27,11 @@ _ELSEWHERE: Final = {
 }
 
 
+def home_of(kind: str) -> str:
+    """The namespace of a resource whose namespace is not given: the one that `apply` fills in."""
+    return "gossamer-system" if kind == "MeshConfig" else "default"
+
+
 def _spellings() -> dict[str, str]:
     found = dict(_SHORT)
     for kind in KINDS:

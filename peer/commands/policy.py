@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from peer.commands.files import read_files, read_resources, read_services, source_of
-from peer.commands.kinds import ALL, read_kind
+from peer.commands.kinds import ALL, home_of, read_kind
 from peer.commands.options import (
     DURATION,
-    NAMESPACE_DEFAULT,
     PERCENT,
     CallsPeer,
     Failure,
@@ -106,7 +105,7 @@ def describe(kind: str, name: str, namespace: str | None, data_dir: Path, output
     wanted = read_kind(kind)
     where, name = split_name(name, namespace)
     with CallsPeer():
-        row = client_of(data_dir).describe(wanted, where or NAMESPACE_DEFAULT, name)
+        row = client_of(data_dir).describe(wanted, where or home_of(wanted), name)
     print_data(row, "yaml" if output == "table" else output, [])
 
 
@@ -136,7 +135,8 @@ def delete(
         raise Failure("what to delete? give KIND and NAME, or -f FILE", code=2)
     else:
         where, name = split_name(name, namespace)
-        keys = [(read_kind(kind), where or NAMESPACE_DEFAULT, name)]
+        wanted = read_kind(kind)
+        keys = [(wanted, where or home_of(wanted), name)]
     rows = []
     failures: list[str] = []
     client = client_of(data_dir)

@@ -6,7 +6,7 @@ The caller's identity is what its certificate proved in the handshake. The appli
 Invariant: no byte of a request reaches an application before `authorize` allowed it.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.embedded.access_log import format_request
 from proxy.embedded.compiled import Inbound, source_of
@@ -17,6 +17,8 @@ from proxy.retry import Failure
 if TYPE_CHECKING:
     from proxy.embedded.downstream import Downstream
     from proxy.embedded.pool import Pool
+
+CALLER_FIRST_S: Final = 1.0  # how much longer than its caller a request may take here
 
 _ANSWERS = {
     Failure.CONNECT: (503, "UF", "cannot reach the application"),
@@ -48,7 +50,9 @@ class Incoming(Exchange):
             self.engine.recorder.increment("authz_denied")
             self._reply(403, "-", "RBAC: access denied")
             return
-        self.start_clock(inbound.service.request_timeout_s)
+        # The caller's clock is to strike first: it knows the route, and what a timeout says of the endpoint.
+        timeout_s = inbound.service.request_timeout_s
+        self.start_clock(timeout_s + CALLER_FIRST_S if timeout_s else timeout_s)
         pool = self._application_pool = self.engine.runtime.application_pool(inbound)
         self._connect(pool)
 

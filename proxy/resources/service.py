@@ -26,6 +26,7 @@ from proxy.snapshot import AppProtocol
 PORTS_MAX: Final = 32
 UPSTREAMS_MAX: Final = 64
 SERVICES_MAX: Final = 1_000  # in one file
+CHECK_TIMEOUT_S: Final = 1.0
 
 
 class _Plain(Spec):
@@ -76,13 +77,13 @@ class _CheckModel(_Plain):
         tuple[Annotated[StrictStr, Field(min_length=1, max_length=4096)], ...], Field(min_length=1, max_length=64)
     ] | None = None  # fmt: skip
     interval: SomeSeconds = 5.0
-    timeout: SomeSeconds = 1.0
+    timeout: SomeSeconds | None = None  # a second, or the interval where that is shorter
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if sum(each is not None for each in (self.http, self.tcp, self.exec)) != 1:
             raise ValueError("exactly one of http, tcp and exec is required")
-        if self.timeout > self.interval:
+        if self.timeout is not None and self.timeout > self.interval:
             raise ValueError("timeout: must not be longer than interval")
         return self
 
@@ -247,5 +248,5 @@ def _check(model: _CheckModel | None) -> CheckSpec | None:
         tcp=model.tcp is True,
         exec=model.exec or (),
         interval_s=model.interval,
-        timeout_s=model.timeout,
+        timeout_s=min(CHECK_TIMEOUT_S, model.interval) if model.timeout is None else model.timeout,
     )

@@ -91,3 +91,10 @@ def test_any_text_is_read_or_refused(text):
 )  # fmt: skip
 def test_ages(seconds, text):
     assert format_age(seconds) == text
+
+
+@pytest.mark.parametrize("text", ["0.99", "1", "0.5"])
+def test_a_share_is_not_taken_for_a_percentage(text: str) -> None:
+    with pytest.raises(QuantityError, match="write it like 99%"):
+        parse_percent(text)
+    assert parse_percent("1%") == 1.0

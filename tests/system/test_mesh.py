@@ -282,3 +282,41 @@ async def test_service_files_come_and_go(mesh: LocalMesh, until) -> None:
     assert await known({"shop"})
     file.unlink()
     await until(lambda: known(set()), "the service is gone with its file")
+
+
+async def test_a_token_of_another_mesh_is_refused_where_a_membership_is(mesh: LocalMesh) -> None:
+    first, second, _ = mesh.peers
+    other = LocalPeer("other", "127.10.1.60", mesh.directory / "other")
+    mesh.peers.append(other)
+    await other.start("--bootstrap")
+    token = (await other.command("token", "create")).strip()
+    await second.kill()
+    with pytest.raises(MeshError, match="code 2: error: the token is for another mesh"):
+        await second.start("--token", token)
+    await second.start("--token", (await first.command("token", "create")).strip())
+
+
+async def test_a_port_in_use_leaves_no_mesh_behind(mesh: LocalMesh) -> None:
+    taken = LocalPeer("taken", mesh.peers[0].host, mesh.directory / "taken")
+    with pytest.raises(MeshError, match=r"gossip port .* cannot be opened"):
+        await taken.start("--bootstrap")
+    assert not (taken.directory / "keys").exists()
+
+
+async def test_a_used_token_stays_used_when_the_signers_store_is_damaged(mesh: LocalMesh) -> None:
+    first = mesh.peers[0]
+    seed = ("--seed", f"{first.host}:7946")
+    token = (await first.command("token", "create")).strip()
+    one = LocalPeer("one", "127.10.1.61", mesh.directory / "one")
+    mesh.peers.append(one)
+    await one.start(*seed, "--token", token)
+    await one.kill()
+    await first.kill()
+    with (first.directory / "store.db").open("r+b") as file:
+        file.seek(100)
+        file.write(os.urandom(30_000))
+    await first.start("--seed", f"{mesh.peers[1].host}:7946")
+    assert "store_set_aside" in first.log
+    two = LocalPeer("two", "127.10.1.62", mesh.directory / "two")
+    with pytest.raises(MeshError, match="used by another host"):
+        await two.start(*seed, "--token", token)

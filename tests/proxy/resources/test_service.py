@@ -158,3 +158,8 @@ def test_port_is_short_for_one_more_entry_of_ports() -> None:
     ]
     (same,) = parse_service_documents([{"service": {"name": "a", "port": 1, "ports": [{"port": 1}]}}], "a")
     assert [p.port for p in same.ports] == [1]
+
+
+def test_a_check_more_often_than_once_a_second_waits_no_longer_than_that() -> None:
+    (service,) = parse("service: {name: a, port: 1, check: {tcp: true, interval: 500ms}}")
+    assert service.check == CheckSpec(tcp=True, interval_s=0.5, timeout_s=0.5)

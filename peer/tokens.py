@@ -1,0 +1,49 @@
+"""The used tokens once more, beside the database: a damaged store must not make a one-time token good again.
+
+Invariant: what `add` returned from is on disk; expired tokens, which are refused for that, are forgotten.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Final, Self
+
+from peer.io.statefile import StateFile, StateFileError
+from trust.admission import Spend
+
+log = logging.getLogger("gossamer.store")
+
+FILE_NAME: Final = "tokens.json"
+
+
+class SpentTokens:
+    """The file of one data directory. Its methods block."""
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+        self._spends: set[Spend] = set()
+
+    @classmethod
+    def of(cls, data_dir: Path) -> Self:
+        return cls(StateFile(data_dir / FILE_NAME))
+
+    def load(self, now: float) -> tuple[Spend, ...]:
+        """The uses that still count. A file that cannot be read is reported and means none: the store has them too."""
+        try:
+            rows: Any = json.loads(self._file.read() or "[]")
+            spends = [
+                Spend(token_id=bytes.fromhex(token), node=bytes.fromhex(node), expires_at=int(at))
+                for token, node, at in rows
+            ]
+        except (StateFileError, ValueError, TypeError) as error:
+            log.error("tokens_unread", extra={"fields": {"reason": str(error)}})
+            return ()
+        self._spends = {spend for spend in spends if spend.expires_at > now}
+        return tuple(self._spends)
+
+    def add(self, spend: Spend, now: float) -> None:
+        """Keep one more use. Raises StateFileError; then it is not kept."""
+        kept = {known for known in self._spends if known.expires_at > now} | {spend}
+        rows = sorted([each.token_id.hex(), each.node.hex(), each.expires_at] for each in kept)
+        self._file.write(json.dumps(rows))
+        self._spends = kept
