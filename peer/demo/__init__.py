@@ -16,7 +16,7 @@ async def _ended_by_signals(story: Coroutine[None, None, int]) -> int:
     """Whatever ends the demo early, its processes and files go first."""
     task = asyncio.ensure_future(story)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also where a shell had SIGINT ignored
         loop.add_signal_handler(number, task.cancel)
     try:
         return await task
