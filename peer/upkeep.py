@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from peer.api import ApiError
+from peer.io.keys import KeyFile, KeyFileError
 from peer.io.statefile import StateFileError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Upkeep:
             await asyncio.sleep(TELEMETRY_S)
             self._daemon.observe()
             await self.save_contacts()
+            self.keep_boot()
             self.prune()
 
     async def save_contacts(self) -> None:
@@ -54,6 +56,20 @@ class Upkeep:
         except StateFileError as error:
             self.members_moved = True
             log.warning("contacts_unsaved", extra={"fields": {"reason": str(error)}})
+
+    def keep_boot(self) -> None:
+        """Remember the boot number in use: the engine raises it past an earlier life that turns up with a higher one,
+        and the next start has to begin above that too."""
+        daemon = self._daemon
+        boot = daemon.node.engine.boot
+        if boot <= daemon.boot:
+            return
+        try:
+            daemon.keys.write(KeyFile.BOOT, b"%d\n" % boot)
+        except KeyFileError as error:
+            log.warning("boot_unsaved", extra={"fields": {"reason": str(error)}})
+        else:
+            daemon.boot = boot
 
     def prune(self) -> None:
         """Forget tokens and revocations that have expired."""
