@@ -53,7 +53,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Listening ports (DESIGN 8)."""
+    """Listening ports."""
 
     gossip: int  # UDP and TCP
     inbound: int

@@ -1,7 +1,7 @@
 """`gossamer stat`: who calls whom, how much, how well, how fast, as this host saw it.
 
 One row per (source, destination, reporter). A call between two services of this host is seen from both ends; the
-callee's view of it is the one that arrived without TLS (DESIGN 7: same host, no TLS), and is left out where the
+callee's view of it is the one that arrived without TLS (same host, no TLS), and is left out where the
 caller's view of the same pair exists. So each request is in at most one row of one host.
 
 Counts and percentiles are since the peer started; `rps` is over the last RATE_WINDOW_S seconds. Percentiles are

@@ -4,7 +4,7 @@ Files and not rows, because they must survive a corrupt database. A write goes t
 and renamed over the old one, then the directory is fsynced: after a crash at any instant a reader finds the old
 content or the new, never a part.
 
-Boot numbers order the lives of one node (DESIGN 5): nonces and replay windows hang on them, so a number is durable
+Boot numbers order the lives of one node: nonces and replay windows hang on them, so a number is durable
 before it is used and never used again, whatever the clock says.
 
 Invariant: a seed is written once and never replaced; a secret that others can read is refused, not used.

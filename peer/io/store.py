@@ -3,7 +3,7 @@
 What `commit` returned from is on disk; what it raised for is not there at all. Every row carries a CRC-32 of its
 content: SQLite's own check proves the shape of the pages, not the bytes in them, and a record whose signature no
 longer fits must not be restored as if it had been verified. A file that fails either check is set aside under a new
-name with its write-ahead log, and the store starts empty: the state is refetched from the peers (DESIGN 4).
+name with its write-ahead log, and the store starts empty: the state is refetched from the peers.
 
 SQLite replays its log up to the first frame that does not fit and says nothing of what follows. After a crash that is
 right: what follows was never acknowledged. But a transaction is synced before the next begins, so two commits behind
