@@ -111,7 +111,7 @@ class RouteRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlier:
-    """Passive health, with Envoy's field names and defaults (FEATURES, Defaults)."""
+    """Passive health, with Envoy's field names and defaults."""
 
     consecutive_5xx: int = 5
     interval_s: float = 10.0

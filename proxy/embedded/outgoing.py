@@ -1,9 +1,9 @@
 """A request from a caller on this host into the mesh: route, choose an endpoint, send, retry.
 
-The order is that of the journey in ARCHITECTURE.md: the destination's rules (or those of the caller's namespace), a
-backend by weight, the cluster's breaker, an endpoint by load and health, a pooled mTLS connection. An endpoint on this host is
-authorised here, with the caller's identity, and reached without TLS; its decisions are those of `incoming.py`, made
-about the request as a route's filters leave it.
+The order is that of the journey in ARCHITECTURE.md: the destination's rules (or those of the caller's
+namespace), a backend by weight, the cluster's breaker, an endpoint by load and health, a pooled mTLS
+connection. An endpoint on this host is authorised here, with the caller's identity, and reached without TLS;
+its decisions are those of `incoming.py`, made about the request as a route's filters leave it.
 
 Invariant: whatever is taken from the cluster (breaker, budget, load) is given back in `account`.
 """
