@@ -200,8 +200,8 @@ class Operations:
         dead = states.count(State.DEAD)
         live = len(states) - dead - states.count(State.LEFT)
         add("members", f"{dead} dead, {live} live" if dead else "", f"{live} live", level="warn")
-        for name, problem in self._certificate_problems():
-            add(name, problem, "valid")
+        for name, problem, level in self._certificate_problems():
+            add(name, problem, "valid", level=level)
         add("disk", daemon.disk.problem, "writes are durable")
         add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
@@ -228,20 +228,22 @@ class Operations:
         add("service files", problems[0] if problems else "", "all read")
         return rows
 
-    def _certificate_problems(self) -> list[tuple[str, str]]:
+    def _certificate_problems(self) -> list[tuple[str, str, str]]:
+        """(check, problem or "", how bad) of each certificate; one asked for a moment ago is not a failure yet."""
         certifier = self._daemon.certifier
         now = self._daemon.clock.now()
         rows = []
         for identity in sorted(self._daemon.outlook.wanted_identities()):
             held = certifier.held.get(identity)
             failure = certifier.failures.get(identity)
-            problem = ""
+            problem, level = "", "fail"
             if held is None:
                 problem = f"none held: {failure.reason if failure else 'being issued'}"
+                level = "fail" if failure else "warn"
             elif held.not_after - now < EXPIRY_WARNING_SHARE * (held.not_after - held.not_before):
                 problem = f"expires in {held.not_after - now:.0f} s and was not renewed"
                 problem += f": {failure.reason}" if failure else ""
-            rows.append((f"certificate {identity.removeprefix('spiffe://')}", problem))
+            rows.append((f"certificate {identity.removeprefix('spiffe://')}", problem, level))
         return rows
 
     # ------------------------------------------------------------------ pieces
