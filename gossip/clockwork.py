@@ -7,11 +7,15 @@ round, not a burst of those missed.
 Invariant: a `tick` at or after `deadline` moves `deadline` forward.
 """
 
-from gossip.events import LeaveSpread
+from typing import assert_never
+
+from gossip.config import ProbeOrder
+from gossip.events import Address, LeaveSpread
 from gossip.member import State
 from gossip.message import Nack, PingRequest
 from gossip.parts import Parts
-from gossip.probe import Probe, Purpose
+from gossip.probe import Probe, Purpose, Rotation, RoundRobin
+from gossip.roster import Entry
 
 _REAP_INTERVAL_S = 10.0
 _GRACES_APART = (
@@ -26,6 +30,8 @@ class Clockwork:
         self._parts = parts
         config, rng = parts.config, parts.rng
         # random phases: peers started together must not probe and gossip in step
+        self._rotation = Rotation(parts.presence.id, config.probe_interval_s)
+        self._round_robin = RoundRobin()
         self._probe_at = now + rng.uniform(0, config.probe_interval_s)
         self._gossip_at = now + rng.uniform(0, config.gossip_interval_s)
         self._push_pull_at = now + rng.uniform(0.5, 1.0) * config.push_pull_interval_s
@@ -43,7 +49,7 @@ class Clockwork:
         if len(parts.broadcasts) or self._leave_until is not None:
             times.append(self._gossip_at)
         if parts.presence.left is None:
-            if parts.roster.live():
+            if parts.roster.others:
                 times += [self._probe_at, self._push_pull_at]
             due = [at for at in (parts.dead.deadline, parts.seeds.deadline) if at is not None]
             if due:
@@ -62,7 +68,7 @@ class Clockwork:
             requester = parts.roster.get(relay.requester)
             if requester is not None:
                 nack = Nack(sequence=relay.sequence)
-                parts.send(requester, nack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
+                parts.send(now, requester, nack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
         parts.judge.condemn_due(now)
         if parts.presence.left is None:
             self._rounds(now)
@@ -107,17 +113,9 @@ class Clockwork:
         entry = parts.roster.get(probe.target)
         if entry is None or probe.purpose is Purpose.CONTACT:
             return
-        entry.link.knows_us = False
+        entry.link.doubt()
         parts.ping(now, entry, probe.sequence)
-        relays = parts.roster.sample(
-            parts.rng,
-            (
-                other
-                for other in parts.roster.live()
-                if other is not entry and other.member.state is State.ALIVE
-            ),
-            parts.config.indirect_probes,
-        )
+        relays = parts.roster.sample_alive(parts.rng, parts.config.indirect_probes, but=probe.target)
         probe.asked = tuple(relay.member.id for relay in relays)
         for relay in relays:
             request = PingRequest(
@@ -126,7 +124,7 @@ class Clockwork:
                 fingerprint=parts.fingerprint,
                 settled=parts.divergence.settled(now),
             )
-            parts.send(relay, request)
+            parts.send(now, relay, request)
         parts.request_sync(now, entry.member.address, probe.target, "no answer to pings")
 
     def _fail(self, now: float, probe: Probe) -> None:
@@ -147,8 +145,7 @@ class Clockwork:
         if now >= self._probe_at:
             # Lifeguard stretches the interval with the timeout; here probes may overlap, so a node in doubt waits
             # longer for each answer but keeps looking: a small side of a partition finds out in time too
-            self._probe_at = now + config.probe_interval_s
-            entry = parts.round_robin.next(parts.roster, parts.rng)
+            entry = self._turn(now)
             if entry is not None:
                 parts.probe(now, entry, Purpose.ROUND)
         if now >= self._contact_at:
@@ -156,9 +153,21 @@ class Clockwork:
         if now >= self._push_pull_at:
             interval_s = config.push_pull_s(parts.roster.size)
             self._push_pull_at = now + interval_s * parts.rng.uniform(0.9, 1.1)
-            peers = [entry for entry in parts.roster.live() if entry.member.state is State.ALIVE]
-            for entry in parts.roster.sample(parts.rng, peers, 1):
+            for entry in parts.roster.sample_alive(parts.rng, 1):
                 parts.request_sync(now, entry.member.address, entry.member.id, "push-pull")
+
+    def _turn(self, now: float) -> Entry | None:
+        """Whose turn it is to be probed, and when the next one's is."""
+        parts, interval_s = self._parts, self._parts.config.probe_interval_s
+        match parts.config.probe_order:
+            case ProbeOrder.ROUND_ROBIN:
+                self._probe_at = now + interval_s
+                return self._round_robin.next(parts.roster, parts.rng)
+            case ProbeOrder.PERMUTATION:
+                entry = self._rotation.next(parts.roster)
+                self._probe_at = self._rotation.plan(now, parts.roster)
+                return entry
+        assert_never(parts.config.probe_order)
 
     def _contact(self, now: float) -> None:
         """Knock at one door: the dead member or the seed that has waited longest beyond its time."""
@@ -166,9 +175,8 @@ class Clockwork:
         if min(at for at in (parts.dead.deadline, parts.seeds.deadline, now + 1) if at is not None) > now:
             return
         self._contact_at = now + parts.config.contact_interval_s
-        held = {entry.member.address for entry in parts.roster.live()} | {parts.presence.address}
-        seed = parts.seeds.overdue(now, lambda address: address not in held)
-        dead = parts.dead.overdue(now, lambda node: self._reachable(node, held))
+        seed = parts.seeds.overdue(now, lambda address: not self._held(address))
+        dead = parts.dead.overdue(now, self._reachable)
         if seed is not None and (dead is None or seed[0] <= dead[0]):
             parts.seeds.tried(seed[1], now)
             parts.request_sync(now, seed[1], None, "seed")
@@ -178,23 +186,27 @@ class Clockwork:
             if parts.dead.tried(dead[1], now) % parts.config.contact_stream_every == 0:
                 parts.request_sync(now, entry.member.address, dead[1], "dead member")
             else:
-                entry.link.knows_us = False
+                entry.link.doubt()
                 parts.probe(now, entry, Purpose.CONTACT)
 
-    def _reachable(self, node: bytes, held: set[tuple[str, int]]) -> bool:
+    def _held(self, address: Address) -> bool:
+        """Whether a live member is at that address, or this node itself."""
+        return address == self._parts.presence.address or self._parts.roster.holder(address) is not None
+
+    def _reachable(self, node: bytes) -> bool:
         """Whether a dead member may be worth knocking at: known, not revoked, its address not another's now."""
         entry = self._parts.roster.get(node)
         return (
             entry is not None
             and entry.member.state is State.DEAD
             and node not in self._parts.judge.evicted
-            and entry.member.address not in held
+            and not self._held(entry.member.address)
         )
 
     def _finish_leave(self, now: float) -> None:
         if self._leave_until is None:
             return
         told = (self._parts.presence.id, "left", b"") not in self._parts.broadcasts.updates
-        if told or now >= self._leave_until or not self._parts.roster.live():
+        if told or now >= self._leave_until or self._parts.roster.others == 0:
             self._leave_until = None
             self._parts.out.append(LeaveSpread())

@@ -9,6 +9,7 @@ Invariant: a GossipConfig that exists is consistent; the engine never checks set
 
 import math
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final
 
 from gossip.errors import ConfigError
@@ -19,29 +20,45 @@ DATAGRAM_BYTES_MAX: Final = 1400
 PAYLOAD_BYTES_MAX: Final = 1200
 
 
+class ProbeOrder(Enum):
+    PERMUTATION = "permutation"
+    ROUND_ROBIN = "round-robin"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GossipConfig:
     """Settings of one engine. The field defaults are the `lan` profile. Raises ConfigError."""
 
     # Failure detector (SWIM, sections 3 and 4). One probe a second costs each node two small datagrams a second
-    # whatever n is; half of the interval is left for the indirect probes.
+    # whatever n is. The order: a permutation (gossip/probe.py) has everybody probed once an interval, so a crash
+    # meets its first probe after half an interval on average and one at most; round robin in a random order after
+    # one on average, and five once in a hundred times.
+    probe_order: ProbeOrder = ProbeOrder.PERMUTATION
     probe_interval_s: float = 1.0
-    probe_timeout_s: float = 0.5
+    probe_timeout_s: float = (
+        0.5  # while nothing is known of the round trips; then gossip/rtt.py, down to the floor
+    )
+    probe_timeout_s_min: float = 0.2  # not for the network, for a process that is busy
+    indirect_timeout_mult: float = 1.5  # the indirect stage, in direct timeouts: it takes two round trips
     indirect_probes: int = 3  # with 3 relays and 5 % loss a probe of a live member fails about once in 10^4
     nack_share: float = (
         0.8  # a relay answers after this share of the probe timeout, so that the nack is in time
     )
 
-    # Suspicion (Lifeguard, section 3.2). `alone`: the floor when nobody else can confirm, memberlist's 4.
-    # `corroborated`: the floor once every expected observer failed to reach the suspect by its own probe; lower than
-    # memberlist's because witnesses have also carried the accusation to the suspect and gave it the time to refute.
+    # Suspicion (Lifeguard, section 3.2). `alone`: the floor when nobody else can confirm, memberlist's 4; it grows
+    # with log10 n. `corroborated`: the floor once every expected observer failed to reach the suspect by its own
+    # probe; lower than memberlist's, and the same for every n, because witnesses have also carried the accusation to
+    # the suspect, and refutations are forwarded at once. It is the longest pause of a process that goes unpunished.
     suspicion_mult_alone: float = 4.0
-    suspicion_mult_corroborated: float = 2.0
+    suspicion_mult_corroborated: float = 1.75
     suspicion_max_mult: float = 6.0  # the ceiling, times the `alone` floor, while nobody else confirms
     confirmations: int = (
         2  # independent confirmations that bring the timeout to the floor (memberlist: mult - 2)
     )
     witnesses: int = 3  # one more than `confirmations`, so that one witness may be down too
+    dead_on_word: bool = (
+        False  # believe a Dead with a single suspicion in it (memberlist), not only a proven one
+    )
 
     # Local health (Lifeguard, section 3.1): scores 0..7, each point stretches timeouts by one more multiple.
     health_max: int = 8
@@ -56,8 +73,11 @@ class GossipConfig:
     gossip_to_the_dead_s: float = 30.0  # the falsely dead hear it soon enough to refute
     retransmit_mult: int = 4
     urgent_rounds_per_s: float = (
-        50.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches
+        50.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches; 0: only the tick
     )
+    # After it announced itself a node introduces itself to everybody for this long; later only to those who show that
+    # they do not know it. The announcement has reached everybody by then, and who missed it does not answer a ping.
+    introduce_s: float = 10.0
 
     # Repair. Random push-pull bounds how long a lost update can stay lost; the fingerprints find lost records sooner.
     push_pull_interval_s: float = 30.0
@@ -112,6 +132,13 @@ class GossipConfig:
         for name in ("indirect_probes", "confirmations", "witnesses"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if not 0 < self.probe_timeout_s_min <= self.probe_timeout_s:
+            raise ConfigError(
+                f"probe_timeout_s_min is {self.probe_timeout_s_min}: it must be more than 0 and at most "
+                f"probe_timeout_s ({self.probe_timeout_s})"
+            )
+        if self.indirect_timeout_mult < 1:
+            raise ConfigError(f"indirect_timeout_mult is {self.indirect_timeout_mult}: it must be at least 1")
         if self.probe_timeout_s >= self.probe_interval_s:
             raise ConfigError(
                 f"probe_timeout_s ({self.probe_timeout_s}) must be less than probe_interval_s "
@@ -119,12 +146,12 @@ class GossipConfig:
             )
         if not 0 < self.nack_share < 1:
             raise ConfigError(f"nack_share is {self.nack_share}: it must lie between 0 and 1")
-        if self.suspicion_mult_corroborated > self.suspicion_mult_alone:
-            raise ConfigError("suspicion_mult_corroborated must not exceed suspicion_mult_alone")
-        if self.suspicion_mult_corroborated <= 0 or self.suspicion_max_mult < 1:
-            raise ConfigError(
-                "suspicion_mult_corroborated must be more than 0 and suspicion_max_mult at least 1"
-            )
+        if (
+            self.suspicion_mult_corroborated <= 0
+            or self.suspicion_mult_alone <= 0
+            or self.suspicion_max_mult < 1
+        ):
+            raise ConfigError("the suspicion multiples must be more than 0 and suspicion_max_mult at least 1")
         if self.contact_backoff_s > self.contact_backoff_s_max:
             raise ConfigError("contact_backoff_s must not exceed contact_backoff_s_max")
 
@@ -149,8 +176,9 @@ def wan() -> GossipConfig:
     return GossipConfig(
         probe_interval_s=5.0,
         probe_timeout_s=3.0,
+        probe_timeout_s_min=1.0,
         suspicion_mult_alone=6.0,
-        suspicion_mult_corroborated=3.0,
+        suspicion_mult_corroborated=2.0,
         loop_lag_s_max=1.0,
         gossip_interval_s=0.5,
         gossip_nodes=4,
@@ -171,6 +199,8 @@ def local() -> GossipConfig:
     return GossipConfig(
         probe_interval_s=0.5,
         probe_timeout_s=0.25,
+        probe_timeout_s_min=0.15,
+        suspicion_mult_corroborated=3.0,
         loop_lag_s_max=0.125,
         gossip_interval_s=0.1,
         gossip_to_the_dead_s=15.0,
@@ -187,8 +217,19 @@ def local() -> GossipConfig:
 
 
 def memberlist() -> GossipConfig:
-    """The algorithm as HashiCorp ships it, for comparison in one run: no witnesses, one suspicion floor."""
-    return replace(lan(), witnesses=0, suspicion_mult_corroborated=lan().suspicion_mult_alone)
+    """The algorithm and the constants as HashiCorp ships them (memberlist `DefaultLANConfig`), for comparison in one
+    run: a random round robin, fixed timeouts, no witnesses, one suspicion floor, gossip on its tick only, and a Dead
+    believed on one word. Statements stay signed."""
+    return replace(
+        lan(),
+        probe_order=ProbeOrder.ROUND_ROBIN,
+        probe_timeout_s_min=lan().probe_timeout_s,
+        indirect_timeout_mult=1.0,
+        witnesses=0,
+        suspicion_mult_corroborated=math.inf,
+        dead_on_word=True,
+        urgent_rounds_per_s=0.0,
+    )
 
 
 PROFILES: Final = {"lan": lan, "wan": wan, "local": local, "memberlist": memberlist}

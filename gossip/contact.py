@@ -7,6 +7,7 @@ address waits twice as long after each attempt, up to a cap, and all of them tog
 Invariant: one contact per interval in all; an attempt is never later than the cap, unless others are more overdue.
 """
 
+import heapq
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,17 +22,21 @@ class _Attempt:
 
 
 class Contacts(Generic[T]):
-    """Targets (node ids, seed addresses) and when each is due."""
+    """Targets (node ids, seed addresses) and when each is due. The heap may hold entries that are over."""
 
-    __slots__ = ("_attempts", "_backoff_s", "_backoff_s_max")
+    __slots__ = ("_attempts", "_backoff_s", "_backoff_s_max", "_heap", "_serial")
 
     def __init__(self, *, backoff_s: float, backoff_s_max: float) -> None:
         self._backoff_s, self._backoff_s_max = backoff_s, backoff_s_max
         self._attempts: dict[T, _Attempt] = {}
+        self._heap: list[tuple[float, int, T]] = []
+        self._serial = 0
 
     def add(self, target: T, now: float) -> None:
         """Start trying `target` after the first back-off, unless it is being tried."""
-        self._attempts.setdefault(target, _Attempt(due=now + self._backoff_s))
+        if target not in self._attempts:
+            self._attempts[target] = _Attempt(due=now + self._backoff_s)
+            self._push(target)
 
     def remove(self, target: T) -> None:
         """Stop trying; a later `add` starts from the first back-off."""
@@ -39,21 +44,25 @@ class Contacts(Generic[T]):
 
     def overdue(self, now: float, wanted: Callable[[T], bool]) -> tuple[float, T] | None:
         """(when it was due, who) of the most overdue target; those due but not wanted now wait another cap."""
-        due = sorted(
-            (attempt.due, index, target)
-            for index, (target, attempt) in enumerate(self._attempts.items())
-            if attempt.due <= now
-        )
-        for at, _, target in due:
+        while (due := self.deadline) is not None and due <= now:
+            target = self._heap[0][2]
             if wanted(target):
-                return at, target
+                return due, target
             self._attempts[target].due = now + self._backoff_s_max
+            self._push(target)
         return None
 
     @property
     def deadline(self) -> float | None:
         """When the next target is due."""
-        return min((attempt.due for attempt in self._attempts.values()), default=None)
+        heap = self._heap
+        while heap:
+            due, _, target = heap[0]
+            attempt = self._attempts.get(target)
+            if attempt is not None and attempt.due == due:
+                return due
+            heapq.heappop(heap)
+        return None
 
     def tried(self, target: T, now: float) -> int:
         """Count an attempt now; returns how many there have been."""
@@ -62,7 +71,12 @@ class Contacts(Generic[T]):
         wait_s = min(self._backoff_s_max, self._backoff_s * 2 ** min(attempt.count, 16))
         attempt.count += 1
         attempt.due = now + wait_s
+        self._push(target)
         return attempt.count
+
+    def _push(self, target: T) -> None:
+        self._serial += 1
+        heapq.heappush(self._heap, (self._attempts[target].due, self._serial, target))
 
     def __len__(self) -> int:
         return len(self._attempts)

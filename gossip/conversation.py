@@ -43,7 +43,7 @@ class Conversation:
         digest, _, sender = self._remember(payload, None)
         parts.broadcasts.publish(digest, payload)
         if sender is not None:
-            parts.broadcasts.payloads.known_by(digest, sender, audience=len(parts.roster.live()))
+            parts.broadcasts.payloads.known_by(digest, sender, audience=parts.roster.others)
 
     def _remember(self, payload: bytes, sender: bytes | None) -> tuple[bytes, bool, bytes | None]:
         """(digest, whether it is news, who sent it first) of a record heard (from `sender`) or published."""
@@ -70,7 +70,7 @@ class Conversation:
             if news:
                 parts.out.append(Heard(node=entry.member.id, payload=payload))
             else:
-                parts.broadcasts.payloads.known_by(digest, entry.member.id, audience=len(parts.roster.live()))
+                parts.broadcasts.payloads.known_by(digest, entry.member.id, audience=parts.roster.others)
         self._answer(now, event, opened, corrections)
 
     def members(self, now: float, event: MembersReceived) -> None:
@@ -83,7 +83,8 @@ class Conversation:
             return
         for statement in statements:
             try:
-                parts.judge.hear(now, statement)
+                own_word = isinstance(statement, Alive) and statement.node == event.node
+                parts.judge.hear(now, statement, streamed=not own_word)
             except ForgedError as error:
                 self._reject(None, f"members: {error}")
         probe = None if event.node is None else parts.probes.finish_target(event.node)
@@ -112,7 +113,7 @@ class Conversation:
                     if isinstance(statement, Alive):
                         continue  # every Alive that was overtaken on its way is old: that is no sign of anything
                     if statement.subject == parts.presence.id:
-                        entry.link.knows_us = False
+                        entry.link.doubt()
                     corrections[statement.subject] = parts.judge.truth(statement.subject)
                 case _:
                     assert_never(verdict)
@@ -139,7 +140,7 @@ class Conversation:
                     fingerprint=parts.fingerprint,
                     settled=parts.divergence.settled(now),
                 )
-                parts.send(entry, ack, to=event.source, bytes_max=reply_bytes_max, updates=corrections)
+                parts.send(now, entry, ack, to=event.source, bytes_max=reply_bytes_max, updates=corrections)
                 self._compare(now, entry, fingerprint, settled)
                 return
             case Ack(sequence=sequence, fingerprint=fingerprint, settled=settled):
@@ -162,6 +163,7 @@ class Conversation:
         if probe is not None:
             if node == probe.target:
                 entry.link.proved = source
+                parts.round_trips.measured(entry.member.zone, now - probe.begun_at)
             if probe.purpose is not Purpose.CONTACT:
                 parts.health.adjust(-1)
             return
@@ -176,7 +178,7 @@ class Conversation:
                 fingerprint=parts.fingerprint,
                 settled=parts.divergence.settled(now),
             )
-            parts.send(requester, ack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
+            parts.send(now, requester, ack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
 
     def _relay(
         self, now: float, source: Address, entry: Entry, request: PingRequest, reply_bytes_max: int
@@ -186,7 +188,7 @@ class Conversation:
         target = parts.roster.get(request.target)
         sequence = None
         if target is not None and target.member.id not in parts.judge.evicted:
-            timeout_s = parts.config.probe_timeout_s
+            timeout_s = parts.round_trips.timeout_s(target.member.zone)
             sequence = parts.probes.relay(
                 Relay(
                     target=request.target,
@@ -195,11 +197,11 @@ class Conversation:
                     reply_bytes_max=reply_bytes_max,
                     sequence=request.sequence,
                     nack_at=now + timeout_s * parts.config.nack_share,
-                    ends_at=now + parts.config.probe_interval_s,
+                    ends_at=now + max(parts.config.probe_interval_s, timeout_s),
                 )
             )
         if target is None or sequence is None:
-            parts.send(entry, Nack(sequence=request.sequence), to=source, bytes_max=reply_bytes_max)
+            parts.send(now, entry, Nack(sequence=request.sequence), to=source, bytes_max=reply_bytes_max)
         else:
             parts.ping(now, target, sequence)
 
@@ -217,7 +219,7 @@ class Conversation:
         spacing_s = self._parts.config.probe_interval_s
         if (corrections or accused) and (last is None or now - last >= spacing_s):
             entry.link.corrected_at = now
-            self._parts.send(entry, Gossip(), to=source, bytes_max=reply_bytes_max, updates=corrections)
+            self._parts.send(now, entry, Gossip(), to=source, bytes_max=reply_bytes_max, updates=corrections)
 
     def _compare(self, now: float, entry: Entry, fingerprint: bytes, settled: bool) -> None:
         if self._parts.divergence.judge(now, entry.link, fingerprint, settled=settled):

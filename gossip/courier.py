@@ -1,10 +1,13 @@
 """Datagrams out and in: sealing with introductions and riders, opening with authentication before everything else.
 
-Introductions. A receiver can open a datagram only if it knows the sender's credential. So until a peer has shown
-that it knows this boot (the `known_boot` of any authenticated datagram of its present boot), what is sent to it has
-this node's signed Alive in front. The knowledge is dropped when the peer restarts (a higher boot authenticates or is
-announced), when a direct ping of it goes unanswered, and when it tells old news about this node; so whatever was
-lost or forgotten on either side, the two introduce themselves again. What cannot be opened is answered with nothing.
+Introductions. A receiver can open a datagram only if it knows the sender's credential. A node that starts is
+announced to everybody by gossip, and whoever starts later learns of it in a first exchange; so a node introduces
+itself, with its signed Alive in front of what it sends, to those who have not shown yet that they know this boot (the
+`known_boot` of any authenticated datagram of their present boot), but only for `introduce_s` after its start. From
+then on it does so where there is reason to doubt: the peer says it knows no or another boot, restarts, leaves a ping
+unanswered, or tells old news about this node. Whatever was lost or forgotten on either side, the two introduce
+themselves again; and in a large mesh, where two members meet once in hours, not every meeting is a first one. What
+cannot be opened is answered with nothing.
 
 Replies. A source address in a header proves nothing, so a reply is no larger than its request until that address has
 answered a ping of ours (`Link.proved`).
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 
 from gossip.broadcast import Broadcasts
 from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
+from gossip.crypto import Crypto
 from gossip.errors import ForgedError, MalformedError
 from gossip.events import Address, Send
 from gossip.judge import Judge
@@ -29,7 +33,7 @@ from gossip.presence import Presence
 from gossip.rate import TokenBucket
 from gossip.roster import Entry, Link, Roster
 from gossip.statement import Alive, decode_statement
-from gossip.wire import SENDER_BYTES, KeyRing, Packet, overhead_bytes, parse, seal, unseal
+from gossip.wire import SENDER_BYTES, Packet, overhead_bytes, parse, seal, unseal
 from trust.credential import Credential
 from trust.identity import format_id
 
@@ -54,28 +58,41 @@ class Courier:
         roster: Roster,
         broadcasts: Broadcasts,
         judge: Judge,
+        crypto: Crypto,
         now: float,
+        introduced: bool,
     ) -> None:
         self._config = config
         self._presence = presence
         self._roster = roster
         self._broadcasts = broadcasts
         self._judge = judge
-        self._keys = KeyRing(presence.identity, keys_max=config.keys_max)
+        self._keys = crypto.keyring(presence.identity, keys_max=config.keys_max)
         self._strangers = TokenBucket(
             rate_per_s=config.introductions_per_s, burst=2 * config.introductions_per_s, now=now
         )
         self._counter = int(now * 1e6)  # no link has used a higher one
+        self._boot = presence.boot
+        self._introduce_until = now if introduced else now + config.introduce_s
         self.sent = 0
         self.sent_bytes = 0
         self.riders = 0  # queued statements and records sent, each as often as it was
         self.introductions = 0
+
+    def introduces(self, now: float, entry: Entry) -> bool:
+        """Whether a datagram to this member has an introduction in front."""
+        if self._presence.boot != self._boot:
+            self._boot = self._presence.boot
+            self._introduce_until = now + self._config.introduce_s
+        link = entry.link
+        return link.doubted or (now < self._introduce_until and not link.knows_us)
 
     def seal(
         self,
         entry: Entry,
         message: Message,
         *,
+        now: float,
         to: Address | None = None,
         bytes_max: int = DATAGRAM_BYTES_MAX,
         updates: tuple[bytes, ...] = (),
@@ -86,7 +103,7 @@ class Courier:
         is a Gossip and there is nothing to tell. `introduce` False leaves the introduction to a datagram sent just
         before."""
         link, presence = entry.link, self._presence
-        introduction = presence.encoded if introduce and not link.knows_us else b""
+        introduction = presence.encoded if introduce and self.introduces(now, entry) else b""
         bare = len(encode_body(Body(message=message, known_boot=link.boot, updates=(), payloads=())))
         room = bytes_max - overhead_bytes(introduction) - bare - FRAMING_BYTES
         if room < 0 and introduction:
@@ -128,7 +145,7 @@ class Courier:
             max(0, room),
             self._config.retransmits(self._roster.size),
             to=entry.member.id,
-            audience=len(self._roster.live()),
+            audience=self._roster.others,
             skip=(self._presence.id, "alive", b"") if introduced else None,
             records=entry.member.live,
         )
@@ -200,6 +217,6 @@ class Courier:
             body = decode_body(plain)
         except MalformedError as error:
             raise MalformedError(f"from {format_id(entry.member.id)}: {error}") from error
-        link.knows_us = body.known_boot == self._presence.boot
+        link.learn(knows_us=body.known_boot == self._presence.boot)
         known = packet.introduction == entry.encoded
         return Opened(entry, body, b"" if known else packet.introduction)

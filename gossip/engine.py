@@ -16,9 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+from gossip.census import NOBODY, Census
 from gossip.clockwork import Clockwork
 from gossip.config import PAYLOAD_BYTES_MAX, GossipConfig
 from gossip.conversation import Conversation
+from gossip.crypto import REAL, Crypto
 from gossip.errors import LimitError
 from gossip.events import (
     Address,
@@ -69,7 +71,8 @@ class Statistics:
 
 
 class Engine:
-    """One node's membership. Raises LimitError for an address, zone or metadata that cannot be announced."""
+    """One node's membership. Raises LimitError for an address, zone or metadata that cannot be announced. `crypto` and
+    `census` are for simulations of many nodes in one process (gossip/crypto.py, gossip/census.py)."""
 
     def __init__(
         self,
@@ -84,6 +87,8 @@ class Engine:
         meta: Mapping[str, MetaValue],
         rng: random.Random,
         now: float,
+        crypto: Crypto = REAL,
+        census: Census = NOBODY,
     ) -> None:
         self._now = now
         self._parts = Parts(
@@ -97,6 +102,8 @@ class Engine:
             meta=meta,
             rng=rng,
             now=now,
+            crypto=crypto,
+            census=census,
         )
         self._conversation = Conversation(self._parts)
         self._clockwork = Clockwork(self._parts, now)
@@ -170,14 +177,13 @@ class Engine:
 
     def members(self) -> tuple[Member, ...]:
         """All members known, this node first."""
-        return (self._parts.presence.member, *(entry.member for entry in self._parts.roster.entries()))
+        return (self._parts.presence.member, *self._parts.roster.members())
 
     def member(self, node: bytes) -> Member | None:
         """One member, perhaps this node."""
         if node == self.id:
             return self._parts.presence.member
-        entry = self._parts.roster.get(node)
-        return None if entry is None else entry.member
+        return self._parts.roster.member(node)
 
     def members_payload(self) -> tuple[bytes, ...]:
         """What a stream peer gets: chunks of at most CHUNK_BYTES_MAX, each for one `MembersReceived`."""
@@ -192,12 +198,12 @@ class Engine:
     def statistics(self) -> Statistics:
         """Counters and sizes."""
         parts = self._parts
-        states = [member.state for member in self.members()]
+        here = parts.presence.left is None
         return Statistics(
-            alive=states.count(State.ALIVE),
-            suspect=states.count(State.SUSPECT),
-            dead=states.count(State.DEAD),
-            left=states.count(State.LEFT),
+            alive=parts.roster.count(State.ALIVE) + here,
+            suspect=parts.roster.count(State.SUSPECT),
+            dead=parts.roster.count(State.DEAD),
+            left=parts.roster.count(State.LEFT) + (not here),
             health=parts.health.score,
             refutations=parts.judge.refutations,
             datagrams_sent=parts.courier.sent,

@@ -8,6 +8,9 @@ of who may make it:
 - Suspect: the accuser's, a member; for exactly the rank the subject has signed, so nobody can accuse ahead of time.
 - Dead: as many Suspects as this node would itself call corroborated. Fewer are just that: suspicions, which start
   or shorten the timer here. A node's own timer running out condemns too; that verdict others have to reach alike.
+  One that is part of a whole view (a stream) may be from beyond a partition that has just healed: a member alive here
+  becomes a suspect by it, and is told at once (`summoned`), so that the other side's dead come back and take nobody
+  of this side with them. Only of a member that the stream itself has just told of it is believed as it is.
 
 The subject of an accusation refutes it by signing a higher incarnation. A verdict OLD or AHEAD lets the engine repair
 whoever is behind: the sender gets what is newer, or this node asks for it.
@@ -15,23 +18,26 @@ whoever is behind: the sender gets what is newer, or this node asks for it.
 Invariant: a member's rank never falls; its state changes only by TRANSITIONS; `evidence` is for the present rank.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import assert_never
+from typing import Final, assert_never
 
 from gossip.broadcast import Broadcasts
 from gossip.config import GossipConfig
+from gossip.crypto import Crypto
 from gossip.errors import ForgedError
 from gossip.health import LocalHealth
 from gossip.member import TRANSITIONS, Event, Member, State
 from gossip.presence import Presence
-from gossip.roster import Entry, Link, Roster
+from gossip.roster import NO_EVIDENCE, Entry, Link, Roster
 from gossip.statement import Alive, Dead, Left, Statement, Suspect, sign_suspect
-from gossip.suspicion import accusers_needed, timeout_s
-from trust.credential import Credential, decode_credential, verify_credential
+from gossip.suspicion import Suspicions, accusers_needed
+from trust.credential import Credential, decode_credential
 from trust.errors import TrustError
-from trust.identity import format_id, verify
+from trust.identity import format_id
+
+STREAMED_TOLD_MAX: Final = 64  # while more waits to be told, what streams bring spreads by streams
+HEARSAY_S: Final = 5.0  # a member told of by a stream is known from nothing else for this long
 
 
 class Verdict(Enum):
@@ -62,6 +68,7 @@ class Judge:
         broadcasts: Broadcasts,
         health: LocalHealth,
         trust_root: bytes,
+        crypto: Crypto,
     ) -> None:
         self._config = config
         self._presence = presence
@@ -69,21 +76,24 @@ class Judge:
         self._broadcasts = broadcasts
         self._health = health
         self._trust_root = trust_root
-        self._suspects: dict[bytes, Entry] = {}
+        self._crypto = crypto
+        self._suspicions = Suspicions(config, roster, health)
+        self.summoned: list[Entry] = []
         self.evicted: dict[bytes, str] = {}
         self.changes: list[Change] = []
         self.urgent = False
         self.refutations = 0
 
-    def hear(self, now: float, statement: Statement) -> Verdict:
-        """Weigh one statement. Raises ForgedError if it is not signed by who must sign it; then nothing changed."""
+    def hear(self, now: float, statement: Statement, *, streamed: bool = False) -> Verdict:
+        """Weigh one statement. Raises ForgedError if it is not signed by who must sign it; then nothing changed.
+        `streamed` says that it is part of a whole view, not news: perhaps one from beyond a partition."""
         match statement:
             case Alive():
-                return self._alive(now, statement)
+                return self._alive(now, statement, streamed=streamed)
             case Suspect():
-                return self._accused(now, statement, (statement,))
+                return self._accused(now, statement, (statement,), at_once=False)
             case Dead():
-                return self._accused(now, statement, statement.suspicions)
+                return self._accused(now, statement, statement.suspicions, at_once=not streamed)
             case Left():
                 return self._left(now, statement)
         assert_never(statement)
@@ -101,7 +111,7 @@ class Judge:
         elif alive.credential:
             try:
                 credential = decode_credential(alive.credential)
-                verify_credential(
+                self._crypto.verify_credential(
                     credential, self._trust_root, self._presence.credential.trust_domain, int(now)
                 )
             except TrustError as error:
@@ -110,11 +120,11 @@ class Judge:
                 raise ForgedError(f"{format_id(alive.node)} shows the credential of another node")
         else:
             return None
-        if not verify(credential.public_key, alive.signing_bytes(), alive.signature):
+        if not self._crypto.verify(credential.public_key, alive.signing_bytes(), alive.signature):
             raise ForgedError(f"an Alive not signed by {credential.name}")
         return credential
 
-    def _alive(self, now: float, alive: Alive) -> Verdict:
+    def _alive(self, now: float, alive: Alive, *, streamed: bool) -> Verdict:
         if alive.node == self._presence.id:
             return self._own(now, alive)
         entry = self._roster.get(alive.node)
@@ -124,29 +134,37 @@ class Judge:
         if credential is None:
             return Verdict.AHEAD
         if entry is None:
-            return Verdict.NEWS if self.admit(now, alive, credential) else Verdict.KNOWN
+            return Verdict.NEWS if self.admit(now, alive, credential, streamed=streamed) else Verdict.KNOWN
         if not alive.credential:
             alive = replace(alive, credential=entry.alive.credential)
         news = credential is not entry.member.credential or alive.boot > entry.member.boot
         member = self._member(now, alive, credential, entry.member)
         entry.alive, entry.encoded, entry.left = alive, alive.encode(), None
-        entry.evidence.clear()
-        self._suspects.pop(alive.node, None)
+        entry.evidence = NO_EVIDENCE
+        self._suspicions.drop(alive.node)
         if alive.boot > entry.link.boot:
             entry.link.enter(alive.boot)
         self._move(entry, member)
-        self._broadcasts.tell(alive.node, "alive", entry.encoded if news else alive.slim().encode())
+        if not streamed or len(self._broadcasts.updates) < STREAMED_TOLD_MAX:
+            self._broadcasts.tell(alive.node, "alive", entry.encoded if news else alive.slim().encode())
         return Verdict.NEWS
 
-    def admit(self, now: float, alive: Alive, credential: Credential) -> Entry | None:
-        """Take in a member never heard of, whose Alive was verified. None if there is no room."""
+    def admit(
+        self, now: float, alive: Alive, credential: Credential, *, streamed: bool = False
+    ) -> Entry | None:
+        """Take in a member never heard of, whose Alive was verified. None if there is no room. One that a stream
+        told of is not told on: the others know it, or find out that their lists differ."""
         member = self._member(now, alive, credential, None)
-        entry = Entry(member=member, alive=alive, encoded=alive.encode(), link=Link(boot=alive.boot))
+        link = Link(boot=alive.boot)
+        entry = Entry(member=member, alive=alive, encoded=alive.encode(), link=link)
         if not self._roster.add(entry):
             return None
-        self.urgent = True
         self.changes.append(Change(entry, member, None))
-        self._broadcasts.tell(alive.node, "alive", entry.encoded)
+        if streamed:
+            entry.hearsay_until = now + HEARSAY_S
+        else:
+            self.urgent = True
+            self._broadcasts.tell(alive.node, "alive", entry.encoded)
         return entry
 
     def _member(self, now: float, alive: Alive, credential: Credential, before: Member | None) -> Member:
@@ -174,10 +192,10 @@ class Judge:
             return Verdict.OLD
         if entry.member.state is State.LEFT or left.subject in self.evicted:
             return Verdict.KNOWN
-        if not verify(entry.member.credential.public_key, left.signing_bytes(), left.signature):
+        if not self._crypto.verify(entry.member.credential.public_key, left.signing_bytes(), left.signature):
             raise ForgedError(f"a Left not signed by {entry.member.name}")
         entry.left = left
-        entry.evidence.clear()
+        entry.evidence = NO_EVIDENCE
         boot, incarnation = left.rank
         self._transit(now, entry, Event.DEPARTED, boot=boot, incarnation=incarnation)
         self._broadcasts.tell(left.subject, "left", left.encode())
@@ -190,7 +208,9 @@ class Judge:
             return Verdict.OLD
         if statement.rank == presence.rank and (isinstance(statement, Alive) or presence.left is not None):
             return Verdict.KNOWN
-        if not verify(presence.identity.public_key, statement.signing_bytes(), statement.signature):
+        if not self._crypto.verify(
+            presence.identity.public_key, statement.signing_bytes(), statement.signature
+        ):
             raise ForgedError("a statement in this node's name that it never signed")
         if presence.left is None:
             presence.announce(above=statement.rank)
@@ -198,7 +218,9 @@ class Judge:
         return Verdict.NEWS
 
     # ------------------------------------------------------------ accusations
-    def _accused(self, now: float, claim: Suspect | Dead, suspicions: tuple[Suspect, ...]) -> Verdict:
+    def _accused(
+        self, now: float, claim: Suspect | Dead, suspicions: tuple[Suspect, ...], *, at_once: bool
+    ) -> Verdict:
         if claim.subject == self._presence.id:
             return self._refute(claim.rank)
         if claim.subject in self.evicted:
@@ -212,13 +234,21 @@ class Judge:
             return Verdict.KNOWN
         valid = self._verified_suspicions(entry, suspicions)
         verdict = Verdict.AHEAD if valid is None else Verdict.KNOWN
+        was_alive = entry.member.state is State.ALIVE
         for suspicion in valid or ():
-            if self._testify(now, entry, suspicion):
+            if self._testify(now, entry, suspicion, spread=at_once or isinstance(claim, Suspect)):
                 verdict = Verdict.NEWS
+        if isinstance(claim, Suspect):
+            return verdict
+        hearsay = now < entry.hearsay_until
         able = self._roster.able(entry.member)
-        if isinstance(claim, Dead) and len(entry.evidence) >= accusers_needed(self._config, able):
-            self._condemn(now, entry)
+        if (at_once or hearsay) and len(entry.evidence) >= accusers_needed(self._config, able):
+            self._condemn(now, entry, spread=at_once)
             return Verdict.NEWS
+        if not at_once and was_alive and entry.evidence:
+            self.summoned.append(
+                entry
+            )  # alive as far as was known here: it is asked before it is believed dead
         return verdict
 
     def _verified_suspicions(self, entry: Entry, suspicions: tuple[Suspect, ...]) -> list[Suspect] | None:
@@ -231,7 +261,7 @@ class Judge:
             key = self._accuser_key(suspicion.accuser)
             if key is None:
                 unknown += 1
-            elif verify(key, suspicion.signing_bytes(), suspicion.signature):
+            elif self._crypto.verify(key, suspicion.signing_bytes(), suspicion.signature):
                 valid.append(suspicion)
             else:
                 raise ForgedError(f"a Suspect not signed by {format_id(suspicion.accuser)}")
@@ -268,51 +298,40 @@ class Judge:
             suspicion = sign_suspect(self._presence.identity, subject=entry.member.id, rank=entry.member.rank)
             self._testify(now, entry, suspicion)
 
-    def _testify(self, now: float, entry: Entry, suspicion: Suspect) -> bool:
+    def _testify(self, now: float, entry: Entry, suspicion: Suspect, *, spread: bool = True) -> bool:
         """Count one verified suspicion; False if there are enough. Only that many are told on (Lifeguard, 3.2)."""
         if len(entry.evidence) > self._config.confirmations:
             return False
-        entry.evidence[suspicion.accuser] = suspicion
+        entry.evidence = {**entry.evidence, suspicion.accuser: suspicion}
         if entry.member.state is not State.SUSPECT:
             entry.suspected_at = now
             self._transit(now, entry, Event.SUSPECTED)
-            self._suspects[entry.member.id] = entry
-        subject = entry.member.id
-        self._broadcasts.tell(subject, "suspect", suspicion.encode(), accuser=suspicion.accuser)
+        self._suspicions.note(entry)
+        if spread:
+            subject = entry.member.id
+            self._broadcasts.tell(subject, "suspect", suspicion.encode(), accuser=suspicion.accuser)
         return True
 
-    def _condemn(self, now: float, entry: Entry) -> None:
+    def _condemn(self, now: float, entry: Entry, *, spread: bool = True) -> None:
         self._transit(now, entry, Event.CONDEMNED)
         (proof,) = entry.proofs()  # a member condemned was accused
-        self._broadcasts.tell(entry.member.id, "dead", proof)
+        if spread:
+            self._broadcasts.tell(entry.member.id, "dead", proof)
 
     # ------------------------------------------------------------ time, revocation
     @property
     def deadline(self) -> float | None:
         """When the next suspicion runs out, as things stand."""
-        return min((at for at, _ in self._verdicts()), default=None)
+        return self._suspicions.deadline
 
     def condemn_due(self, now: float) -> None:
         """Turn the suspicions that ran out into verdicts."""
-        for entry in [entry for at, entry in self._verdicts() if at <= now]:
+        for entry in self._suspicions.due(now):
             self._condemn(now, entry)
-
-    def _verdicts(self) -> Iterator[tuple[float, Entry]]:
-        """(when it runs out, whose) of each suspicion: the same wait for all suspects with as many accusers."""
-        waits_s: dict[int, float] = {}
-        for entry in self._suspects.values():
-            accusers = len(entry.evidence)
-            if accusers not in waits_s:
-                able = self._roster.able(entry.member)
-                waits_s[accusers] = timeout_s(
-                    self._config, members=self._roster.size, able=able, accusers=accusers
-                )
-            yield entry.suspected_at + waits_s[accusers], entry
 
     def delay(self, lag_s: float) -> None:
         """This node was not running for `lag_s`: refutations may be waiting to be read."""
-        for entry in self._suspects.values():
-            entry.suspected_at += lag_s
+        self._suspicions.delay(lag_s)
 
     def evict(self, now: float, node: bytes, reason: str) -> None:
         """`node` was revoked. The oldest eviction is forgotten beyond the bound; the node tells it again if asked."""
@@ -323,18 +342,27 @@ class Judge:
             del self.evicted[next(iter(self.evicted))]
         entry = self._roster.get(node)
         if entry is not None:
-            entry.evidence.clear()
+            entry.evidence = NO_EVIDENCE
             self._transit(now, entry, Event.EVICTED)
         self._broadcasts.forget(node)
+        for suspect in [entry for entry in self._suspicions.entries() if node in entry.evidence]:
+            self._withdraw(now, suspect, node)
+
+    def _withdraw(self, now: float, entry: Entry, accuser: bytes) -> None:
+        """An accusation counts no more: its accuser was revoked."""
+        entry.evidence = {who: s for who, s in entry.evidence.items() if who != accuser}
+        if entry.evidence:
+            self._suspicions.note(entry)
+        else:
+            self._transit(now, entry, Event.ACQUITTED)
 
     def reap(self, now: float) -> None:
         """Members whose credential expired are dead, and after a grace gone."""
-        for entry in list(self._roster.entries()):
-            expired_for_s = now - entry.member.credential.expires_at
-            if expired_for_s >= 0 and entry.member.live:
-                self._transit(now, entry, Event.EXPIRED)
-            if expired_for_s >= self._config.reap_grace_s and not entry.member.live:
-                self._roster.remove(entry.member.id)
+        expired, gone = self._roster.expiring(now, self._config.reap_grace_s)
+        for entry in expired:
+            self._transit(now, entry, Event.EXPIRED)
+        for entry in gone:
+            self._roster.remove(entry.member.id)
 
     def truth(self, subject: bytes) -> list[bytes]:
         """What to tell someone whose news about `subject` is old."""
@@ -360,7 +388,7 @@ class Judge:
         before = entry.member
         state = TRANSITIONS[before.state, event]
         if state is not State.SUSPECT:
-            self._suspects.pop(before.id, None)
+            self._suspicions.drop(before.id)
         member = replace(
             before,
             state=state,

@@ -13,6 +13,7 @@ claim amounts to is decided in gossip/judge.py; what the event then does is deci
 | DEPARTED   | the subject signed a Left at the known pair or above                                          |
 | EXPIRED    | the subject's credential ran out                                                             |
 | EVICTED    | the subject was revoked; from then on nothing it signs is an event                            |
+| ACQUITTED  | all who accused it were revoked                                                              |
 
 Invariant: every (state, event) pair has an entry.
 """
@@ -40,6 +41,7 @@ class Event(Enum):
     DEPARTED = "departed"
     EXPIRED = "expired"
     EVICTED = "evicted"
+    ACQUITTED = "acquitted"
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
@@ -49,24 +51,28 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.ALIVE, Event.DEPARTED): State.LEFT,
     (State.ALIVE, Event.EXPIRED): State.DEAD,
     (State.ALIVE, Event.EVICTED): State.DEAD,
+    (State.ALIVE, Event.ACQUITTED): State.ALIVE,
     (State.SUSPECT, Event.ANNOUNCED): State.ALIVE,
     (State.SUSPECT, Event.SUSPECTED): State.SUSPECT,
     (State.SUSPECT, Event.CONDEMNED): State.DEAD,
     (State.SUSPECT, Event.DEPARTED): State.LEFT,
     (State.SUSPECT, Event.EXPIRED): State.DEAD,
     (State.SUSPECT, Event.EVICTED): State.DEAD,
+    (State.SUSPECT, Event.ACQUITTED): State.ALIVE,
     (State.DEAD, Event.ANNOUNCED): State.ALIVE,
     (State.DEAD, Event.SUSPECTED): State.DEAD,
     (State.DEAD, Event.CONDEMNED): State.DEAD,
     (State.DEAD, Event.DEPARTED): State.LEFT,
     (State.DEAD, Event.EXPIRED): State.DEAD,
     (State.DEAD, Event.EVICTED): State.DEAD,
+    (State.DEAD, Event.ACQUITTED): State.DEAD,
     (State.LEFT, Event.ANNOUNCED): State.ALIVE,
     (State.LEFT, Event.SUSPECTED): State.LEFT,
     (State.LEFT, Event.CONDEMNED): State.LEFT,
     (State.LEFT, Event.DEPARTED): State.LEFT,
     (State.LEFT, Event.EXPIRED): State.LEFT,
     (State.LEFT, Event.EVICTED): State.DEAD,
+    (State.LEFT, Event.ACQUITTED): State.LEFT,
 }
 
 

@@ -8,23 +8,29 @@ Invariant: every datagram, stream request and probe of the engine starts in one 
 
 import random
 from collections.abc import Mapping
+from typing import Final
 
 from gossip.broadcast import Broadcasts
+from gossip.census import NOBODY, Census
 from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
 from gossip.contact import Contacts
 from gossip.courier import Courier
+from gossip.crypto import REAL, Crypto
 from gossip.events import Address, MemberChanged, MetaValue, Output, RequestSync
 from gossip.health import LocalHealth
 from gossip.judge import Change, Judge
 from gossip.member import State
 from gossip.message import FINGERPRINT_BYTES, Gossip, Message, Ping
 from gossip.presence import Presence
-from gossip.probe import Probe, Probes, Purpose, RoundRobin
+from gossip.probe import Probe, Probes, Purpose
 from gossip.rate import TokenBucket
 from gossip.roster import Entry, Roster
+from gossip.rtt import RoundTrips
 from gossip.sync import Divergence, SyncGate
 from trust.credential import Credential
 from trust.identity import NodeIdentity
+
+SUMMONS_MAX: Final = 256  # of one step: a chunk of a stream is never about more members
 
 
 class Parts:
@@ -43,6 +49,8 @@ class Parts:
         meta: Mapping[str, MetaValue],
         rng: random.Random,
         now: float,
+        crypto: Crypto = REAL,
+        census: Census = NOBODY,
     ) -> None:
         self.config, self.rng = config, rng
         self.out: list[Output] = []
@@ -56,7 +64,7 @@ class Parts:
             meta=meta,
             now=now,
         )
-        self.roster = Roster(own=identity.id, members_max=config.members_max)
+        self.roster = Roster(own=identity.id, members_max=config.members_max, census=census)
         self.broadcasts = Broadcasts(updates_max=config.updates_max, payloads_max=config.payloads_max)
         self.health = LocalHealth(config.health_max)
         self.judge = Judge(
@@ -66,6 +74,7 @@ class Parts:
             broadcasts=self.broadcasts,
             health=self.health,
             trust_root=trust_root,
+            crypto=crypto,
         )
         self.courier = Courier(
             config=config,
@@ -73,10 +82,12 @@ class Parts:
             roster=self.roster,
             broadcasts=self.broadcasts,
             judge=self.judge,
+            crypto=crypto,
             now=now,
+            introduced=identity.id in census.seats and census.seats[identity.id].member.boot == boot,
         )
         self.probes = Probes(probes_max=config.probes_max, relays_max=config.relays_max, rng=rng)
-        self.round_robin = RoundRobin()
+        self.round_trips = RoundTrips(config)
         self.dead: Contacts[bytes] = Contacts(
             backoff_s=config.contact_backoff_s, backoff_s_max=config.contact_backoff_s_max
         )
@@ -91,6 +102,7 @@ class Parts:
 
     def send(
         self,
+        now: float,
         entry: Entry,
         message: Message,
         *,
@@ -103,6 +115,7 @@ class Parts:
         datagram = self.courier.seal(
             entry,
             message,
+            now=now,
             to=to,
             bytes_max=bytes_max,
             updates=updates,
@@ -114,7 +127,7 @@ class Parts:
     def ping(self, now: float, entry: Entry, sequence: int) -> None:
         """Ping a member; a suspect is told so in the same datagram."""
         ping = Ping(sequence=sequence, fingerprint=self.fingerprint, settled=self.divergence.settled(now))
-        self.send(entry, ping)
+        self.send(now, entry, ping)
 
     def request_sync(self, now: float, address: Address, node: bytes | None, reason: str) -> None:
         """Ask the driver for a stream, unless one to this address was asked for just now."""
@@ -123,12 +136,14 @@ class Parts:
 
     def probe(self, now: float, entry: Entry, purpose: Purpose) -> Probe | None:
         """Start probing a member, unless it is being probed."""
-        config, health = self.config, self.health
+        health = self.health
+        timeout_s = self.round_trips.timeout_s(entry.member.zone)
         probe = self.probes.start(
             entry.member,
             purpose,
-            asks_at=now + health.stretch(config.probe_timeout_s),
-            ends_at=now + health.stretch(config.probe_interval_s),
+            begun_at=now,
+            asks_at=now + health.stretch(timeout_s),
+            ends_at=now + health.stretch(timeout_s * (1 + self.config.indirect_timeout_mult)),
         )
         if probe is not None:
             self.ping(now, entry, probe.sequence)
@@ -143,28 +158,30 @@ class Parts:
         """Tell what is queued to a few members at random, the recently dead among them."""
         if not len(self.broadcasts):
             return
-        audience = [
+        dead = [
             entry
-            for entry in self.roster.entries()
-            if entry.member.live
-            or (
-                entry.member.state is State.DEAD
-                and now - entry.member.since < self.config.gossip_to_the_dead_s
-                and entry.member.id not in self.judge.evicted
-            )
+            for entry in self.roster.lately_dead(now, self.config.gossip_to_the_dead_s)
+            if entry.member.id not in self.judge.evicted
         ]
-        if not audience:
+        if not dead and self.roster.others == 0:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
-        for entry in self.roster.sample(self.rng, audience, self.config.gossip_nodes):
+        for entry in self._audience(dead):
             if len(self.broadcasts):
-                self._gossip_to(entry)
+                self._gossip_to(now, entry)
 
-    def _gossip_to(self, entry: Entry) -> None:
+    def _audience(self, dead: list[Entry]) -> list[Entry]:
+        """Whom to tell in a round: members live or lately dead, each as likely as any other."""
+        count, everybody = self.config.gossip_nodes, self.roster.others + len(dead)
+        buried = sum(self.rng.random() * everybody < len(dead) for _ in range(count)) if dead else 0
+        chosen = self.roster.sample_live(self.rng, count - buried)
+        return chosen + self.rng.sample(dead, min(len(dead), count - len(chosen)))
+
+    def _gossip_to(self, now: float, entry: Entry) -> None:
         """Everything queued, to one member, as far as the datagrams for one round go. What was sent least is sent
         first, so nothing goes twice before all has gone once."""
         own = (self.presence.id, "alive", b"")
-        introduced = not entry.link.knows_us and own in self.broadcasts.updates
+        introduced = self.courier.introduces(now, entry) and own in self.broadcasts.updates
         queued = len(self.broadcasts) if entry.member.live else len(self.broadcasts.updates)
         told = self.courier.riders + queued - introduced
         if queued == 0:
@@ -172,11 +189,11 @@ class Parts:
         introduce = True
         for _ in range(self.config.gossip_datagrams_max):
             before = self.courier.riders
-            self.send(entry, Gossip(), introduce=introduce)
+            self.send(now, entry, Gossip(), introduce=introduce)
             if not len(self.broadcasts) or self.courier.riders >= told:
                 return
             if self.courier.riders == before:
-                if not introduce or entry.link.knows_us:
+                if not introduce or not self.courier.introduces(now, entry):
                     return
                 introduce = False  # what does not fit beside the introduction follows right behind it
 
@@ -184,6 +201,10 @@ class Parts:
         """What the members' changes of state in this step set off."""
         judge = self.judge
         changes, judge.changes = judge.changes, []
+        summoned, judge.summoned = judge.summoned, []
+        for entry in summoned[:SUMMONS_MAX]:
+            if entry.member.state is State.SUSPECT:
+                self.send(now, entry, Gossip())
         for change in changes:
             self.out.append(MemberChanged(member=change.member, previous=change.previous))
             self._follow(now, change)
@@ -193,8 +214,6 @@ class Parts:
 
     def _follow(self, now: float, change: Change) -> None:
         entry, member, previous = change.entry, change.member, change.previous
-        if previous is None:
-            self.round_robin.add(member.id, self.rng)
         match member.state:
             case State.ALIVE:
                 self.dead.remove(member.id)
@@ -217,4 +236,4 @@ class Parts:
             if node == own and own not in entry.evidence:
                 self.probe(now, entry, Purpose.WITNESS)
             elif witness is not None and own in entry.evidence:
-                self.send(witness, Gossip(), updates=(entry.evidence[own].encode(),))
+                self.send(now, witness, Gossip(), updates=(entry.evidence[own].encode(),))

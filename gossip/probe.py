@@ -1,16 +1,27 @@
 """Who is probed when, and the probes under way (SWIM, sections 3.1 and 4.3; Lifeguard, section 3.1).
 
-Targets come in randomised round robin: a shuffled list walked to its end and shuffled again, newcomers put in at a
-random place, so that every member is probed within 2n - 1 intervals and on average once per interval by somebody.
+Two orders. SWIM's randomised round robin (`RoundRobin`): each node walks the members in a random order of its own, so
+a member is probed once an interval on average, but by nobody at all in an interval with probability 1/e.
+
+Ours (`Rotation`): time is cut into epochs of one probe interval, and in epoch e the node of rank r among the sorted
+live ids probes the node of rank r + shift(e) mod n. That is a permutation, so in every epoch everybody is probed by
+exactly one other; and at a moment of the epoch that a hash of the *target* gives, so that a member is probed every
+interval to the second and a crash meets its first probe after half an interval on average and after one at most. The
+shifts of n - 1 successive epochs are a permutation of 1 .. n - 1 too, so that each pair meets within 2n - 3 intervals
+as in SWIM. Nobody agrees on anything: where clocks or views differ for a while, a few members are probed twice or not
+at all in an epoch, and the order is no worse than a random one.
+
 A probe has two stages: a direct ping, and after the probe timeout requests to k relays (and a stream, see the
 engine). It fails when neither an ack nor better news arrived by its end.
 
 Invariant: at most `probes_max` probes and `relays_max` relayed ones; one probe per target at a time.
 """
 
+import math
 import random
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 
 from gossip.member import Member
 from gossip.message import SEQUENCE_MAX
@@ -31,6 +42,7 @@ class Probe:
     rank: tuple[int, int]  # the target's when the probe started; a higher one by now is proof of life
     sequence: int
     purpose: Purpose
+    begun_at: float
     asks_at: float
     ends_at: float
     indirect: bool = False
@@ -53,30 +65,106 @@ class Relay:
 
 
 class RoundRobin:
-    """The shuffled list of targets."""
+    """Slots of the roster drawn without replacement (Fisher and Yates, of which only the swaps are kept)."""
 
-    __slots__ = ("_next", "_order")
+    __slots__ = ("_left", "_removals", "_slots", "_swaps")
 
     def __init__(self) -> None:
-        self._order: list[bytes] = []
-        self._next = 0
-
-    def add(self, node: bytes, rng: random.Random) -> None:
-        """Put a newcomer at a random place of what is still to come."""
-        self._order.insert(rng.randint(self._next, len(self._order)), node)
+        self._left = 0
+        self._slots = 0
+        self._removals = 0
+        self._swaps: dict[int, int] = {}
 
     def next(self, roster: Roster, rng: random.Random) -> Entry | None:
         """The next live member, or None if there is none."""
-        for _ in range(2):
-            while self._next < len(self._order):
-                entry = roster.get(self._order[self._next])
-                self._next += 1
-                if entry is not None and entry.member.live:
-                    return entry
-            self._order = [entry.member.id for entry in roster.live()]
-            rng.shuffle(self._order)
-            self._next = 0
-        return None
+        if roster.others == 0:
+            return None
+        if roster.removals != self._removals:
+            self._left = 0
+        while (
+            self._slots < roster.slots and self._left
+        ):  # newcomers get a random place of what is still to come
+            self._swaps[self._left] = self._slots
+            self._left += 1
+            self._slots += 1
+        while True:
+            if self._left == 0:
+                self._left = self._slots = roster.slots
+                self._removals = roster.removals
+                self._swaps.clear()
+            entry = roster.get(roster.in_slot(self._draw(rng)))
+            if entry is not None and entry.member.live:
+                return entry
+
+    def _draw(self, rng: random.Random) -> int:
+        chosen = rng.randrange(self._left)
+        self._left -= 1
+        last = self._swaps.pop(self._left, self._left)
+        if chosen == self._left:
+            return last
+        slot = self._swaps.get(chosen, chosen)
+        self._swaps[chosen] = last
+        return slot
+
+
+class Rotation:
+    """The permutation of each epoch, as this node sees the members."""
+
+    __slots__ = ("_epoch", "_interval_s", "_own", "_target")
+
+    def __init__(self, own: bytes, interval_s: float) -> None:
+        self._own = own
+        self._interval_s = interval_s
+        self._epoch = -1
+        self._target: bytes | None = None
+
+    def plan(self, now: float, roster: Roster) -> float:
+        """When to probe next; whom is decided now."""
+        self._epoch = max(self._epoch + 1, math.floor(now / self._interval_s))
+        self._target = self.target(self._epoch, roster)
+        at = self._at()
+        if at < now:  # its moment of this epoch is over
+            self._epoch += 1
+            self._target = self.target(self._epoch, roster)
+            at = max(now, self._at())
+        return at
+
+    def next(self, roster: Roster) -> Entry | None:
+        """The member planned for now, if it is still live."""
+        entry = None if self._target is None else roster.get(self._target)
+        return entry if entry is not None and entry.member.live else None
+
+    def target(self, epoch: int, roster: Roster) -> bytes | None:
+        """Whom this node probes in an epoch, or None if it is alone."""
+        size = roster.size
+        if size < 2:
+            return None
+        return roster.at_rank((roster.own_rank + shift(epoch, size)) % size)
+
+    def _at(self) -> float:
+        phase = 0.0 if self._target is None else _phase(self._target)
+        return (self._epoch + phase) * self._interval_s
+
+
+def shift(epoch: int, size: int) -> int:
+    """How far around the ring of `size` members everybody looks in an epoch: 1 .. size - 1, each once a cycle."""
+    cycle, place = divmod(epoch, size - 1)
+    stride = _stride(cycle, size - 1)
+    return (place * stride + cycle) % (size - 1) + 1
+
+
+def _stride(cycle: int, period: int) -> int:
+    """A number coprime to `period`, another one in each cycle."""
+    seed = blake2b(cycle.to_bytes(8, "big"), digest_size=8, person=b"gossamer/stride").digest()
+    stride = int.from_bytes(seed, "big") % period
+    while math.gcd(stride, period) != 1:
+        stride += 1
+    return stride
+
+
+def _phase(node: bytes) -> float:
+    """When in an epoch a member is probed: 0 <= phase < 1, by its id, which is a hash."""
+    return int.from_bytes(node[-4:], "big") / 2**32
 
 
 class Probes:
@@ -89,7 +177,9 @@ class Probes:
         self._targets: dict[bytes, int] = {}
         self._relays: dict[int, Relay] = {}
 
-    def start(self, member: Member, purpose: Purpose, *, asks_at: float, ends_at: float) -> Probe | None:
+    def start(
+        self, member: Member, purpose: Purpose, *, begun_at: float, asks_at: float, ends_at: float
+    ) -> Probe | None:
         """A new probe, or None if the target is being probed already or too many are under way."""
         if member.id in self._targets or len(self._probes) >= self._probes_max:
             return None
@@ -98,6 +188,7 @@ class Probes:
             rank=member.rank,
             sequence=self._number(),
             purpose=purpose,
+            begun_at=begun_at,
             asks_at=asks_at,
             ends_at=ends_at,
         )
@@ -166,12 +257,15 @@ class Probes:
     def delay(self, lag_s: float) -> None:
         """This node was not running for `lag_s`: what it waits for gets that much longer."""
         for probe in self._probes.values():
+            probe.begun_at += lag_s
             probe.asks_at += lag_s
             probe.ends_at += lag_s
 
     @property
     def deadline(self) -> float | None:
         """When the next stage of anything is due."""
+        if not self._probes and not self._relays:
+            return None
         times = [probe.ends_at if probe.indirect else probe.asks_at for probe in self._probes.values()]
         times += [relay.ends_at if relay.nacked else relay.nack_at for relay in self._relays.values()]
         return min(times, default=None)

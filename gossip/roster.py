@@ -1,21 +1,33 @@
 """The members this node knows besides itself, what proves their states, and how each peer link stands.
 
-Random choices are made over lists in order of arrival with the engine's rng, never over sets, so that one seed gives
-one trace. Witnesses of a suspect are ranked by rendezvous hash (Thaler and Ravishankar, 1998): every node picks the
-same few observers for one suspect without agreeing on anything, and the load spreads over the mesh.
+No operation that runs while nothing changes costs more the more members there are: counts are kept, ranks and
+witnesses come from a sorted order (gossip/order.py), random members from slots that are drawn until one suits. An
+engine may start from a shared `Census`; a member of it gets an entry of its own when it is first dealt with.
 
-Invariant: at most `members_max` entries; the live list, the counts and the prefix index agree with them.
+Witnesses of a suspect are the living members that follow a hash of the suspect on the ring of ids (Karger et al.,
+1997): every node picks the same few observers for one suspect without agreeing on anything, the load spreads over
+the mesh, and members that differ between two nodes' views move few of them.
+
+Invariant: at most `members_max` entries; counts, order, slots and the indices agree with them.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import assert_never
+from itertools import islice
+from types import MappingProxyType
+from typing import Final, assert_never
 
+from gossip.census import NOBODY, Census
 from gossip.member import Member, State
+from gossip.order import IdOrder
 from gossip.statement import Alive, Dead, Left, Suspect
 from gossip.wire import SENDER_BYTES, ReplayWindow
+from trust.identity import ID_BYTES
+
+NO_EVIDENCE: Final[Mapping[bytes, Suspect]] = MappingProxyType({})
+_DRAWS_MAX: Final = 16  # draws per member wanted before the few that suit are listed instead
 
 
 @dataclass(slots=True)
@@ -27,7 +39,8 @@ class Link:
     counter: int | None = (
         None  # of the last datagram sent to it; outlives its restarts, as our key for it does
     )
-    knows_us: bool = False  # it can authenticate this node's boot; until then datagrams introduce us
+    knows_us: bool = False  # it can authenticate this node's boot
+    doubted: bool = False  # it seems not to: datagrams introduce this node until it shows that it does
     proved: tuple[str, int] | None = None  # it answered a ping sent to this address
     differs_since: float | None = None  # its journal fingerprint has differed from ours since
     diverged_at: float | None = None  # last told so
@@ -37,8 +50,16 @@ class Link:
         """A new life of the peer: old counters, and what its old life knew of us, mean nothing now."""
         self.boot = boot
         self.window = ReplayWindow()
-        self.knows_us = False
+        self.doubt()
         self.proved = None
+
+    def doubt(self) -> None:
+        """It may not know this node: introduce again."""
+        self.knows_us, self.doubted = False, True
+
+    def learn(self, *, knows_us: bool) -> None:
+        """It said at which boot it knows this node."""
+        self.knows_us, self.doubted = knows_us, not knows_us
 
 
 @dataclass(slots=True)
@@ -49,10 +70,11 @@ class Entry:
     member: Member
     alive: Alive
     encoded: bytes
-    left: Left | None = None
-    evidence: dict[bytes, Suspect] = field(default_factory=dict)
-    suspected_at: float = 0.0
     link: Link = field(default_factory=Link)
+    left: Left | None = None
+    evidence: Mapping[bytes, Suspect] = field(default_factory=lambda: NO_EVIDENCE)
+    suspected_at: float = 0.0
+    hearsay_until: float = 0.0  # until then only a stream has told of it
 
     def proofs(self) -> tuple[bytes, ...]:
         """The encoded statements that tell why it is not alive; none if it is, or was dropped without accusation.
@@ -75,89 +97,271 @@ class Entry:
 
 
 class Roster:
-    """Entries by id, in order of arrival."""
+    """Entries by id. `census` is where it starts from."""
 
-    def __init__(self, *, own: bytes, members_max: int) -> None:
+    def __init__(self, *, own: bytes, members_max: int, census: Census = NOBODY) -> None:
         self._own = own
         self._members_max = members_max
+        self._census = census
         self._entries: dict[bytes, Entry] = {}
+        self._reaped: set[bytes] = set()  # census members that are gone
         self._prefixes: dict[bytes, bytes] = {}
-        self._live: tuple[Entry, ...] | None = ()
-        self.alive_count = 0
+        self._slots: list[bytes] = []  # members beyond the census
+        self._slot_of: dict[bytes, int] = {}
+        self._known = IdOrder(census.ids)  # everybody, this node excluded
+        self._order = IdOrder(census.ids)  # everybody live, this node included
+        self._order.add(own)
+        self._known.remove(own)
+        self._holders: dict[tuple[str, int], bytes | None] = {}
+        self._unsettled_dead: dict[bytes, float] = {}  # in order of death; see `lately_dead`
+        self._expiry_at: float = census.expires_at if census.ids else float("inf")
+        counted = len(census.ids) - (own in census.seats)
+        self._counts = {State.ALIVE: counted, State.SUSPECT: 0, State.DEAD: 0, State.LEFT: 0}
+        self.removals = 0  # so far; slots have moved whenever it rises
 
+    # ------------------------------------------------------------ who is there
     def get(self, node: bytes) -> Entry | None:
-        return self._entries.get(node)
+        """The entry of a member, made from the census at its first use."""
+        entry = self._entries.get(node)
+        if entry is None and node in self._census.seats and node != self._own and node not in self._reaped:
+            seat = self._census.seats[node]
+            link = Link(boot=seat.member.boot)
+            entry = Entry(member=seat.member, alive=seat.alive, encoded=seat.encoded, link=link)
+            self._entries[node] = entry
+        return entry
+
+    def member(self, node: bytes) -> Member | None:
+        """A member as it is known, without making an entry of its own."""
+        entry = self._entries.get(node)
+        if entry is not None:
+            return entry.member
+        if node == self._own or node in self._reaped:
+            return None
+        seat = self._census.seats.get(node)
+        return None if seat is None else seat.member
 
     def by_prefix(self, prefix: bytes) -> Entry | None:
         """The member whose id starts with the sender field of a datagram."""
-        node = self._prefixes.get(prefix)
-        return None if node is None else self._entries[node]
+        node = self._prefixes.get(prefix) or self._census.prefixes.get(prefix)
+        return None if node is None else self.get(node)
 
-    def entries(self) -> Iterable[Entry]:
-        return self._entries.values()
+    def holder(self, address: tuple[str, int]) -> bytes | None:
+        """The live member last announced at `address`."""
+        if address in self._holders:
+            return self._holders[address]
+        node = self._census.addresses.get(address)
+        return None if node == self._own or node in self._reaped else node
 
-    def live(self) -> tuple[Entry, ...]:
-        """Members alive or suspect, this node excluded."""
-        if self._live is None:
-            self._live = tuple(entry for entry in self._entries.values() if entry.member.live)
-            self.alive_count = sum(entry.member.state is State.ALIVE for entry in self._live)
-        return self._live
+    def members(self) -> Iterator[Member]:
+        """All members, sorted by id."""
+        for node in self._known:
+            entry = self._entries.get(node)
+            yield self._census.seats[node].member if entry is None else entry.member
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, sorted by id; each member of the census gets one by this."""
+        for node in list(self._known):
+            entry = self.get(node)
+            assert entry is not None, "whoever is in the order is a member"
+            yield entry
+
+    def between(self, low: bytes, high: bytes | None) -> Iterator[bytes]:
+        """Ids of members from `low` on and below `high`."""
+        return self._known.between(low, high)
+
+    def live(self) -> Iterator[Entry]:
+        """Members alive or suspect, sorted by id, this node excluded."""
+        for node in list(self._order):
+            if node != self._own:
+                entry = self.get(node)
+                assert entry is not None, "whoever is in the order is a member"
+                yield entry
+
+    # ------------------------------------------------------------ how many
+    @property
+    def others(self) -> int:
+        """Live members, this node excluded."""
+        return len(self._order) - 1
 
     @property
     def size(self) -> int:
         """Live members, this node included: the n of every formula."""
-        return len(self.live()) + 1
+        return len(self._order)
+
+    def count(self, state: State) -> int:
+        """Members in `state`, this node excluded."""
+        return self._counts[state]
 
     def able(self, subject: Member) -> int:
         """Members alive, this node included, that could accuse `subject`."""
-        self.live()
-        return self.alive_count + 1 - (subject.state is State.ALIVE)
+        return self._counts[State.ALIVE] + 1 - (subject.state is State.ALIVE)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
+    # ------------------------------------------------------------ the order
+    @property
+    def own_rank(self) -> int:
+        """This node's rank among the live ids."""
+        return self._order.rank(self._own)
+
+    def at_rank(self, rank: int) -> bytes:
+        """The live id of that rank; perhaps this node's."""
+        return self._order.at(rank)
+
+    def witnesses(self, subject: bytes, count: int) -> list[bytes]:
+        """The `count` living members, perhaps this node, that follow the subject's point on the ring."""
+        point = blake2b(subject, digest_size=ID_BYTES, person=b"gossamer/witness").digest()
+        alive = (node for node in self._order.after(point) if node != subject and self._is_alive(node))
+        return list(islice(alive, count))
+
+    def _is_alive(self, node: bytes) -> bool:
+        entry = self._entries.get(node)
+        return entry is None or entry.member.state is State.ALIVE  # no entry: this node, or as in the census
+
+    # ------------------------------------------------------------ at random
+    @property
+    def slots(self) -> int:
+        """How many slots there are; every member has one, this node may have one too."""
+        return len(self._census.ids) + len(self._slots)
+
+    def in_slot(self, slot: int) -> bytes:
+        """The id in a slot; perhaps one gone, or this node's."""
+        base = len(self._census.ids)
+        return self._census.ids[slot] if slot < base else self._slots[slot - base]
+
+    def sample_live(self, rng: random.Random, count: int) -> list[Entry]:
+        """Up to `count` live members at random."""
+        return self._sample(rng, count, frozenset(), alive=False)
+
+    def sample_alive(self, rng: random.Random, count: int, *, but: bytes = b"") -> list[Entry]:
+        """Up to `count` members at random that are alive and not suspect; `but` is left out."""
+        return self._sample(rng, count, frozenset((but,)), alive=True)
+
+    def _sample(
+        self, rng: random.Random, count: int, without: frozenset[bytes], *, alive: bool
+    ) -> list[Entry]:
+        if self.others > 4 * count:
+            chosen: dict[bytes, Entry] = {}
+            slots, base = self.slots, len(self._census.ids)
+            for _ in range(_DRAWS_MAX * count):
+                slot = int(rng.random() * slots)
+                node = self._census.ids[slot] if slot < base else self._slots[slot - base]
+                if node in chosen or node in without or not self._suits(node, alive=alive):
+                    continue
+                entry = self.get(node)
+                assert entry is not None, "whoever suits is a member"
+                chosen[node] = entry
+                if len(chosen) == count:
+                    return list(chosen.values())
+        pool = [node for node in self._order if node not in without and self._suits(node, alive=alive)]
+        picked = (self.get(node) for node in rng.sample(pool, min(count, len(pool))))
+        return [entry for entry in picked if entry is not None]
+
+    def _suits(self, node: bytes, *, alive: bool) -> bool:
+        entry = self._entries.get(node)
+        if entry is None:
+            return node != self._own and node not in self._reaped
+        state = entry.member.state
+        return state is State.ALIVE or (state is State.SUSPECT and not alive)
+
+    def lately_dead(self, now: float, within_s: float) -> list[Entry]:
+        """Members that died less than `within_s` ago, or have left the list by being alive again."""
+        for node in list(islice(self._unsettled_dead, 64)):
+            if now - self._unsettled_dead[node] < within_s:
+                break
+            del self._unsettled_dead[node]
+        return [self._entries[node] for node in self._unsettled_dead]
+
+    # ------------------------------------------------------------ changes
     def add(self, entry: Entry) -> bool:
         """Take in a new member; when full, the one gone longest makes room. False if nobody can."""
         node = entry.member.id
         assert node != self._own, "this node is not one of the others"
-        assert node not in self._entries, "a new member"
-        if node[:SENDER_BYTES] in self._prefixes:
+        assert node not in self._known, "a new member"
+        prefix = node[:SENDER_BYTES]
+        if self.by_prefix(prefix) is not None or prefix == self._own[:SENDER_BYTES]:
             return (
                 False  # two ids of one prefix: 2^-64 by chance, so somebody made it; the first one keeps it
             )
-        if len(self._entries) >= self._members_max:
-            gone = [other for other in self._entries.values() if not other.member.live]
+        if len(self) >= self._members_max:
+            gone = [member for member in self.members() if not member.live]
             if not gone:
                 return False
-            self.remove(min(gone, key=lambda other: other.member.since).member.id)
+            self.remove(min(gone, key=lambda member: member.since).id)
         self._entries[node] = entry
-        self._prefixes[node[:SENDER_BYTES]] = node
-        self._live = None
+        self._prefixes[prefix] = node
+        if node in self._census.seats:
+            self._reaped.discard(node)
+        else:
+            self._slot_of[node] = len(self._slots)
+            self._slots.append(node)
+        self._known.add(node)
+        self._count(entry.member, 1)
+        self._expiry_at = min(self._expiry_at, entry.member.credential.expires_at)
         return True
 
     def change(self, entry: Entry, member: Member) -> None:
         """Give `entry` its next member value."""
-        entry.member = member
-        self._live = None
+        before, entry.member = entry.member, member
+        if before.live and member.live and before.address == member.address:
+            self._counts[before.state] -= 1
+            self._counts[member.state] += 1
+        else:
+            self._count(before, -1)
+            self._count(member, 1)
+        self._expiry_at = min(self._expiry_at, member.credential.expires_at)
 
     def remove(self, node: bytes) -> None:
+        """Forget a member."""
+        entry = self.get(node)
+        assert entry is not None, "a member"
+        self._count(entry.member, -1)
         del self._entries[node]
-        del self._prefixes[node[:SENDER_BYTES]]
-        self._live = None
+        self._known.remove(node)
+        self._unsettled_dead.pop(node, None)
+        self._prefixes.pop(node[:SENDER_BYTES], None)
+        if node in self._census.seats:
+            self._reaped.add(node)
+        else:
+            slot, last = self._slot_of.pop(node), self._slots.pop()
+            if last != node:
+                self._slots[slot], self._slot_of[last] = last, slot
+        self.removals += 1
 
-    def sample(self, rng: random.Random, entries: Iterable[Entry], count: int) -> list[Entry]:
-        """Up to `count` of `entries`, at random."""
-        population = list(entries)
-        return rng.sample(population, min(count, len(population)))
+    def _count(self, member: Member, by: int) -> None:
+        """Keep the counts, the order and the indices in step with one member value that comes or goes."""
+        self._counts[member.state] += by
+        node, address = member.id, member.address
+        if member.live:
+            if by > 0:
+                self._order.add(node)
+                self._holders[address] = node
+            else:
+                self._order.remove(node)
+                if self.holder(address) == node:
+                    self._holders[address] = None
+        elif member.state is State.DEAD:
+            if by > 0:
+                self._unsettled_dead[node] = member.since
+            else:
+                self._unsettled_dead.pop(node, None)
 
-    def witnesses(self, subject: bytes, count: int) -> list[bytes]:
-        """The `count` living members, perhaps this node, ranked first for `subject`, which is not among them."""
-        nodes = [
-            entry.member.id for entry in self.live() if entry.member.state is State.ALIVE
-        ] + [self._own]  # fmt: skip
-        ranked = sorted((node for node in nodes if node != subject), key=lambda node: _score(subject, node))
-        return ranked[:count]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _score(subject: bytes, node: bytes) -> bytes:
-    return blake2b(subject + node, digest_size=8, person=b"gossamer/witness").digest()
+    # ------------------------------------------------------------ time
+    def expiring(self, now: float, grace_s: float) -> tuple[list[Entry], list[Entry]]:
+        """(live members whose credential has expired, members not live for whom that was `grace_s` ago). Costs
+        nothing before the first of them is due."""
+        if now < self._expiry_at:
+            return [], []
+        expired: list[Entry | None] = []
+        gone: list[Entry | None] = []
+        following = float("inf")
+        for member in self.members():
+            at = member.credential.expires_at + (0.0 if member.live else grace_s)
+            if at > now:
+                following = min(following, at)
+                continue
+            (expired if member.live else gone).append(self.get(member.id))
+            following = min(following, now + grace_s)
+        self._expiry_at = following
+        return [e for e in expired if e is not None], [e for e in gone if e is not None]

@@ -18,7 +18,7 @@ Invariant: a body is returned only if it authenticates, and each (sender, boot, 
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -41,6 +41,24 @@ _HEADER: Final = struct.Struct(">B8sQQ")
 _LENGTH: Final = struct.Struct(">H")
 _NONCE: Final = struct.Struct(">4xQ")
 _BOOT: Final = struct.Struct(">Q")
+
+
+class Cipher(Protocol):
+    """An authenticated cipher as `cryptography`'s AESGCM."""
+
+    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes: ...
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        """Raises InvalidTag."""
+        ...
+
+
+class Keys(Protocol):
+    """The ciphers of one node: what the engine needs of `KeyRing`."""
+
+    def sending(self, receiver: bytes, agreement_key: bytes, boot: int) -> Cipher: ...
+
+    def receiving(self, sender: bytes, agreement_key: bytes, boot: int, *, keep: bool) -> Cipher: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +105,7 @@ def parse(data: bytes) -> Packet:
 
 
 def seal(
-    cipher: AESGCM, *, sender: bytes, boot: int, counter: int, introduction: bytes, body: bytes
+    cipher: Cipher, *, sender: bytes, boot: int, counter: int, introduction: bytes, body: bytes
 ) -> bytes:
     """The datagram. `counter` must never have been used with this boot."""
     if introduction:
@@ -98,7 +116,7 @@ def seal(
     return front + cipher.encrypt(_NONCE.pack(counter), body, front)
 
 
-def unseal(cipher: AESGCM, packet: Packet) -> bytes:
+def unseal(cipher: Cipher, packet: Packet) -> bytes:
     """The body. Raises ForgedError."""
     try:
         return cipher.decrypt(_NONCE.pack(packet.counter), packet.sealed, packet.associated)

@@ -10,6 +10,7 @@ from tests.gossip.test_conversation import only, quiet
 from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, suspicion
 
 NAMES = ["t", "a", "b", "c"]
+ENDS_S = lan().probe_timeout_s * (1 + lan().indirect_timeout_mult)  # of a probe, while no round trip is known
 ADDRESS = {name: (f"10.9.0.{index + 1}", 7946) for index, name in enumerate(NAMES)}
 
 
@@ -62,8 +63,8 @@ def test_the_second_ping_introduces_this_node_in_case_it_was_forgotten() -> None
 def test_a_probe_that_fails_makes_a_suspect_at_its_end() -> None:
     engine, _ = probing(*NAMES)
     engine.step(START + 0.5, Tick())
-    assert engine.deadline == START + 1.0
-    outputs = engine.step(START + 1.0, Tick())
+    assert engine.deadline == START + ENDS_S
+    outputs = engine.step(START + ENDS_S, Tick())
     (changed,) = only(outputs, MemberChanged)
     assert isinstance(changed, MemberChanged)
     assert (changed.member.name, changed.member.state) == ("t", State.SUSPECT)
@@ -73,14 +74,14 @@ def test_a_relayed_ack_saves_the_target() -> None:
     engine, probe = probing(*NAMES)
     engine.step(START + 0.5, Tick())
     engine.step(START + 0.7, Speaker("b").datagram("own", ack(probe.sequence)))
-    assert only(engine.step(START + 1.0, Tick()), MemberChanged) == []
+    assert only(engine.step(START + ENDS_S, Tick()), MemberChanged) == []
 
 
 def test_better_news_during_the_probe_saves_the_target() -> None:
     engine, _ = probing(*NAMES)
     engine.step(START + 0.5, Tick())
     engine._parts.judge.hear(START + 0.6, Speaker("t", address=ADDRESS["t"]).alive(incarnation=1))
-    assert only(engine.step(START + 1.0, Tick()), MemberChanged) == []
+    assert only(engine.step(START + ENDS_S, Tick()), MemberChanged) == []
 
 
 def test_missing_nacks_lower_the_trust_in_this_node_and_nacks_keep_it() -> None:
@@ -89,14 +90,14 @@ def test_missing_nacks_lower_the_trust_in_this_node_and_nacks_keep_it() -> None:
         engine.step(START + 0.5, Tick())
         for name in nackers:
             engine.step(START + 0.9, Speaker(name).datagram("own", Nack(sequence=probe.sequence)))
-        engine.step(START + 1.0, Tick())
+        engine.step(START + ENDS_S, Tick())
         assert engine.statistics().health == score
 
 
 def test_with_no_relays_a_failed_probe_costs_one_point() -> None:
     engine, _ = probing("t")
     engine.step(START + 0.5, Tick())
-    engine.step(START + 1.0, Tick())
+    engine.step(START + ENDS_S, Tick())
     assert engine.statistics().health == 1
 
 

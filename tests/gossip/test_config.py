@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from gossip.config import PROFILES, lan, memberlist
+from gossip.config import PROFILES, ProbeOrder, lan, memberlist
 from gossip.errors import ConfigError
 
 
@@ -20,8 +20,15 @@ def test_lan_keeps_the_defaults_operators_know() -> None:
     assert config.suspicion_mult_alone == 4
 
 
-def test_memberlist_differs_from_lan_only_in_what_is_ours() -> None:
-    assert replace(memberlist(), witnesses=3, suspicion_mult_corroborated=2.0) == lan()
+def test_memberlist_is_hashicorps_algorithm_with_the_constants_of_its_lan_profile() -> None:
+    config = memberlist()
+    assert (config.probe_order, config.probe_interval_s) == (ProbeOrder.ROUND_ROBIN, 1.0)
+    assert config.probe_timeout_s == config.probe_timeout_s_min == 0.5
+    assert config.probe_timeout_s * (1 + config.indirect_timeout_mult) == config.probe_interval_s
+    assert (config.indirect_probes, config.suspicion_mult_alone, config.suspicion_max_mult) == (3, 4.0, 6.0)
+    assert (config.confirmations, config.witnesses, config.dead_on_word) == (2, 0, True)
+    assert (config.gossip_interval_s, config.gossip_nodes, config.retransmit_mult) == (0.2, 3, 4)
+    assert (config.urgent_rounds_per_s, config.gossip_to_the_dead_s, config.health_max) == (0, 30.0, 8)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +41,9 @@ def test_memberlist_differs_from_lan_only_in_what_is_ours() -> None:
         {"members_max": 0},
         {"indirect_probes": -1},
         {"nack_share": 1.0},
-        {"suspicion_mult_corroborated": 5.0},
+        {"suspicion_mult_alone": 0.0},
+        {"probe_timeout_s_min": 0.6},
+        {"indirect_timeout_mult": 0.5},
         {"suspicion_mult_corroborated": 0.0},
         {"suspicion_max_mult": 0.5},
         {"contact_backoff_s": 31.0},

@@ -219,8 +219,8 @@ def test_introductions_stop_once_the_peer_shows_that_it_knows_this_boot() -> Non
     entry = engine._parts.roster.get(peer.identity.id)
     assert entry is not None
 
-    def introduction() -> bytes:
-        send = engine._parts.courier.seal(entry, Gossip())
+    def introduction(now: float = START) -> bytes:
+        send = engine._parts.courier.seal(entry, ping(), now=now)
         assert send is not None
         return peer.read(send.data, of="own")[0].introduction
 
@@ -233,6 +233,27 @@ def test_introductions_stop_once_the_peer_shows_that_it_knows_this_boot() -> Non
     engine.step(START, restarted.datagram("own", Gossip(), known_boot=0))
     peer = restarted
     assert introduction()
+
+
+def test_long_after_its_start_a_node_introduces_itself_only_where_there_is_doubt() -> None:
+    engine, peer = engine_of("own"), Speaker("a")
+    acquaint(engine, "a")
+    entry = engine._parts.roster.get(peer.identity.id)
+    assert entry is not None
+
+    def introduces(now: float) -> bool:
+        send = engine._parts.courier.seal(entry, ping(), now=now)
+        assert send is not None
+        return bool(peer.read(send.data, of="own")[0].introduction)
+
+    assert introduces(START + lan().introduce_s - 0.1)
+    assert not introduces(START + lan().introduce_s)
+    entry.link.doubt()
+    assert introduces(START + 1000)
+    engine.step(START + 1000, peer.datagram("own", Gossip(), known_boot=1))
+    assert not introduces(START + 1000)
+    engine.step(START + 1001, peer.datagram("own", Gossip(), known_boot=0))  # it forgot
+    assert introduces(START + 2000)
 
 
 def test_a_peer_that_tells_old_news_about_this_node_is_introduced_to_again() -> None:
@@ -270,11 +291,9 @@ def test_a_reply_is_never_larger_than_its_request_before_the_address_is_proved(
 def test_a_proved_address_gets_full_datagrams() -> None:
     engine, peer = engine_of("own"), Speaker("a", address=("10.9.0.1", 7946))
     acquaint(engine, "a")
-    asked = next(
-        send for send in sends(engine.step(engine.deadline or 0, Tick())) if send.address == peer.address
-    )
-    while not isinstance((message := peer.read(asked.data, of="own")[1].message), Ping):
-        asked = sends(engine.step(engine.deadline or 0, Tick()))[0]
+    asked = sends(engine.step(engine.deadline or 0, Tick()))
+    while not asked or not isinstance((message := peer.read(asked[0].data, of="own")[1].message), Ping):
+        asked = sends(engine.step(engine.deadline or 0, Tick()))
     answer = Ack(sequence=message.sequence, fingerprint=bytes(16), settled=True)
     engine.step(START + 2, peer.datagram("own", answer))
     engine._parts.broadcasts.publish(b"1", b"a record not yet told" * 20)
@@ -294,7 +313,7 @@ def test_a_suspect_is_told_first_when_it_is_pinged() -> None:
     engine.step(START, Speaker("b").datagram("own", Gossip(), updates=[suspicion("b", "a").encode()]))
     entry = engine._parts.roster.get(peer.identity.id)
     assert entry is not None
-    send = engine._parts.courier.seal(entry, ping())
+    send = engine._parts.courier.seal(entry, ping(), now=START)
     assert send is not None
     _, body = peer.read(send.data, of="own")
     first = decode_statement(body.updates[0])
@@ -310,7 +329,7 @@ def test_no_counter_is_used_twice_even_when_a_boot_number_is() -> None:
         entry = engine._parts.roster.get(peer.identity.id)
         assert entry is not None
         for _ in range(50):
-            send = engine._parts.courier.seal(entry, Gossip())
+            send = engine._parts.courier.seal(entry, Gossip(), now=START)
             assert send is not None
             counters.append(peer.read(send.data, of="own")[0].counter)
     assert len(set(counters)) == 100

@@ -17,6 +17,12 @@ EXPECTED = {
     Event.DEPARTED: {State.ALIVE: "left", State.SUSPECT: "left", State.DEAD: "left", State.LEFT: "left"},
     Event.EXPIRED: {State.ALIVE: "dead", State.SUSPECT: "dead", State.DEAD: "dead", State.LEFT: "left"},
     Event.EVICTED: {State.ALIVE: "dead", State.SUSPECT: "dead", State.DEAD: "dead", State.LEFT: "dead"},
+    Event.ACQUITTED: {
+        State.ALIVE: "alive",
+        State.SUSPECT: "alive",
+        State.DEAD: "dead",
+        State.LEFT: "left",
+    },
 }
 
 

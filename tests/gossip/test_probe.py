@@ -1,10 +1,14 @@
+import itertools
 import random
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from gossip.member import State
-from gossip.probe import Probe, Probes, Purpose, Relay, RoundRobin
-from tests.gossip.test_roster import entry_of, roster_of
+from gossip.probe import Probe, Probes, Purpose, Relay, Rotation, RoundRobin, shift
+from gossip.roster import Roster
+from tests.gossip.test_roster import census_of, entry_of, roster_of
 from tests.gossip.world import identity_of
 
 M0, M1, M2 = (entry_of(f"m{index}").member for index in range(3))
@@ -15,7 +19,7 @@ def probes_of(**limits: int) -> Probes:
 
 
 def started(probes: Probes) -> Probe:
-    probe = probes.start(M0, Purpose.ROUND, asks_at=0.5, ends_at=1.0)
+    probe = probes.start(M0, Purpose.ROUND, begun_at=0.0, asks_at=0.5, ends_at=1.0)
     assert probe is not None
     return probe
 
@@ -55,8 +59,16 @@ def test_a_newcomer_is_probed_within_the_present_round() -> None:
         order.next(roster, rng)
         newcomer = entry_of("newcomer")
         roster.add(newcomer)
-        order.add(newcomer.member.id, rng)
         assert newcomer in [order.next(roster, rng) for _ in range(6)]
+
+
+def test_after_members_were_forgotten_a_new_round_begins() -> None:
+    roster, rng, order = roster_of(8), random.Random(3), RoundRobin()
+    for _ in range(3):
+        order.next(roster, rng)
+    for name in ("m0", "m1", "m2"):
+        roster.remove(identity_of(name).id)
+    assert len({entry.member.id for entry in (order.next(roster, rng) for _ in range(5)) if entry}) == 5
 
 
 def test_the_dead_are_not_probed_and_nobody_is_when_nobody_lives() -> None:
@@ -64,14 +76,78 @@ def test_the_dead_are_not_probed_and_nobody_is_when_nobody_lives() -> None:
     for entry in list(roster.entries()):
         roster.change(entry, replace(entry.member, state=State.DEAD))
     assert order.next(roster, rng) is None
+    rotation = Rotation(identity_of("own").id, 1.0)
+    rotation.plan(5.0, roster)
+    assert rotation.next(roster) is None
+
+
+def views(count: int) -> dict[bytes, Roster]:
+    """The same `count` members as each of them sees the others."""
+    census = census_of(count)
+    return {node: Roster(own=node, members_max=10_000, census=census) for node in census.ids}
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 64])
+def test_in_every_epoch_everybody_is_probed_by_exactly_one_other(count: int) -> None:
+    rosters = views(count)
+    for epoch in range(1_700_000_000, 1_700_000_020):
+        targets = {node: Rotation(node, 1.0).target(epoch, roster) for node, roster in rosters.items()}
+        assert set(targets.values()) == set(rosters)
+        assert all(node != target for node, target in targets.items())
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 37])
+def test_each_pair_meets_once_in_each_cycle(count: int) -> None:
+    for cycle in (0, 1, 12_345):
+        epochs = range(cycle * (count - 1), (cycle + 1) * (count - 1))
+        assert sorted(shift(epoch, count) for epoch in epochs) == list(range(1, count))
+
+
+def test_a_member_is_probed_every_interval_to_the_second() -> None:
+    rosters = views(20)
+    probed: dict[bytes, list[float]] = {node: [] for node in rosters}
+    for node, roster in rosters.items():
+        rotation, now = Rotation(node, 2.0), 1_700_000_000.3
+        while now < 1_700_000_060.0:
+            now = rotation.plan(now, roster)
+            target = rotation.next(roster)
+            assert target is not None
+            probed[target.member.id].append(now)
+    for times in probed.values():
+        settled = sorted(times)[2:-2]
+        assert {round(later - earlier, 6) for earlier, later in itertools.pairwise(settled)} == {2.0}
+
+
+def test_one_member_more_in_some_views_costs_few_their_probe() -> None:
+    rosters = views(100)
+    gone = identity_of("m50").id
+    for node in list(rosters)[:50]:
+        if node != gone:
+            entry = rosters[node].get(gone)
+            assert entry is not None
+            rosters[node].change(entry, replace(entry.member, state=State.DEAD))
+    probed = []
+    for epoch in range(50):
+        targets = {Rotation(node, 1.0).target(epoch, roster) for node, roster in rosters.items()}
+        probed.append(len(targets))
+    assert sum(probed) / len(probed) > 70  # a random order reaches 63 of 100
+
+
+def test_a_pause_costs_the_epochs_it_took_and_no_burst_follows() -> None:
+    (node, roster), *_ = views(5).items()
+    rotation = Rotation(node, 1.0)
+    rotation.plan(1000.0, roster)
+    at = rotation.plan(2000.5, roster)
+    assert 2000.5 <= at < 2002.0
+    assert rotation.plan(at, roster) > at
 
 
 def test_one_probe_per_target_and_a_bound_on_all() -> None:
     probes = probes_of(probes_max=2)
     started(probes)
-    assert probes.start(M0, Purpose.WITNESS, asks_at=0.5, ends_at=1.0) is None
-    assert probes.start(M1, Purpose.ROUND, asks_at=0.5, ends_at=1.0) is not None
-    assert probes.start(M2, Purpose.ROUND, asks_at=0.5, ends_at=1.0) is None
+    assert probes.start(M0, Purpose.WITNESS, begun_at=0.0, asks_at=0.5, ends_at=1.0) is None
+    assert probes.start(M1, Purpose.ROUND, begun_at=0.0, asks_at=0.5, ends_at=1.0) is not None
+    assert probes.start(M2, Purpose.ROUND, begun_at=0.0, asks_at=0.5, ends_at=1.0) is None
     assert len(probes) == 2
 
 
@@ -145,11 +221,11 @@ def test_sequence_numbers_wrap_and_skip_those_in_use() -> None:
     probes = probes_of()
     probes._sequence = 2**32 - 2
     first = started(probes)
-    second = probes.start(M1, Purpose.ROUND, asks_at=0.5, ends_at=1.0)
+    second = probes.start(M1, Purpose.ROUND, begun_at=0.0, asks_at=0.5, ends_at=1.0)
     assert second is not None
     assert (first.sequence, second.sequence) == (2**32 - 1, 0)
     probes._sequence = 2**32 - 2
-    third = probes.start(M2, Purpose.ROUND, asks_at=0.5, ends_at=1.0)
+    third = probes.start(M2, Purpose.ROUND, begun_at=0.0, asks_at=0.5, ends_at=1.0)
     assert third is not None
     assert third.sequence == 1
     assert identity_of("m2").id == third.target

@@ -1,14 +1,21 @@
 import random
+from collections import Counter
 from dataclasses import replace
 
+from gossip.census import Census
+from gossip.events import Address
 from gossip.member import Member, State
 from gossip.roster import Entry, Roster
 from gossip.statement import Dead, Suspect, decode_statement
 from tests.gossip.world import Speaker, credential_of, identity_of, suspicion
 
+ADDRESS = ("10.9.9.9", 7946)
 
-def entry_of(name: str, *, state: State = State.ALIVE, since: float = 0.0) -> Entry:
-    alive = Speaker(name).alive()
+
+def entry_of(
+    name: str, *, state: State = State.ALIVE, since: float = 0.0, address: Address = ADDRESS
+) -> Entry:
+    alive = Speaker(name, address=address).alive()
     member = Member(
         id=alive.node,
         name=name,
@@ -100,17 +107,127 @@ def test_witnessing_is_spread_over_the_mesh() -> None:
     assert max(load.values()) <= 9
 
 
-def test_samples_follow_the_rng_alone() -> None:
+def test_samples_follow_the_rng_alone_and_are_all_members_live() -> None:
     roster = roster_of(20)
-    first = [entry.member.id for entry in roster.sample(random.Random(1), roster.live(), 5)]
-    assert first == [entry.member.id for entry in roster.sample(random.Random(1), roster.live(), 5)]
-    assert len(roster.sample(random.Random(1), roster.live(), 50)) == 20
+    entry = roster.get(identity_of("m3").id)
+    assert entry is not None
+    roster.change(entry, replace(entry.member, state=State.DEAD))
+    first = [entry.member.id for entry in roster.sample_live(random.Random(1), 5)]
+    assert first == [entry.member.id for entry in roster.sample_live(random.Random(1), 5)]
+    assert len(set(first)) == 5
+    assert len(roster.sample_live(random.Random(1), 50)) == 19
+    assert entry not in roster.sample_live(random.Random(1), 50)
+
+
+def test_suspects_are_sampled_as_live_but_not_as_alive() -> None:
+    roster = roster_of(3)
+    entry = roster.get(identity_of("m0").id)
+    assert entry is not None
+    roster.change(entry, replace(entry.member, state=State.SUSPECT))
+    assert len(roster.sample_live(random.Random(1), 9)) == 3
+    alive = roster.sample_alive(random.Random(1), 9, but=identity_of("m1").id)
+    assert [other.member.name for other in alive] == ["m2"]
+
+
+def test_samples_reach_everybody_alike() -> None:
+    roster, rng = roster_of(40), random.Random(7)
+    drawn = Counter(entry.member.id for _ in range(4000) for entry in roster.sample_live(rng, 3))
+    assert len(drawn) == 40
+    assert 200 < min(drawn.values()) <= max(drawn.values()) < 400  # 300 each, give or take six deviations
+
+
+def census_of(count: int) -> Census:
+    members = [
+        (Speaker(f"m{index}", address=("10.9.0.1", index)).alive(), credential_of(f"m{index}"))
+        for index in range(1, count + 1)
+    ]
+    return Census(members, since=0.0)
+
+
+def test_a_census_is_shared_and_only_what_was_dealt_with_becomes_a_nodes_own() -> None:
+    census = census_of(10)
+    own = identity_of("m4").id
+    first, second = (Roster(own=own, members_max=100, census=census) for _ in range(2))
+    assert (first.size, first.others, len(first)) == (10, 9, 9)
+    assert {member.name for member in first.members()} == {f"m{index}" for index in range(1, 11)} - {"m4"}
+    entry = first.get(identity_of("m1").id)
+    assert entry is not None
+    first.change(entry, replace(entry.member, state=State.DEAD))
+    assert (first.size, second.size) == (9, 10)
+    assert first.holder(entry.member.address) is None
+    first.remove(entry.member.id)
+    assert first.get(entry.member.id) is None
+    assert first.member(entry.member.id) is None
+    assert second.member(entry.member.id) is not None
+    assert first.add(entry_of("m1"))
+    assert first.size == 10
+
+
+def test_with_and_without_a_census_a_roster_answers_alike() -> None:
+    own = identity_of("m12").id
+    plain = Roster(own=own, members_max=100)
+    shared = Roster(own=own, members_max=100, census=census_of(12))
+    for index in range(1, 12):
+        plain.add(entry_of(f"m{index}"))
+    for roster in (plain, shared):
+        for name, state in (("m3", State.DEAD), ("m5", State.SUSPECT), ("m7", State.LEFT)):
+            entry = roster.get(identity_of(name).id)
+            assert entry is not None
+            roster.change(entry, replace(entry.member, state=state))
+        roster.add(entry_of("late"))
+        roster.remove(identity_of("m7").id)
+    assert plain.size == shared.size
+    assert [plain.at_rank(rank) for rank in range(plain.size)] == [
+        shared.at_rank(rank) for rank in range(shared.size)
+    ]
+    for subject in range(1, 13):
+        node = identity_of(f"m{subject}").id
+        assert plain.witnesses(node, 3) == shared.witnesses(node, 3)
+    assert [m.id for m in plain.members()] == [m.id for m in shared.members()]
+    assert [plain.count(state) for state in State] == [shared.count(state) for state in State]
+
+
+def test_the_lately_dead_are_those_of_the_last_moments() -> None:
+    roster = roster_of(5)
+    for name, at in (("m0", 10.0), ("m1", 20.0), ("m2", 30.0)):
+        entry = roster.get(identity_of(name).id)
+        assert entry is not None
+        roster.change(entry, replace(entry.member, state=State.DEAD, since=at))
+    assert [entry.member.name for entry in roster.lately_dead(35.0, 20.0)] == ["m1", "m2"]
+    back = roster.get(identity_of("m1").id)
+    assert back is not None
+    roster.change(back, replace(back.member, state=State.ALIVE, since=36.0))
+    assert [entry.member.name for entry in roster.lately_dead(36.0, 20.0)] == ["m2"]
+
+
+def test_expiry_is_looked_for_only_when_one_is_due() -> None:
+    roster = roster_of(3)
+    ends = credential_of("m0").expires_at
+    assert roster.expiring(ends - 1, 60.0) == ([], [])
+    expired, gone = roster.expiring(ends, 60.0)
+    assert (len(expired), gone) == (3, [])
+    for entry in expired:
+        roster.change(entry, replace(entry.member, state=State.DEAD))
+    assert roster.expiring(ends + 59, 60.0) == ([], [])
+    expired, gone = roster.expiring(ends + 60, 60.0)
+    assert (expired, len(gone)) == ([], 3)
+
+
+def test_an_address_belongs_to_the_live_member_announced_there_last() -> None:
+    roster = roster_of(1)
+    address = entry_of("m0").member.address
+    assert roster.holder(address) == identity_of("m0").id
+    roster.add(entry_of("m1"))  # the same address under another id: a host that was set up anew
+    assert roster.holder(address) == identity_of("m1").id
+    old = roster.get(identity_of("m0").id)
+    assert old is not None
+    roster.change(old, replace(old.member, state=State.DEAD))
+    assert roster.holder(address) == identity_of("m1").id
 
 
 def test_suspicions_stay_single_until_there_is_a_verdict() -> None:
     entry = entry_of("s", state=State.SUSPECT)
-    for accuser in ("a", "b"):
-        entry.evidence[identity_of(accuser).id] = suspicion(accuser, "s")
+    entry.evidence = {identity_of(accuser).id: suspicion(accuser, "s") for accuser in ("a", "b")}
     assert [type(decode_statement(proof)) for proof in entry.proofs()] == [Suspect, Suspect]
     entry.member = replace(entry.member, state=State.DEAD)
     (proof,) = map(decode_statement, entry.proofs())
@@ -123,7 +240,8 @@ def test_suspicions_stay_single_until_there_is_a_verdict() -> None:
 def test_a_new_life_of_a_peer_forgets_what_its_old_one_knew() -> None:
     link = entry_of("m").link
     link.window.accept(10)
-    link.knows_us, link.proved = True, ("10.0.0.1", 1)
+    link.learn(knows_us=True)
+    link.proved = ("10.0.0.1", 1)
     link.enter(2)
-    assert (link.boot, link.knows_us, link.proved) == (2, False, None)
+    assert (link.boot, link.knows_us, link.doubted, link.proved) == (2, False, True, None)
     assert link.window.fresh(10)

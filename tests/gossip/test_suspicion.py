@@ -14,7 +14,7 @@ def test_three_nodes_expect_one_confirmation_and_a_verdict_takes_both_accusers()
     assert confirmations_expected(lan(), able=2) == 1
     assert accusers_needed(lan(), able=2) == 2
     assert timeout_s(lan(), members=3, able=2, accusers=1) == 24.0
-    assert timeout_s(lan(), members=3, able=2, accusers=2) == 2.0
+    assert timeout_s(lan(), members=3, able=2, accusers=2) == 1.75
 
 
 def test_many_nodes_need_three_accusers_however_many_there_are() -> None:
@@ -24,8 +24,14 @@ def test_many_nodes_need_three_accusers_however_many_there_are() -> None:
 def test_the_timeout_shrinks_along_the_lifeguard_curve() -> None:
     waits = [timeout_s(lan(), members=100, able=99, accusers=accusers) for accusers in (1, 2, 3)]
     assert waits[0] == 48.0
-    assert 4.0 < waits[1] < 48.0
-    assert waits[2] == 4.0
+    assert 1.75 < waits[1] < 48.0
+    assert waits[2] == 1.75
+
+
+def test_a_node_in_bad_health_waits_longer_up_to_the_floor_of_a_lone_accuser() -> None:
+    waits = [timeout_s(lan(), members=100, able=99, accusers=3, health=health) for health in range(8)]
+    assert waits[:4] == [1.75, 3.5, 5.25, 7.0]
+    assert set(waits[4:]) == {8.0}
 
 
 def test_memberlist_never_goes_below_its_one_floor() -> None:
