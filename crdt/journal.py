@@ -16,7 +16,7 @@ view is the caller's decision (`evict`).
 Invariant: heads never go back; nothing is drafted under a seq that was ever seen used.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Final, assert_never
@@ -91,12 +91,18 @@ class _Outcome:
 
 
 class Journal(Replica):
-    """See the module's docstring."""
+    """See the module's docstring. `introductions`, if given, is where writers' credentials are kept: several simulated
+    nodes give layers over one that they share."""
 
     def __init__(
-        self, *, verify: Verify, fingerprint_key: bytes = b"", limits: JournalLimits | None = None
+        self,
+        *,
+        verify: Verify,
+        fingerprint_key: bytes = b"",
+        limits: JournalLimits | None = None,
+        introductions: MutableMapping[bytes, bytes] | None = None,
     ) -> None:
-        super().__init__(fingerprint_key=fingerprint_key, limits=limits)
+        super().__init__(fingerprint_key=fingerprint_key, limits=limits, introductions=introductions)
         self._verify = verify
 
     # ------------------------------------------------------------------ writing our own

@@ -6,7 +6,7 @@ derived from them (fingerprint), local (what was evicted from view, what waits),
 Invariant: `_heads` and `_fingerprint` always say what `_logs` and `_forks` hold.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -63,12 +63,18 @@ class Damage:
 class Replica:
     """State and reading; `crdt.journal.Journal` adds what changes it."""
 
-    def __init__(self, *, fingerprint_key: bytes = b"", limits: JournalLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fingerprint_key: bytes = b"",
+        limits: JournalLimits | None = None,
+        introductions: MutableMapping[bytes, bytes] | None = None,
+    ) -> None:
         self.limits = limits or JournalLimits()
         self.clock = HybridClock()
         self._logs: dict[bytes, WriterLog] = {}
         self._heads: dict[bytes, int] = {}
-        self._introductions: dict[bytes, bytes] = {}
+        self._introductions: MutableMapping[bytes, bytes] = {} if introductions is None else introductions
         self._evicted: dict[bytes, frozenset[str] | None] = {}
         self._forks: dict[bytes, Equivocation] = {}
         self._contested: set[bytes] = set()  # what came did not add up: ask for the whole journal next time

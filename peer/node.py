@@ -24,6 +24,7 @@ import gossip.events as membership
 from crdt.codec import CrdtError, MalformedError
 from crdt.journal import Delta, Journal, Merged
 from crdt.record import Record, decode_record, encode_record
+from gossip.census import NOBODY, Census
 from gossip.config import GossipConfig
 from gossip.engine import Engine
 from gossip.errors import LimitError
@@ -92,6 +93,7 @@ class Node:
         rng: random.Random,
         now: float,
         hold_writes_s: float = 0.0,
+        census: Census = NOBODY,
     ) -> None:
         self.identity = identity
         self.registry = registry
@@ -117,6 +119,8 @@ class Node:
             meta=meta,
             rng=rng,
             now=now,
+            crypto=registry.crypto,
+            census=census,
         )
         self.engine.fingerprint = journal.fingerprint()
         for subject in registry.revocations.subjects():

@@ -14,7 +14,7 @@ Invariant: `judge` depends on the record and its writer's key alone, so that equ
 every replica.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,11 +22,12 @@ from crdt.clock import hlc_ms
 from crdt.codec import MalformedError, pack, unpack
 from crdt.journal import Accept, Refuse, Verdict, Wait
 from crdt.record import Record
+from gossip.crypto import REAL, Crypto
 from peer.catalog import Health, ServicePort
 from proxy.resources.fields import LABEL
-from trust.credential import Credential, decode_credential, verify_credential
-from trust.errors import CredentialError, IdentityError, TrustError
-from trust.identity import check_account, node_id, verify
+from trust.credential import Credential, decode_credential
+from trust.errors import IdentityError, TrustError
+from trust.identity import check_account, node_id
 from trust.revocation import RevocationSet, decode_revocation, verify_revocation
 
 SERVICE: Final = "service"
@@ -156,14 +157,16 @@ def decode_policy(payload: bytes) -> dict[str, Any]:
 class Registry:
     """Who the writers are and what has been revoked: all that judging needs besides the record.
 
-    `root` is the mesh root's public key; `drift_ms` how far ahead of our clock a stamp may be.
+    `root` is the mesh root's public key; `drift_ms` how far ahead of our clock a stamp may be. `credentials` may be a
+    layer over one that several simulated nodes share.
     """
 
     root: bytes
     trust_domain: str
     drift_ms: int
     revocations: RevocationSet
-    credentials: dict[bytes, Credential] = field(default_factory=dict)
+    credentials: MutableMapping[bytes, Credential] = field(default_factory=dict)
+    crypto: Crypto = REAL
 
     def introduce(self, writer: bytes, blob: bytes) -> str:
         """Learn a writer's credential. Returns why it was refused, or "". The newest credential is kept, and of two
@@ -178,8 +181,8 @@ class Registry:
             known = self.credentials.get(writer)
             if known is not None and _age(known) >= _age(credential):
                 return ""
-            verify_credential(credential, self.root, self.trust_domain, None)
-        except CredentialError as error:
+            self.crypto.verify_credential(credential, self.root, self.trust_domain, None)
+        except TrustError as error:
             return str(error)
         self.credentials[writer] = credential
         return ""
@@ -189,7 +192,7 @@ class Registry:
         credential = self.credentials.get(record.writer)
         if credential is None:
             return Wait("unknown writer")
-        if not verify(credential.public_key, record.signing_bytes(), record.signature):
+        if not self.crypto.verify(credential.public_key, record.signing_bytes(), record.signature):
             return Refuse("bad signature")
         if hlc_ms(record.hlc) > now_ms + self.drift_ms:
             return Wait("stamped in the future")
