@@ -104,6 +104,9 @@ class Queue(Generic[K]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
     def __contains__(self, key: object) -> bool:
         return key in self._items
 
@@ -166,7 +169,7 @@ class Broadcasts:
     ) -> tuple[list[bytes], list[bytes]]:
         """(statements, records) for one datagram with `room` bytes; the queues take turns at going first. The dead
         get no `records`: they are told what makes them come back, and records have few transmissions to lose."""
-        if not len(self):
+        if not self:
             return [], []
         payloads: list[bytes] = []
         self._payloads_first = not self._payloads_first
@@ -181,6 +184,9 @@ class Broadcasts:
 
     def __len__(self) -> int:
         return len(self.updates) + len(self.payloads)
+
+    def __bool__(self) -> bool:
+        return bool(self.updates) or bool(self.payloads)
 
     def clear(self) -> None:
         """Forget everything: nobody is there to be told."""

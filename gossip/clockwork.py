@@ -45,17 +45,19 @@ class Clockwork:
     def deadline(self) -> float:
         """When `tick` wants to be called next."""
         parts = self._parts
-        times = [self._reap_at]
-        if len(parts.broadcasts) or self._leave_until is not None:
-            times.append(self._gossip_at)
+        least = self._reap_at
+        if self._gossip_at < least and (parts.broadcasts or self._leave_until is not None):
+            least = self._gossip_at
         if parts.presence.left is None:
             if parts.roster.others:
-                times += [self._probe_at, self._push_pull_at]
-            due = [at for at in (parts.dead.deadline, parts.seeds.deadline) if at is not None]
-            if due:
-                times.append(max(self._contact_at, min(due)))
-        times += [at for at in (parts.probes.deadline, parts.judge.deadline) if at is not None]
-        return min(times)
+                least = min(least, self._probe_at, self._push_pull_at)
+            if parts.dead or parts.seeds:
+                due = [at for at in (parts.dead.deadline, parts.seeds.deadline) if at is not None]
+                least = min(least, max(self._contact_at, min(due)))
+        for at in (parts.probes.deadline, parts.judge.deadline):
+            if at is not None and at < least:
+                least = at
+        return least
 
     def tick(self, now: float) -> None:
         """Do all that is due."""

@@ -21,6 +21,7 @@ counter is used twice with one key.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from gossip.broadcast import Broadcasts
 from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
@@ -36,6 +37,17 @@ from gossip.statement import Alive, decode_statement
 from gossip.wire import SENDER_BYTES, Packet, overhead_bytes, parse, seal, unseal
 from trust.credential import Credential
 from trust.identity import format_id
+
+_BARE_BYTES: Final[dict[type[Message], int]] = {}
+
+
+def _bare_bytes(message: Message) -> int:
+    """The size of a body with nothing riding along: the same for every message of one kind (gossip/message.py)."""
+    size = _BARE_BYTES.get(type(message))
+    if size is None:
+        body = Body(message=message, known_boot=0, updates=(), payloads=())
+        size = _BARE_BYTES[type(message)] = len(encode_body(body))
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ class Courier:
         before."""
         link, presence = entry.link, self._presence
         introduction = presence.encoded if introduce and self.introduces(now, entry) else b""
-        bare = len(encode_body(Body(message=message, known_boot=link.boot, updates=(), payloads=())))
+        bare = _bare_bytes(message)
         room = bytes_max - overhead_bytes(introduction) - bare - FRAMING_BYTES
         if room < 0 and introduction:
             introduction = b""
@@ -141,6 +153,8 @@ class Courier:
             if item_bytes(update) <= room:
                 riders.append(update)
                 room -= item_bytes(update)
+        if not self._broadcasts:
+            return Body(message=message, known_boot=entry.link.boot, updates=tuple(riders), payloads=())
         queued, payloads = self._broadcasts.fill(
             max(0, room),
             self._config.retransmits(self._roster.size),

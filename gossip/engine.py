@@ -108,12 +108,13 @@ class Engine:
         self._conversation = Conversation(self._parts)
         self._clockwork = Clockwork(self._parts, now)
         self._syncs_failed = 0
+        self._deadline = self._clockwork.deadline
 
     # ------------------------------------------------------------ the machine
     @property
-    def deadline(self) -> float | None:
+    def deadline(self) -> float:
         """When the next `Tick` is due."""
-        return self._clockwork.deadline
+        return self._deadline
 
     def step(self, now: float, event: Input) -> list[Output]:
         """Take in one input; returns what is to be done, in order. Raises LimitError for a Publish, SetMeta or Join
@@ -125,7 +126,7 @@ class Engine:
             case Datagram():
                 self._conversation.datagram(now, event)
             case Tick():
-                self._clockwork.lagged(now, now - self._clockwork.deadline)
+                self._clockwork.lagged(now, now - self._deadline)
                 self._clockwork.tick(now)
             case MembersReceived():
                 self._conversation.members(now, event)
@@ -151,6 +152,7 @@ class Engine:
             case _:
                 assert_never(event)
         parts.settle(now)
+        self._deadline = self._clockwork.deadline
         outputs, parts.out = parts.out, []
         return outputs
 

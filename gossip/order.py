@@ -18,15 +18,16 @@ from sortedcontainers import SortedList
 class IdOrder:
     """Ids in byte order."""
 
-    __slots__ = ("_base", "_extra", "_gone")
+    __slots__ = ("_base", "_extra", "_gone", "_size")
 
     def __init__(self, base: tuple[bytes, ...] = ()) -> None:
         self._base = base
         self._gone: SortedList[int] | None = None  # indices into the base
         self._extra: SortedList[bytes] | None = None
+        self._size = len(base)
 
     def __len__(self) -> int:
-        return len(self._base) - len(self._gone or ()) + len(self._extra or ())
+        return self._size
 
     def __contains__(self, node: bytes) -> bool:
         index = self._index(node)
@@ -38,25 +39,29 @@ class IdOrder:
         """Put an id in; one that is there already stays once."""
         index = self._index(node)
         if index is not None:
-            if self._gone is not None:
-                self._gone.discard(index)
+            if self._gone is not None and index in self._gone:
+                self._gone.remove(index)
+                self._size += 1
             return
         if self._extra is None:
             self._extra = SortedList()
         if node not in self._extra:
             self._extra.add(node)
+            self._size += 1
 
     def remove(self, node: bytes) -> None:
         """Take an id out, if it is there."""
         index = self._index(node)
         if index is None:
-            if self._extra is not None:
-                self._extra.discard(node)
+            if self._extra is not None and node in self._extra:
+                self._extra.remove(node)
+                self._size -= 1
             return
         if self._gone is None:
             self._gone = SortedList()
         if index not in self._gone:
             self._gone.add(index)
+            self._size -= 1
 
     def rank(self, node: bytes) -> int:
         """How many ids are smaller than `node`, which need not be among them."""

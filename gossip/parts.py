@@ -156,7 +156,7 @@ class Parts:
 
     def gossip_round(self, now: float) -> None:
         """Tell what is queued to a few members at random, the recently dead among them."""
-        if not len(self.broadcasts):
+        if not self.broadcasts:
             return
         dead = [
             entry
@@ -167,7 +167,7 @@ class Parts:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
         for entry in self._audience(dead):
-            if len(self.broadcasts):
+            if self.broadcasts:
                 self._gossip_to(now, entry)
 
     def _audience(self, dead: list[Entry]) -> list[Entry]:
@@ -190,7 +190,7 @@ class Parts:
         for _ in range(self.config.gossip_datagrams_max):
             before = self.courier.riders
             self.send(now, entry, Gossip(), introduce=introduce)
-            if not len(self.broadcasts) or self.courier.riders >= told:
+            if not self.broadcasts or self.courier.riders >= told:
                 return
             if self.courier.riders == before:
                 if not introduce or not self.courier.introduces(now, entry):

@@ -117,6 +117,7 @@ class Roster:
         self._expiry_at: float = census.expires_at if census.ids else float("inf")
         counted = len(census.ids) - (own in census.seats)
         self._counts = {State.ALIVE: counted, State.SUSPECT: 0, State.DEAD: 0, State.LEFT: 0}
+        self.others = counted  # live members, this node excluded
         self.removals = 0  # so far; slots have moved whenever it rises
 
     # ------------------------------------------------------------ who is there
@@ -179,14 +180,9 @@ class Roster:
 
     # ------------------------------------------------------------ how many
     @property
-    def others(self) -> int:
-        """Live members, this node excluded."""
-        return len(self._order) - 1
-
-    @property
     def size(self) -> int:
         """Live members, this node included: the n of every formula."""
-        return len(self._order)
+        return self.others + 1
 
     def count(self, state: State) -> int:
         """Members in `state`, this node excluded."""
@@ -332,6 +328,7 @@ class Roster:
     def _count(self, member: Member, by: int) -> None:
         """Keep the counts, the order and the indices in step with one member value that comes or goes."""
         self._counts[member.state] += by
+        self.others += by if member.live else 0
         node, address = member.id, member.address
         if member.live:
             if by > 0:

@@ -129,10 +129,13 @@ class Node:
     # ------------------------------------------------------------------ the machine
 
     @property
-    def deadline(self) -> float | None:
+    def deadline(self) -> float:
         """When `Tick` is due, in the clock of `now`."""
-        times = [self._sessions.deadline, self.engine.deadline, self._retry_at, self._writes.deadline]
-        return min((at for at in times if at is not None), default=None)
+        least = self.engine.deadline
+        for at in (self._sessions.deadline, self._retry_at, self._writes.deadline):
+            if at is not None and at < least:
+                least = at
+        return least
 
     def step(self, now: float, event: Input) -> list[Output]:
         """Take one input; return what is to be done, in order."""
@@ -171,7 +174,7 @@ class Node:
         return out
 
     def _tick(self, now: float, out: list[Output]) -> None:
-        if self.engine.deadline is not None and self.engine.deadline <= now:
+        if self.engine.deadline <= now:
             self._engine(now, membership.Tick(), out)
         for number in self._sessions.overdue(now):
             out.append(CloseStream(stream=number, reason="took too long"))

@@ -50,7 +50,9 @@ class Sessions:
 
     @property
     def deadline(self) -> float | None:
-        return min((exchange.ends_at for exchange in self._exchanges.values()), default=None)
+        if not self._exchanges:
+            return None
+        return min(exchange.ends_at for exchange in self._exchanges.values())
 
     def overdue(self, now: float) -> list[int]:
         return [stream for stream, exchange in self._exchanges.items() if exchange.ends_at <= now]
