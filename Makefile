@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench bench-gossip clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +14,7 @@ help:
 	@echo "make test    the test suite (real sockets, real processes)"
 	@echo "make check   format, lint, imports, types"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
+	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gossamer needs Python >= 3.11, this is " + sys.version.split()[0])'
@@ -39,6 +41,9 @@ format: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/dataplane.py
 	@$(BIN)/python benchmarks/peers.py
+
+bench-gossip: $(STAMP)
+	@$(BIN)/python -m benchmarks.gossip $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

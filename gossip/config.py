@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final
 
 from gossip.errors import ConfigError
+from gossip.statement import VERSION_MAX, VERSION_MIN
 
 # Fits the 1500-byte Ethernet MTU under IPv6 (40), UDP (8) and a tunnel's header, so that nothing fragments.
 DATAGRAM_BYTES_MAX: Final = 1400
@@ -101,6 +102,9 @@ class GossipConfig:
         60.0  # after its credential expired a dead member is kept this long, for skewed clocks
     )
 
+    # Datagrams: the lowest and the highest version this node reads. Narrower than what the code knows only in tests.
+    versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX)
+
     # Bounds; each has a counter in `Statistics` or ends in `Rejected`.
     members_max: int = 10_000
     updates_max: int = 4096  # queued membership statements; the most often told is dropped first
@@ -143,6 +147,10 @@ class GossipConfig:
             raise ConfigError(
                 f"probe_timeout_s ({self.probe_timeout_s}) must be less than probe_interval_s "
                 f"({self.probe_interval_s}): the rest of the interval is for indirect probes"
+            )
+        if not VERSION_MIN <= self.versions[0] <= self.versions[1]:
+            raise ConfigError(
+                f"versions are {self.versions}: the lowest and the highest, from {VERSION_MIN} on"
             )
         if not 0 < self.nack_share < 1:
             raise ConfigError(f"nack_share is {self.nack_share}: it must lie between 0 and 1")

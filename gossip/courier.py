@@ -34,7 +34,7 @@ from gossip.presence import Presence
 from gossip.rate import TokenBucket
 from gossip.roster import Entry, Link, Roster
 from gossip.statement import Alive, decode_statement
-from gossip.wire import SENDER_BYTES, Packet, overhead_bytes, parse, seal, unseal
+from gossip.wire import SENDER_BYTES, Packet, common_version, overhead_bytes, parse, seal, unseal
 from trust.credential import Credential
 from trust.identity import format_id
 
@@ -111,10 +111,13 @@ class Courier:
         introduce: bool = True,
     ) -> Send | None:
         """A datagram to a member with what should ride along: why it is thought not alive, if it is (buddy notice,
-        Lifeguard 3.3), `updates`, then the queues. None if not even the message fits into `bytes_max`, or if it
-        is a Gossip and there is nothing to tell. `introduce` False leaves the introduction to a datagram sent just
-        before."""
+        Lifeguard 3.3), `updates`, then the queues. None if not even the message fits into `bytes_max`, if it is a
+        Gossip and there is nothing to tell, or if the two have no version in common. `introduce` False leaves the
+        introduction to a datagram sent just before."""
         link, presence = entry.link, self._presence
+        version = common_version(self._config.versions, entry.alive.versions)
+        if version is None:
+            return None
         introduction = presence.encoded if introduce and self.introduces(now, entry) else b""
         bare = _bare_bytes(message)
         room = bytes_max - overhead_bytes(introduction) - bare - FRAMING_BYTES
@@ -134,6 +137,7 @@ class Courier:
         self._counter = max(self._counter, link.counter)
         data = seal(
             cipher,
+            version=version,
             sender=presence.id,
             boot=presence.boot,
             counter=link.counter,
@@ -174,7 +178,7 @@ class Courier:
     def open(self, now: float, data: bytes) -> Opened:
         """The authenticated content of a datagram. Raises MalformedError or ForgedError; then nothing changed but
         the budget for strangers, and the replay window if it authenticated and only then made no sense."""
-        packet = parse(data)
+        packet = parse(data, self._config.versions)
         if packet.sender == self._presence.id[:SENDER_BYTES]:
             raise ForgedError("a datagram in this node's own name")
         entry = self._roster.by_prefix(packet.sender)

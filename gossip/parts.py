@@ -16,7 +16,7 @@ from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
 from gossip.contact import Contacts
 from gossip.courier import Courier
 from gossip.crypto import REAL, Crypto
-from gossip.events import Address, MemberChanged, MetaValue, Output, RequestSync
+from gossip.events import Address, MemberChanged, MetaValue, Output, Rejected, RequestSync
 from gossip.health import LocalHealth
 from gossip.judge import Change, Judge
 from gossip.member import State
@@ -27,6 +27,7 @@ from gossip.rate import TokenBucket
 from gossip.roster import Entry, Roster
 from gossip.rtt import RoundTrips
 from gossip.sync import Divergence, SyncGate
+from gossip.wire import common_version
 from trust.credential import Credential
 from trust.identity import NodeIdentity
 
@@ -63,6 +64,7 @@ class Parts:
             zone=zone,
             meta=meta,
             now=now,
+            versions=config.versions,
         )
         self.roster = Roster(own=identity.id, members_max=config.members_max, census=census)
         self.broadcasts = Broadcasts(updates_max=config.updates_max, payloads_max=config.payloads_max)
@@ -214,6 +216,15 @@ class Parts:
 
     def _follow(self, now: float, change: Change) -> None:
         entry, member, previous = change.entry, change.member, change.previous
+        common = common_version(self.config.versions, entry.alive.versions) is not None
+        strangers, entry.link.common = entry.link.common and not common, common
+        if strangers:
+            ours, theirs = self.config.versions, entry.alive.versions
+            reason = (
+                f"{member.name} reads datagrams of versions {theirs[0]} to {theirs[1]}, this node "
+                f"{ours[0]} to {ours[1]}: they reach each other through others only"
+            )
+            self.out.append(Rejected(source=member.address, reason=reason))
         match member.state:
             case State.ALIVE:
                 self.dead.remove(member.id)

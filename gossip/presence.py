@@ -10,7 +10,7 @@ Invariant: the rank never falls, and `alive` and `left` are always signed for a 
 from collections.abc import Mapping
 
 from gossip.member import Member, State
-from gossip.statement import Alive, Left, sign_alive, sign_left
+from gossip.statement import VERSION_MAX, VERSION_MIN, Alive, Left, sign_alive, sign_left
 from trust.credential import Credential
 from trust.identity import NodeIdentity
 
@@ -28,6 +28,7 @@ class Presence:
         zone: str,
         meta: Mapping[str, int | str | bool],
         now: float,
+        versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
     ) -> None:
         assert credential.node == identity.id, "the credential is another node's"
         self.identity = identity
@@ -35,6 +36,7 @@ class Presence:
         self.address = address
         self.zone = zone
         self.meta = dict(meta)
+        self.versions = versions
         self.left: Left | None = None
         self._since = now
         self.alive = self._sign((boot, 0), credential, self.meta)
@@ -112,6 +114,7 @@ class Presence:
             address=self.address,
             zone=self.zone,
             meta=meta,
+            versions=self.versions,
         )
 
     def _encode(self) -> None:

@@ -41,6 +41,7 @@ class Link:
     )
     knows_us: bool = False  # it can authenticate this node's boot
     doubted: bool = False  # it seems not to: datagrams introduce this node until it shows that it does
+    common: bool = True  # there is a version of datagrams that both read
     proved: tuple[str, int] | None = None  # it answered a ping sent to this address
     differs_since: float | None = None  # its journal fingerprint has differed from ours since
     diverged_at: float | None = None  # last told so

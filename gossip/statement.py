@@ -39,17 +39,23 @@ META_ENTRIES_MAX: Final = 16
 ZONE_BYTES_MAX: Final = 64
 SUSPICIONS_MAX: Final = 8  # in one Dead; more would prove no more
 
+VERSION_MIN: Final = 1  # of datagrams: what this code reads ...
+VERSION_MAX: Final = 1  # ... and writes, to those who read it too
+VERSION_LIMIT: Final = 0x7F  # the field has seven bits
+
 _DIGEST_BYTES: Final = 16
 _ALIVE, _SUSPECT, _DEAD, _LEFT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
-    """The subject's own word. `credential` is its encoded credential, or empty in the slim form."""
+    """The subject's own word. `versions` are the lowest and the highest version of datagrams it reads; `credential` is
+    its encoded credential, or empty in the slim form."""
 
     node: bytes
     boot: int
     incarnation: int
+    versions: tuple[int, int]
     address: tuple[str, int]
     zone: str
     meta: tuple[tuple[str, int | str | bool], ...]
@@ -67,7 +73,10 @@ class Alive:
     def _fields(self) -> list[object]:
         host, port = pack_address(self.address)
         meta: list[object] = [[key, value] for key, value in self.meta]
-        return [self.node, self.boot, self.incarnation, host, port, self.zone, meta, self.credential_digest]
+        return [
+            *(self.node, self.boot, self.incarnation, list(self.versions), host, port, self.zone, meta),
+            self.credential_digest,
+        ]
 
     def encode(self) -> bytes:
         return pack([_ALIVE, *self._fields(), self.signature, self.credential])
@@ -148,6 +157,7 @@ def sign_alive(
     address: tuple[str, int],
     zone: str,
     meta: Mapping[str, int | str | bool],
+    versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
 ) -> Alive:
     """This node's Alive. Raises LimitError if zone, metadata or address do not fit."""
     pairs = tuple(sorted(meta.items()))
@@ -161,6 +171,7 @@ def sign_alive(
             node=identity.id,
             boot=boot,
             incarnation=incarnation,
+            versions=versions,
             address=unpack_address(*pack_address(address)),
             zone=zone,
             meta=pairs,
@@ -198,14 +209,26 @@ def decode_statement(data: bytes) -> Statement:
     """Any statement. Raises MalformedError."""
     values = unpack_array(data, size_max=STATEMENT_BYTES_MAX)
     match values:
-        case [kind, node, boot, incarnation, host, port, zone, meta, digest, signature, credential] if (
-            kind == _ALIVE
-        ):
+        case [
+            kind,
+            node,
+            boot,
+            incarnation,
+            versions,
+            host,
+            port,
+            zone,
+            meta,
+            digest,
+            signature,
+            credential,
+        ] if kind == _ALIVE:
             encoded = as_bytes(credential, "credential", size_max=CREDENTIAL_BYTES_MAX)
             alive = Alive(
                 node=_id(node, "node"),
                 boot=as_uint(boot, "boot"),
                 incarnation=as_uint(incarnation, "incarnation"),
+                versions=_versions(versions),
                 address=unpack_address(host, port),
                 zone=as_text(zone, "zone", size_max=ZONE_BYTES_MAX),
                 meta=_meta(meta),
@@ -256,6 +279,14 @@ def _dead(subject: object, boot: object, incarnation: object, proofs: list[objec
             case _:
                 raise MalformedError("proofs: not pairs of accuser and signature")
     return Dead(subject=whom, boot=rank[0], incarnation=rank[1], suspicions=tuple(suspicions))
+
+
+def _versions(value: object) -> tuple[int, int]:
+    match value:
+        case [int() as lowest, int() as highest] if 0 < lowest <= highest <= VERSION_LIMIT:
+            return lowest, highest
+        case _:
+            raise MalformedError("versions: not the lowest and the highest")
 
 
 def _id(value: object, field: str) -> bytes:

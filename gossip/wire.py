@@ -9,6 +9,8 @@
   at the clock, in microseconds: not even a boot number used twice (a disk restored from an old image) repeats one.
 - The sender field is the first 8 bytes of the node id. The receiver is not named: a datagram that strays to
   another node does not authenticate there.
+- The version is the highest that sender and receiver both read, by the ranges in their Alives, so that a mesh can be
+  upgraded peer by peer. Every version keeps this header.
 - The high bit of the version says that an introduction follows: the sender's signed Alive with its credential, for
   receivers that may not know it yet.
 
@@ -31,7 +33,6 @@ from gossip.statement import STATEMENT_BYTES_MAX
 from trust.errors import IdentityError
 from trust.identity import NodeIdentity
 
-VERSION: Final = 1
 SENDER_BYTES: Final = 8
 TAG_BYTES: Final = 16
 WINDOW: Final = 64
@@ -41,6 +42,12 @@ _HEADER: Final = struct.Struct(">B8sQQ")
 _LENGTH: Final = struct.Struct(">H")
 _NONCE: Final = struct.Struct(">4xQ")
 _BOOT: Final = struct.Struct(">Q")
+
+
+def common_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
+    """The highest version both read; None if there is none."""
+    highest = min(ours[1], theirs[1])
+    return highest if highest >= max(ours[0], theirs[0]) else None
 
 
 class Cipher(Protocol):
@@ -65,6 +72,7 @@ class Keys(Protocol):
 class Packet:
     """A datagram taken apart but not yet believed. `introduction` is empty if there is none."""
 
+    version: int
     sender: bytes
     boot: int
     counter: int
@@ -78,16 +86,17 @@ def overhead_bytes(introduction: bytes) -> int:
     return _HEADER.size + TAG_BYTES + (_LENGTH.size + len(introduction) if introduction else 0)
 
 
-def parse(data: bytes) -> Packet:
-    """Take a datagram apart by lengths alone. Raises MalformedError."""
+def parse(data: bytes, versions: tuple[int, int]) -> Packet:
+    """Take a datagram apart by lengths alone. `versions` are those this node reads. Raises MalformedError."""
     if not _HEADER.size + TAG_BYTES < len(data) <= DATAGRAM_BYTES_MAX:
         raise MalformedError(f"a datagram of {len(data)} bytes")
-    version, sender, boot, counter = _HEADER.unpack_from(data)
-    if version & ~_INTRODUCED != VERSION:
-        raise MalformedError(f"version {version & ~_INTRODUCED}, this is {VERSION}")
+    marked, sender, boot, counter = _HEADER.unpack_from(data)
+    version = marked & ~_INTRODUCED
+    if not versions[0] <= version <= versions[1]:
+        raise MalformedError(f"version {version}, this node reads {versions[0]} to {versions[1]}")
     start = _HEADER.size
     introduction = b""
-    if version & _INTRODUCED:
+    if marked & _INTRODUCED:
         (length,) = _LENGTH.unpack_from(data, start)
         start += _LENGTH.size
         if not 0 < length <= STATEMENT_BYTES_MAX or start + length + TAG_BYTES >= len(data):
@@ -95,6 +104,7 @@ def parse(data: bytes) -> Packet:
         introduction = data[start : start + length]
         start += length
     return Packet(
+        version=version,
         sender=sender,
         boot=boot,
         counter=counter,
@@ -105,14 +115,14 @@ def parse(data: bytes) -> Packet:
 
 
 def seal(
-    cipher: Cipher, *, sender: bytes, boot: int, counter: int, introduction: bytes, body: bytes
+    cipher: Cipher, *, version: int, sender: bytes, boot: int, counter: int, introduction: bytes, body: bytes
 ) -> bytes:
     """The datagram. `counter` must never have been used with this boot."""
     if introduction:
-        front = _HEADER.pack(VERSION | _INTRODUCED, sender[:SENDER_BYTES], boot, counter)
+        front = _HEADER.pack(version | _INTRODUCED, sender[:SENDER_BYTES], boot, counter)
         front += _LENGTH.pack(len(introduction)) + introduction
     else:
-        front = _HEADER.pack(VERSION, sender[:SENDER_BYTES], boot, counter)
+        front = _HEADER.pack(version, sender[:SENDER_BYTES], boot, counter)
     return front + cipher.encrypt(_NONCE.pack(counter), body, front)
 
 

@@ -130,6 +130,8 @@ class DataPlane:
             self.served = snapshot
         self.rejected = ""
         self.enforced = situation.heads
+        obeyed = sum(status.accepted for status in self.statuses.values())
+        log.debug("enforced", extra={"fields": {"snapshot": self._version, "policies": obeyed}})
         self.sockets.keep_only([*listeners, *self._reserved])
 
     def _reject(self, reason: str) -> None:

@@ -25,7 +25,7 @@ FRAME_BYTES_MAX: Final = 256 * 1024
 CONNECT_TIMEOUT_S: Final = 5.0
 FRAME_TIMEOUT_S: Final = 15.0
 WRITE_BUFFER_MAX: Final = 8 * 1024 * 1024
-PROTOCOL_VERSION: Final = 1
+VERSIONS: Final = (1, 1)  # the lowest and the highest protocol of streams that this peer speaks
 ALPN: Final = "gossamer/1"
 
 SYNC, ISSUE, ASK = b"sync", b"issue", b"ask"
@@ -112,7 +112,7 @@ class Hello:
 
 def encode_hello(hello: Hello) -> bytes:
     body: bytes = msgpack.packb(
-        [PROTOCOL_VERSION, hello.root_certificate, hello.signer, [list(a) for a in hello.signers[:16]]]
+        [list(VERSIONS), hello.root_certificate, hello.signer, [list(a) for a in hello.signers[:16]]]
     )
     return body
 
@@ -125,9 +125,11 @@ def decode_hello(data: bytes) -> Hello:
     except (ValueError, msgpack.UnpackException) as error:
         raise StreamError(f"not a greeting: {error}") from error
     match fields:
-        case [int(version), bytes(root), bool(signer), list(signers), *_]:
-            if version != PROTOCOL_VERSION:
-                raise StreamError(f"the other side speaks protocol {version}, this peer {PROTOCOL_VERSION}")
+        case [[int(lowest), int(highest)], bytes(root), bool(signer), list(signers), *_]:
+            if min(highest, VERSIONS[1]) < max(lowest, VERSIONS[0]):
+                raise StreamError(
+                    f"the other side speaks protocols {lowest} to {highest}, this peer {VERSIONS[0]} to {VERSIONS[1]}"
+                )
             addresses = [(a[0], a[1]) for a in signers if _is_address(a)]
             return Hello(root_certificate=root, signer=signer, signers=tuple(addresses))
     raise StreamError("not a greeting")

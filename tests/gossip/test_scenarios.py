@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -491,3 +492,37 @@ def test_one_seed_gives_one_trace_in_processes_that_hash_differently() -> None:
         digests.add(completed.stdout.strip())
     assert len(digests) == 1
     assert digests != {trace(6)}
+
+
+def test_a_mesh_is_upgraded_one_host_at_a_time_without_an_accusation() -> None:
+    """Old hosts read version 1, new ones 1 and 2: whatever the mixture, each pair speaks what both read."""
+    old, new = lan(), replace(lan(), versions=(1, 2))
+    world = World(config=old)
+    world.start_many(5)
+    world.run_until(world.converged, within_s=10)
+    since = world.now
+    world.config = new
+    for index in range(5):
+        world.restart(f"h{index}", seeds=[f"h{(index + 1) % 5}"])
+        world.run_until(world.converged, within_s=10)
+        world.run(5)
+    assert accusations(world, since) == []
+    world.capture = []
+    world.run(10)
+    assert {send.data[0] & 0x7F for _, _, send in world.capture} == {2}
+
+
+def test_members_without_a_common_version_stay_members_through_the_others() -> None:
+    world = World(config=replace(lan(), versions=(1, 2)))
+    world.start_many(4)
+    world.run_until(world.converged, within_s=10)
+    world.config = replace(lan(), versions=(1, 1))
+    world.restart("h1", seeds=["h0"])
+    world.config = replace(lan(), versions=(2, 2))
+    world.restart("h2", seeds=["h0"])
+    world.run_until(world.converged, within_s=20)
+    since = world.now
+    world.run(60)
+    assert accusations(world, since) == []
+    said = {output.reason for _, name, output in world.outputs(Rejected) if name == "h1"}
+    assert any("h2 reads datagrams of versions 2 to 2, this node 1 to 1" in reason for reason in said)

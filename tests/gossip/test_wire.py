@@ -11,11 +11,13 @@ ALICE, BOB, EVE = identity_of("alice"), identity_of("bob"), identity_of("eve")
 
 def sealed(*, introduction: bytes = b"", boot: int = 3, counter: int = 7, body: bytes = b"hello") -> bytes:
     cipher = KeyRing(ALICE, keys_max=4).sending(BOB.id, BOB.agreement_key, boot)
-    return seal(cipher, sender=ALICE.id, boot=boot, counter=counter, introduction=introduction, body=body)
+    return seal(
+        cipher, version=1, sender=ALICE.id, boot=boot, counter=counter, introduction=introduction, body=body
+    )
 
 
 def opened(data: bytes) -> bytes:
-    packet = parse(data)
+    packet = parse(data, (1, 1))
     return unseal(
         KeyRing(BOB, keys_max=4).receiving(ALICE.id, ALICE.agreement_key, packet.boot, keep=True), packet
     )
@@ -25,7 +27,7 @@ def opened(data: bytes) -> bytes:
 def test_sealed_datagrams_open_at_their_receiver(introduction: bytes) -> None:
     data = sealed(introduction=introduction)
     assert len(data) == len(b"hello") + overhead_bytes(introduction)
-    packet = parse(data)
+    packet = parse(data, (1, 1))
     assert (packet.sender, packet.boot, packet.counter) == (ALICE.id[:8], 3, 7)
     assert packet.introduction == introduction
     assert opened(data) == b"hello"
@@ -40,17 +42,17 @@ def test_no_bit_can_be_changed(position: int, flip: int, introduction: bytes) ->
 
 
 def test_nobody_else_can_open_or_speak() -> None:
-    packet = parse(sealed())
+    packet = parse(sealed(), (1, 1))
     with pytest.raises(ForgedError):
         unseal(KeyRing(EVE, keys_max=4).receiving(ALICE.id, ALICE.agreement_key, 3, keep=True), packet)
     as_alice = KeyRing(EVE, keys_max=4).sending(BOB.id, BOB.agreement_key, 3)
-    forged = seal(as_alice, sender=ALICE.id, boot=3, counter=8, introduction=b"", body=b"hello")
+    forged = seal(as_alice, version=1, sender=ALICE.id, boot=3, counter=8, introduction=b"", body=b"hello")
     with pytest.raises(ForgedError):
         opened(forged)
 
 
 def test_each_direction_and_boot_has_its_own_key() -> None:
-    packet = parse(sealed(boot=3))
+    packet = parse(sealed(boot=3), (1, 1))
     ring = KeyRing(BOB, keys_max=8)
     with pytest.raises(ForgedError):
         unseal(ring.sending(ALICE.id, ALICE.agreement_key, 3), packet)
@@ -77,7 +79,7 @@ def test_the_key_ring_is_bounded_and_ignores_invented_boots() -> None:
 @given(st.binary(max_size=1500))
 def test_any_bytes_parse_or_are_malformed(data: bytes) -> None:
     try:
-        assert isinstance(parse(data), Packet)
+        assert isinstance(parse(data, (1, 1)), Packet)
     except MalformedError:
         pass
 
@@ -87,7 +89,7 @@ def test_an_introduction_that_lies_about_its_length_is_malformed() -> None:
     for length in (0, 20, 65535):
         data[25:27] = length.to_bytes(2, "big")
         with pytest.raises(MalformedError):
-            parse(bytes(data))
+            parse(bytes(data), (1, 1))
 
 
 @given(st.lists(st.integers(0, 300), max_size=400))

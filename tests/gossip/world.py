@@ -384,6 +384,7 @@ class Speaker:
         body = Body(message=message, known_boot=known_boot, updates=tuple(updates), payloads=tuple(payloads))
         return seal(
             self.keys.sending(receiver.id, receiver.agreement_key, self.boot),
+            version=1,
             sender=self.identity.id,
             boot=self.boot,
             counter=self.counter if counter is None else counter,
@@ -397,7 +398,7 @@ class Speaker:
     def read(self, data: bytes, *, of: str) -> tuple[Packet, Body]:
         """Open a datagram that node `of` sent to this one."""
         sender = identity_of(of)
-        packet = parse(data)
+        packet = parse(data, (1, 1))
         cipher = self.keys.receiving(sender.id, sender.agreement_key, packet.boot, keep=True)
         return packet, decode_body(unseal(cipher, packet))
 

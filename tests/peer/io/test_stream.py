@@ -156,13 +156,13 @@ def test_more_signers_than_fit_are_left_out() -> None:
     [["evil.example", 1], ["10.0.0.1", 0], ["10.0.0.1", 65536], ["10.0.0.1", True], [1, 1], "x", None, []],
 )
 def test_only_addresses_are_believed_to_be_addresses(address: Any) -> None:
-    data = msgpack.packb([1, b"der", False, [address, ["10.0.0.1", 7946]]])
+    data = msgpack.packb([[1, 1], b"der", False, [address, ["10.0.0.1", 7946]]])
     assert decode_hello(data).signers == (("10.0.0.1", 7946),)
 
 
 def test_a_later_version_says_so() -> None:
-    with pytest.raises(StreamError, match="speaks protocol 2"):
-        decode_hello(msgpack.packb([2, b"der", False, []]))
+    with pytest.raises(StreamError, match="speaks protocols 2 to 2, this peer 1 to 1"):
+        decode_hello(msgpack.packb([[2, 2], b"der", False, []]))
 
 
 @given(st.binary(max_size=200))
