@@ -1,7 +1,9 @@
 """What is still to be told: two bounded queues and the rule by which they share a datagram.
 
 SWIM (section 4.1) piggybacks updates on datagrams that are sent anyway, each update lambda * log n times. As in
-memberlist, what was sent least goes first, and among those the newest. Membership statements and published records
+memberlist, what was sent least goes first, and among those the newest. Hearing a thing from another counts like
+telling it (Demers et al., 1987, "counter" with feedback), for up to half of these times: once it is everywhere, echoes
+end it, and whoever was missed finds out by the fingerprints. Membership statements and published records
 wait in queues of their own and take turns at having the first pick of a datagram's room, so that neither a storm of
 suspicions nor a flood of records can starve the other: each is sure of every second datagram.
 
@@ -10,11 +12,12 @@ Invariant: at most `items_max` items a queue; on overflow the one told most ofte
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, assert_never
 
 from sortedcontainers import SortedList
 
 from gossip.message import QUEUED_ITEMS_MAX, item_bytes
+from gossip.statement import Alive, Dead, Left, Statement, Suspect
 
 _MISFITS_MAX: Final = (
     64  # items tried that do not fit or need not go to this member before a datagram counts as full
@@ -27,7 +30,8 @@ K = TypeVar("K", bound=Hashable)
 class _Item:
     data: bytes
     serial: int
-    transmissions: int = 0
+    transmissions: int = 0  # echoes included
+    echoes: int = 0
     told: dict[bytes, int] = field(default_factory=dict)  # how often to whom, at most `limit` of them
     known: dict[bytes, None] = field(default_factory=dict)  # who has it, because it came from them
 
@@ -62,13 +66,25 @@ class Queue(Generic[K]):
         if item is not None:
             self._order.remove((item.transmissions, -item.serial, key))
 
-    def known_by(self, key: K, node: bytes, *, audience: int) -> None:
-        """Member `node` has shown that it has `key`; when all of the `audience` have, it need not be told."""
+    def echoed(self, key: K, node: bytes, *, audience: int, limit: int) -> None:
+        """Member `node` has told this node what it has queued itself. It need not be told, and the echo counts as a
+        transmission, for up to half of the `limit`; when all of the `audience` have it, nobody need be told."""
         item = self._items.get(key)
-        if item is not None:
-            item.known[node] = None
-            if len(item.known) >= audience:
-                self.discard(key)
+        if item is None:
+            return
+        item.known[node] = None
+        if len(item.known) >= audience:
+            self.discard(key)
+            return
+        if item.echoes >= limit // 2:
+            return
+        item.echoes += 1
+        if item.transmissions + 1 >= limit:
+            self.discard(key)
+            return
+        self._order.remove((item.transmissions, -item.serial, key))
+        item.transmissions += 1
+        self._order.add((item.transmissions, -item.serial, key))
 
     def take(
         self, room: int, limit: int, *, to: bytes = b"", audience: int = 1, skip: K | None = None
@@ -119,6 +135,20 @@ class Queue(Generic[K]):
 UpdateKey = tuple[bytes, str, bytes]  # subject, kind of statement, accuser (empty unless a Suspect)
 
 
+def _key(statement: Statement) -> UpdateKey:
+    """The key under which a statement is told."""
+    match statement:
+        case Alive():
+            return statement.node, "alive", b""
+        case Suspect():
+            return statement.subject, "suspect", statement.accuser
+        case Dead():
+            return statement.subject, "dead", b""
+        case Left():
+            return statement.subject, "left", b""
+    assert_never(statement)
+
+
 class Broadcasts:
     """The two queues of one engine."""
 
@@ -151,6 +181,10 @@ class Broadcasts:
         """Tell nothing about `subject` any more."""
         for key in self._subjects.pop(subject, []):
             self.updates.discard(key)
+
+    def echoed(self, statement: Statement, node: bytes, *, audience: int, limit: int) -> None:
+        """Member `node` has told what this node knows already."""
+        self.updates.echoed(_key(statement), node, audience=audience, limit=limit)
 
     def publish(self, digest: bytes, payload: bytes) -> None:
         """Queue a record, unless it is waiting already."""

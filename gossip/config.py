@@ -73,6 +73,7 @@ class GossipConfig:
     )
     gossip_to_the_dead_s: float = 30.0  # the falsely dead hear it soon enough to refute
     retransmit_mult: int = 4
+    feedback: bool = True  # hearing a thing told counts like telling it (gossip/broadcast.py)
     urgent_rounds_per_s: float = (
         50.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches; 0: only the tick
     )
@@ -236,6 +237,7 @@ def memberlist() -> GossipConfig:
         witnesses=0,
         suspicion_mult_corroborated=math.inf,
         dead_on_word=True,
+        feedback=False,
         urgent_rounds_per_s=0.0,
     )
 

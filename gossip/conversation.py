@@ -42,8 +42,23 @@ class Conversation:
         parts = self._parts
         digest, _, sender = self._remember(payload, None)
         parts.broadcasts.publish(digest, payload)
-        if sender is not None:
-            parts.broadcasts.payloads.known_by(digest, sender, audience=parts.roster.others)
+        if sender is not None and parts.config.feedback:
+            parts.broadcasts.payloads.echoed(
+                digest, sender, audience=parts.roster.others, limit=self._limit()
+            )
+
+    def _limit(self) -> int:
+        return self._parts.config.retransmits(self._parts.roster.size)
+
+    def _echo(self, statement: Statement, sender: bytes) -> None:
+        """What is known here came from another: it need not be told as often."""
+        parts = self._parts
+        if not (parts.config.feedback and parts.broadcasts.updates):
+            return
+        subject = statement.node if isinstance(statement, Alive) else statement.subject
+        member = parts.presence.member if subject == parts.presence.id else parts.roster.member(subject)
+        if member is not None and statement.rank == member.rank:
+            parts.broadcasts.echoed(statement, sender, audience=parts.roster.others, limit=self._limit())
 
     def _remember(self, payload: bytes, sender: bytes | None) -> tuple[bytes, bool, bytes | None]:
         """(digest, whether it is news, who sent it first) of a record heard (from `sender`) or published."""
@@ -69,8 +84,10 @@ class Conversation:
             digest, news, _ = self._remember(payload, entry.member.id)
             if news:
                 parts.out.append(Heard(node=entry.member.id, payload=payload))
-            else:
-                parts.broadcasts.payloads.known_by(digest, entry.member.id, audience=parts.roster.others)
+            elif parts.config.feedback:
+                parts.broadcasts.payloads.echoed(
+                    digest, entry.member.id, audience=parts.roster.others, limit=self._limit()
+                )
         self._answer(now, event, opened, corrections)
 
     def members(self, now: float, event: MembersReceived) -> None:
@@ -105,8 +122,10 @@ class Conversation:
                 self._reject(source, f"from {entry.member.name}: {error}")
                 continue
             match verdict:
-                case Verdict.NEWS | Verdict.KNOWN:
+                case Verdict.NEWS:
                     pass
+                case Verdict.KNOWN:
+                    self._echo(statement, entry.member.id)
                 case Verdict.AHEAD:
                     behind = True
                 case Verdict.OLD:

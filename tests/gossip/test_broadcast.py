@@ -1,5 +1,6 @@
 from gossip.broadcast import Broadcasts, Queue
 from gossip.message import item_bytes
+from tests.gossip.world import suspicion
 
 
 def test_least_sent_first_then_newest() -> None:
@@ -100,12 +101,35 @@ def test_nobody_is_told_twice_before_all_have_been_told_once() -> None:
 def test_who_has_it_is_not_told_and_when_all_have_it_it_is_gone() -> None:
     queue: Queue[str] = Queue(10)
     queue.put("a", b"a")
-    queue.known_by("a", b"x", audience=3)
+    queue.echoed("a", b"x", audience=3, limit=99)
     assert queue.take(100, 9, to=b"x", audience=3) == []
     for _ in range(2):
         assert queue.take(100, 9, to=b"y", audience=3) == [b"a"]
         assert queue.take(100, 9, to=b"z", audience=3) == [b"a"]
-    queue.known_by("a", b"y", audience=3)
+    queue.echoed("a", b"y", audience=3, limit=99)
     assert "a" in queue
-    queue.known_by("a", b"z", audience=3)
+    queue.echoed("a", b"z", audience=3, limit=99)
     assert "a" not in queue
+
+
+def test_an_echo_counts_like_a_transmission_for_up_to_half_of_them() -> None:
+    queue: Queue[str] = Queue(10)
+    queue.put("b", b"b")
+    queue.put("a", b"a")
+    for sender in (b"x", b"y", b"x", b"w"):
+        queue.echoed("a", sender, audience=100, limit=6)
+    room = item_bytes(b"a")
+    told = [queue.take(room, 6, to=bytes([number]), audience=100) for number in range(12)]
+    assert told[:3] == [[b"b"]] * 3  # told less often, so it goes first
+    assert (told.count([b"b"]), told.count([b"a"])) == (6, 3)
+    queue.echoed("gone", b"x", audience=100, limit=5)
+
+
+def test_only_the_echo_of_the_same_statement_ends_it() -> None:
+    broadcasts = Broadcasts(updates_max=10, payloads_max=10)
+    first, second = suspicion("b", "a"), suspicion("c", "a")
+    for told in (first, second):
+        broadcasts.tell(told.subject, "suspect", told.encode(), accuser=told.accuser)
+    broadcasts.echoed(first, b"x", audience=1, limit=9)
+    updates, _ = broadcasts.fill(1000, 9, to=b"y", audience=2)
+    assert updates == [second.encode()]

@@ -29,6 +29,7 @@ def test_memberlist_is_hashicorps_algorithm_with_the_constants_of_its_lan_profil
     assert (config.confirmations, config.witnesses, config.dead_on_word) == (2, 0, True)
     assert (config.gossip_interval_s, config.gossip_nodes, config.retransmit_mult) == (0.2, 3, 4)
     assert (config.urgent_rounds_per_s, config.gossip_to_the_dead_s, config.health_max) == (0, 30.0, 8)
+    assert not config.feedback
 
 
 @pytest.mark.parametrize(
