@@ -162,8 +162,19 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddressConflict:
+    """`member` announces the address at which `holder` lives, as far as is known here: a host set up anew, or two that
+    were given one address. Who answers there will be believed, and the other one found dead."""
+
+    member: Member
+    holder: Member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveSpread:
     """The leave has been told as often as it should be, or nobody is there to hear it."""
 
 
-Output: TypeAlias = Send | RequestSync | MemberChanged | Heard | Diverged | Rejected | LeaveSpread
+Output: TypeAlias = (
+    Send | RequestSync | MemberChanged | Heard | Diverged | Rejected | AddressConflict | LeaveSpread
+)

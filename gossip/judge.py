@@ -49,11 +49,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`entry` became `member` coming from state `previous` (None: it is new)."""
+    """`entry` became `member` coming from state `previous` (None: it is new). `displaced` lived at its address."""
 
     entry: Entry
     member: Member
     previous: State | None
+    displaced: Member | None = None
 
 
 class Judge:
@@ -157,9 +158,10 @@ class Judge:
         member = self._member(now, alive, credential, None)
         link = Link(boot=alive.boot)
         entry = Entry(member=member, alive=alive, encoded=alive.encode(), link=link)
+        displaced = self._displaced(member)
         if not self._roster.add(entry):
             return None
-        self.changes.append(Change(entry, member, None))
+        self.changes.append(Change(entry, member, None, displaced))
         if streamed:
             entry.hearsay_until = now + HEARSAY_S
         else:
@@ -400,10 +402,18 @@ class Judge:
 
     def _move(self, entry: Entry, member: Member) -> None:
         before = entry.member
+        displaced = self._displaced(member) if member.address != before.address else None
         self._roster.change(entry, member)
         if _visible(before) != _visible(member):
             self.urgent = True
-            self.changes.append(Change(entry, member, before.state))
+            self.changes.append(Change(entry, member, before.state, displaced))
+
+    def _displaced(self, member: Member) -> Member | None:
+        """Who else lives at the address of `member`, as far as is known here."""
+        node = self._roster.holder(member.address)
+        if node is None or node == member.id or not member.live:
+            return None
+        return self._roster.member(node)
 
 
 def _visible(member: Member) -> tuple[object, ...]:

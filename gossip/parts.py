@@ -16,7 +16,7 @@ from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
 from gossip.contact import Contacts
 from gossip.courier import Courier
 from gossip.crypto import REAL, Crypto
-from gossip.events import Address, MemberChanged, MetaValue, Output, Rejected, RequestSync
+from gossip.events import Address, AddressConflict, MemberChanged, MetaValue, Output, Rejected, RequestSync
 from gossip.health import LocalHealth
 from gossip.judge import Change, Judge
 from gossip.member import State
@@ -209,6 +209,8 @@ class Parts:
                 self.send(now, entry, Gossip())
         for change in changes:
             self.out.append(MemberChanged(member=change.member, previous=change.previous))
+            if change.displaced is not None:
+                self.out.append(AddressConflict(member=change.member, holder=change.displaced))
             self._follow(now, change)
         if judge.urgent:
             judge.urgent = False

@@ -201,6 +201,8 @@ class Node:
                     self._heard(now, result.node, result.payload, out)
                 case membership.Rejected():
                     out.append(node_notes.rejected(result))
+                case membership.AddressConflict():
+                    out.append(node_notes.address_conflict(result))
                 case membership.LeaveSpread():
                     out.append(Departed())
                 case _:

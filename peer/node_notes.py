@@ -4,7 +4,7 @@ Invariant: notes name writers, keys and reasons; never a payload, never a secret
 """
 
 from crdt.journal import Merged
-from gossip.events import Rejected
+from gossip.events import AddressConflict, Rejected
 from peer.messages import Level, Note
 from trust.identity import format_id
 
@@ -14,6 +14,19 @@ def rejected(refusal: Rejected) -> Note:
     source = "stream" if refusal.source is None else f"{refusal.source[0]}:{refusal.source[1]}"
     fields = {"source": source, "reason": refusal.reason}
     return Note(level=Level.DEBUG, event="datagram_rejected", fields=fields)
+
+
+def address_conflict(conflict: AddressConflict) -> Note:
+    """Two members at one address: expected once where a host was set up anew, a mistake otherwise."""
+    host, port = conflict.member.address
+    fields: dict[str, str | int | float] = {
+        "address": f"{host}:{port}",
+        "member": conflict.member.name,
+        "member_id": format_id(conflict.member.id),
+        "holder": conflict.holder.name,
+        "holder_id": format_id(conflict.holder.id),
+    }
+    return Note(level=Level.WARNING, event="address_conflict", fields=fields)
 
 
 def warning(event: str, node: bytes | None, reason: str) -> Note:

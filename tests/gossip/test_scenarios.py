@@ -10,6 +10,7 @@ import pytest
 
 from gossip.config import GossipConfig, lan, local
 from gossip.events import (
+    AddressConflict,
     Datagram,
     Diverged,
     Evict,
@@ -306,6 +307,8 @@ def test_a_host_replaced_under_another_id_at_the_same_address_leaves_the_old_one
     world.run(60)
     assert world.converged()
     assert all(host.states()["h2"] is State.DEAD for host in world.up() if host.name != "other")
+    conflicts = {(output.member.name, output.holder.name) for _, _, output in world.outputs(AddressConflict)}
+    assert conflicts == {("other", "h2")}
 
 
 # ---------------------------------------------------------------- hostile traffic

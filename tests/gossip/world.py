@@ -16,6 +16,7 @@ from gossip.config import GossipConfig, lan
 from gossip.engine import Engine
 from gossip.events import (
     Address,
+    AddressConflict,
     Datagram,
     Diverged,
     Heard,
@@ -284,7 +285,7 @@ class World:
             case RequestSync():
                 self.counts["sync"] += 1
                 self._at(self.now + 2 * self._delay(), lambda: self._sync(host, output))
-            case MemberChanged() | Heard() | Diverged() | Rejected() | LeaveSpread():
+            case MemberChanged() | Heard() | Diverged() | Rejected() | AddressConflict() | LeaveSpread():
                 pass
         host.outputs.append((self.now, output))
 
