@@ -127,7 +127,7 @@ class Clockwork:
                 settled=parts.divergence.settled(now),
             )
             parts.send(now, relay, request)
-        parts.request_sync(now, entry.member.address, probe.target, "no answer to pings")
+        parts.request_sync(now, entry.member.address, probe.target, "no answer to pings", spaced=False)
 
     def _fail(self, now: float, probe: Probe) -> None:
         parts = self._parts

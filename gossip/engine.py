@@ -152,7 +152,8 @@ class Engine:
             case _:
                 assert_never(event)
         parts.settle(now)
-        self._deadline = self._clockwork.deadline
+        # a timer brought forward into the past could not have fired before now: that is no lag of this node
+        self._deadline = max(self._clockwork.deadline, min(self._deadline, now))
         outputs, parts.out = parts.out, []
         return outputs
 

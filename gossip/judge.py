@@ -28,7 +28,7 @@ from gossip.crypto import Crypto
 from gossip.errors import ForgedError
 from gossip.health import LocalHealth
 from gossip.member import TRANSITIONS, Event, Member, State
-from gossip.presence import Presence
+from gossip.presence import RANK_MAX, Presence
 from gossip.roster import NO_EVIDENCE, Entry, Link, Roster
 from gossip.statement import Alive, Dead, Left, Statement, Suspect, sign_suspect
 from gossip.suspicion import Suspicions, accusers_needed
@@ -192,7 +192,7 @@ class Judge:
             return Verdict.KNOWN  # who left before this node ever heard of it need not be known
         if left.rank < entry.member.rank:
             return Verdict.OLD
-        if entry.member.state is State.LEFT or left.subject in self.evicted:
+        if left.subject in self.evicted or (entry.left is not None and left.rank == entry.left.rank):
             return Verdict.KNOWN
         if not self._crypto.verify(entry.member.credential.public_key, left.signing_bytes(), left.signature):
             raise ForgedError(f"a Left not signed by {entry.member.name}")
@@ -214,6 +214,8 @@ class Judge:
             presence.identity.public_key, statement.signing_bytes(), statement.signature
         ):
             raise ForgedError("a statement in this node's name that it never signed")
+        if statement.rank >= RANK_MAX:
+            return Verdict.KNOWN  # there is nothing above it
         if presence.left is None:
             presence.announce(above=statement.rank)
             self._tell_own(whole=True)
@@ -260,6 +262,8 @@ class Judge:
         for suspicion in suspicions:
             if suspicion.accuser in entry.evidence or suspicion.accuser == entry.member.id:
                 continue
+            if suspicion.accuser in self.evicted and len(suspicions) > 1:
+                continue  # one of several that make a Dead true was revoked: the others still count
             key = self._accuser_key(suspicion.accuser)
             if key is None:
                 unknown += 1

@@ -131,9 +131,14 @@ class Parts:
         ping = Ping(sequence=sequence, fingerprint=self.fingerprint, settled=self.divergence.settled(now))
         self.send(now, entry, ping)
 
-    def request_sync(self, now: float, address: Address, node: bytes | None, reason: str) -> None:
-        """Ask the driver for a stream, unless one to this address was asked for just now."""
-        if address != self.presence.address and self.gate.ask(now, address):
+    def request_sync(
+        self, now: float, address: Address, node: bytes | None, reason: str, *, spaced: bool = True
+    ) -> None:
+        """Ask the driver for a stream, unless one to this address was asked for just now. The fallback of a probe is
+        not `spaced`: it may be all that saves the target, and probes of one target are rare enough."""
+        if address == self.presence.address:
+            return
+        if self.gate.ask(now, address) or not spaced:
             self.out.append(RequestSync(address=address, node=node, reason=reason))
 
     def probe(self, now: float, entry: Entry, purpose: Purpose) -> Probe | None:

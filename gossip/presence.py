@@ -8,11 +8,18 @@ Invariant: the rank never falls, and `alive` and `left` are always signed for a 
 """
 
 from collections.abc import Mapping
+from typing import Final
 
+from gossip.codec import UINT64_MAX
 from gossip.member import Member, State
 from gossip.statement import VERSION_MAX, VERSION_MIN, Alive, Left, sign_alive, sign_left
 from trust.credential import Credential
 from trust.identity import NodeIdentity
+
+RANK_MAX: Final = (
+    UINT64_MAX,
+    UINT64_MAX - 1,
+)  # a statement at this rank or above leaves no room for an answer
 
 
 class Presence:
@@ -100,7 +107,9 @@ class Presence:
 
     def _next(self, above: tuple[int, int] = (0, 0)) -> tuple[int, int]:
         boot, incarnation = max(self.rank, above)
-        return (boot, incarnation + 1) if boot == self.boot else (boot + 1, 0)
+        if incarnation < UINT64_MAX and boot in (self.boot, UINT64_MAX):
+            return boot, incarnation + 1
+        return boot + 1, 0
 
     def _sign(
         self, rank: tuple[int, int], credential: Credential, meta: Mapping[str, int | str | bool]

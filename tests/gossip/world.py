@@ -130,6 +130,8 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.by_address: dict[Address, str] = {}
         self.blocked: Callable[[str, str], bool] = lambda source, target: False
+        self.lost: Callable[[str, str], bool] = lambda source, target: False  # datagrams; streams get through
+        self.streams = True  # whether there are any
         self.counts: Counter[str] = Counter()
         self.bytes_by_host: Counter[str] = Counter()
         self.datagram_sizes: list[int] = []
@@ -245,6 +247,16 @@ class World:
             if isinstance(output, kind) and (name is None or host.name == name)
         ]
 
+    def changes(self, *states: State, of: str | None = None) -> list[tuple[float, str, MemberChanged]]:
+        """(when, at whom, what) of each change into one of `states`, of member `of` or of all."""
+        return [
+            (at, name, output)
+            for at, name, output in self.outputs(MemberChanged)
+            if isinstance(output, MemberChanged)
+            and output.member.state in states
+            and of in (None, output.member.name)
+        ]
+
     def digest(self) -> str:
         return self._trace.hexdigest()
 
@@ -303,7 +315,7 @@ class World:
 
     def _deliver(self, sender: str, source: Address, send: Send) -> None:
         name = self.by_address.get(send.address)
-        if name is None or not self.hosts[name].up or self.blocked(sender, name):
+        if name is None or not self.hosts[name].up or self.blocked(sender, name) or self.lost(sender, name):
             return
         host, datagram = self.hosts[name], Datagram(source=source, data=send.data)
         if host.address != send.address:
@@ -320,6 +332,7 @@ class World:
         other = None if name is None else self.hosts[name]
         if (
             other is None
+            or not self.streams
             or not other.up
             or other.paused is not None
             or other.address != request.address
