@@ -67,10 +67,10 @@ class Queue(Generic[K]):
             self._order.remove((item.transmissions, -item.serial, key))
 
     def echoed(self, key: K, node: bytes, *, audience: int, limit: int) -> None:
-        """Member `node` has told this node what it has queued itself. It need not be told, and the echo counts as a
-        transmission, for up to half of the `limit`; when all of the `audience` have it, nobody need be told."""
+        """Member `node` has told this node what it has queued itself. It need not be told, and its first echo counts
+        as a transmission, for up to half of the `limit`; when all of the `audience` have it, nobody need be told."""
         item = self._items.get(key)
-        if item is None:
+        if item is None or node in item.known:
             return
         item.known[node] = None
         if len(item.known) >= audience:

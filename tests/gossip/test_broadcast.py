@@ -116,7 +116,7 @@ def test_an_echo_counts_like_a_transmission_for_up_to_half_of_them() -> None:
     queue: Queue[str] = Queue(10)
     queue.put("b", b"b")
     queue.put("a", b"a")
-    for sender in (b"x", b"y", b"x", b"w"):
+    for sender in (b"x", b"y", b"x", b"w", b"v"):
         queue.echoed("a", sender, audience=100, limit=6)
     room = item_bytes(b"a")
     told = [queue.take(room, 6, to=bytes([number]), audience=100) for number in range(12)]
