@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gossip.digest import Digest, Mark, Standing
 from gossip.member import Member, State
 from gossip.statement import Alive
 from gossip.wire import SENDER_BYTES
@@ -28,7 +29,7 @@ class Seat:
 class Census:
     """The members, sorted by id. `since` is when they count as seen first (Unix seconds)."""
 
-    __slots__ = ("addresses", "expires_at", "ids", "prefixes", "seats")
+    __slots__ = ("addresses", "digest", "expires_at", "ids", "prefixes", "seats")
 
     def __init__(self, members: Iterable[tuple[Alive, Credential]], *, since: float) -> None:
         seats = {alive.node: _seat(alive, credential, since) for alive, credential in members}
@@ -40,6 +41,9 @@ class Census:
         self.addresses: Mapping[tuple[str, int], bytes] = MappingProxyType(
             {seat.member.address: node for node, seat in seats.items()}
         )
+        self.digest = Digest()
+        for node, seat in seats.items():
+            self.digest.replace(node, None, Mark(*seat.member.rank, Standing.LIVE))
         self.expires_at = min((seat.member.credential.expires_at for seat in seats.values()), default=0)
         assert len(self.prefixes) == len(self.ids), "ids that differ in the sender field"
 

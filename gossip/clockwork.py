@@ -23,6 +23,11 @@ _GRACES_APART = (
 )
 
 
+def _next_reap(now: float) -> float:
+    """The same moments for all nodes, so that they stop counting who has expired at the same time."""
+    return (now // _REAP_INTERVAL_S + 1) * _REAP_INTERVAL_S
+
+
 class Clockwork:
     """The timers of one engine."""
 
@@ -36,7 +41,7 @@ class Clockwork:
         self._gossip_at = now + rng.uniform(0, config.gossip_interval_s)
         self._push_pull_at = now + rng.uniform(0.5, 1.0) * config.push_pull_interval_s
         self._contact_at = now + config.contact_interval_s
-        self._reap_at = now + _REAP_INTERVAL_S
+        self._reap_at = _next_reap(now)
         self._leave_until: float | None = None
         self._lag_counted_until = now
         self._graced_at = now - _GRACES_APART * config.probe_timeout_s
@@ -75,7 +80,7 @@ class Clockwork:
         if parts.presence.left is None:
             self._rounds(now)
         if now >= self._reap_at:
-            self._reap_at = now + _REAP_INTERVAL_S
+            self._reap_at = _next_reap(now)
             parts.judge.reap(now)
         if now >= self._gossip_at:
             self._gossip_at = now + parts.config.gossip_interval_s
@@ -125,6 +130,8 @@ class Clockwork:
                 target=probe.target,
                 fingerprint=parts.fingerprint,
                 settled=parts.divergence.settled(now),
+                members=parts.view.root,
+                members_settled=parts.list_settled(now),
             )
             parts.send(now, relay, request)
         parts.request_sync(now, entry.member.address, probe.target, "no answer to pings", spaced=False)

@@ -81,8 +81,12 @@ class GossipConfig:
     # they do not know it. The announcement has reached everybody by then, and who missed it does not answer a ping.
     introduce_s: float = 10.0
 
-    # Repair. Random push-pull bounds how long a lost update can stay lost; the fingerprints find lost records sooner.
-    push_pull_interval_s: float = 30.0
+    # Repair. Fingerprints on pings and acks find what was lost, records and members; random push-pull (memberlist's is
+    # every 30 s) is for what they might miss.
+    push_pull_interval_s: float = 300.0
+    compare_members: bool = True  # ask for a stream where member lists differ
+    sync_whole: bool = False  # streams tell all members instead of comparing lists first
+    members_spacing_s: float = 2.0  # between two streams because of member lists, whomever to
     sync_spacing_s: float = 2.0  # to one address; several reasons within it are one stream
     diverged_settle_s: float = (
         0.5  # a push reaches everybody within this, so a difference younger than it is no news
@@ -170,9 +174,16 @@ class GossipConfig:
 
     def push_pull_s(self, members: int) -> float:
         """The push-pull interval at `members`; beyond 32 it grows with log2 n (memberlist `pushPullScale`)."""
-        if members <= 32:
-            return self.push_pull_interval_s
-        return self.push_pull_interval_s * (math.ceil(math.log2(members) - 5) + 1)
+        return self.push_pull_interval_s * _push_pull_scale(members)
+
+    def members_patience_s(self, members: int) -> float:
+        """How long a list may differ from all others met before that counts, settled or not. It grows as the push-pull
+        interval does: in a large mesh something is nearly always on its way."""
+        return self.diverged_patience_s * _push_pull_scale(members)
+
+
+def _push_pull_scale(members: int) -> int:
+    return 1 if members <= 32 else math.ceil(math.log2(members) - 5) + 1
 
 
 def lan() -> GossipConfig:
@@ -192,7 +203,8 @@ def wan() -> GossipConfig:
         gossip_interval_s=0.5,
         gossip_nodes=4,
         gossip_to_the_dead_s=60.0,
-        push_pull_interval_s=60.0,
+        push_pull_interval_s=600.0,
+        members_spacing_s=5.0,
         diverged_settle_s=2.0,
         diverged_patience_s=10.0,
         diverged_spacing_s=5.0,
@@ -213,7 +225,8 @@ def local() -> GossipConfig:
         loop_lag_s_max=0.125,
         gossip_interval_s=0.1,
         gossip_to_the_dead_s=15.0,
-        push_pull_interval_s=15.0,
+        push_pull_interval_s=150.0,
+        members_spacing_s=1.0,
         sync_spacing_s=0.5,
         diverged_settle_s=0.3,
         diverged_patience_s=3.0,
@@ -239,6 +252,9 @@ def memberlist() -> GossipConfig:
         dead_on_word=True,
         feedback=False,
         urgent_rounds_per_s=0.0,
+        push_pull_interval_s=30.0,
+        compare_members=False,
+        sync_whole=True,
     )
 
 

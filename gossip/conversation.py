@@ -153,21 +153,17 @@ class Conversation:
         # until the address has proved itself, no reply is larger than what it answers
         reply_bytes_max = DATAGRAM_BYTES_MAX if event.source == entry.link.proved else len(event.data)
         match message:
-            case Ping(sequence=sequence, fingerprint=fingerprint, settled=settled):
-                ack = Ack(
-                    sequence=sequence,
-                    fingerprint=parts.fingerprint,
-                    settled=parts.divergence.settled(now),
-                )
+            case Ping(sequence=sequence):
+                ack = parts.ack(now, sequence)
                 parts.send(now, entry, ack, to=event.source, bytes_max=reply_bytes_max, updates=corrections)
-                self._compare(now, entry, fingerprint, settled)
+                self._compare(now, entry, message)
                 return
-            case Ack(sequence=sequence, fingerprint=fingerprint, settled=settled):
+            case Ack(sequence=sequence):
                 self._acked(now, event.source, entry, sequence)
-                self._compare(now, entry, fingerprint, settled)
-            case PingRequest(fingerprint=fingerprint, settled=settled):
+                self._compare(now, entry, message)
+            case PingRequest():
                 self._relay(now, event.source, entry, message, reply_bytes_max)
-                self._compare(now, entry, fingerprint, settled)
+                self._compare(now, entry, message)
             case Nack(sequence=sequence):
                 parts.probes.nack(sequence, sender=entry.member.id)
             case Gossip():
@@ -192,11 +188,7 @@ class Conversation:
         entry.link.proved = source
         requester = parts.roster.get(relay.requester)
         if requester is not None:
-            ack = Ack(
-                sequence=relay.sequence,
-                fingerprint=parts.fingerprint,
-                settled=parts.divergence.settled(now),
-            )
+            ack = parts.ack(now, relay.sequence)
             parts.send(now, requester, ack, to=relay.reply_to, bytes_max=relay.reply_bytes_max)
 
     def _relay(
@@ -240,11 +232,23 @@ class Conversation:
             entry.link.corrected_at = now
             self._parts.send(now, entry, Gossip(), to=source, bytes_max=reply_bytes_max, updates=corrections)
 
-    def _compare(self, now: float, entry: Entry, fingerprint: bytes, settled: bool) -> None:
-        if self._parts.divergence.judge(now, entry.link, fingerprint, settled=settled):
-            self._parts.out.append(
-                Diverged(node=entry.member.id, address=entry.member.address, fingerprint=fingerprint)
+    def _compare(self, now: float, entry: Entry, theirs: Ping | Ack | PingRequest) -> None:
+        """Act on fingerprints that differ. Members first: a stream for them is one for the journals too."""
+        parts, member, own = self._parts, entry.member, self._parts.presence
+        if (
+            parts.config.compare_members
+            and own.left is None
+            and parts.list_divergence.judge(
+                now,
+                theirs.members,
+                settled=theirs.members_settled and parts.list_settled(now),
+                starts=own.id < member.id,
+                members=parts.roster.size,
             )
+        ):
+            parts.request_sync(now, member.address, member.id, "member lists differ")
+        if parts.divergence.judge(now, entry.link, theirs.fingerprint, settled=theirs.settled):
+            parts.out.append(Diverged(node=member.id, address=member.address, fingerprint=theirs.fingerprint))
 
     def _reject(self, source: Address | None, reason: str) -> None:
         self.rejected += 1

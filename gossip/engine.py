@@ -43,7 +43,7 @@ from gossip.events import (
 from gossip.member import Member, State
 from gossip.message import FINGERPRINT_BYTES
 from gossip.parts import Parts
-from gossip.sync import encode_members
+from gossip.sync import MemberExchange
 from trust.credential import Credential
 from trust.identity import NodeIdentity, format_id
 
@@ -152,6 +152,7 @@ class Engine:
             case _:
                 assert_never(event)
         parts.settle(now)
+        parts.list_divergence.observe(now, parts.view.observe(now))
         # a timer brought forward into the past could not have fired before now: that is no lag of this node
         self._deadline = max(self._clockwork.deadline, min(self._deadline, now))
         outputs, parts.out = parts.out, []
@@ -188,15 +189,21 @@ class Engine:
             return self._parts.presence.member
         return self._parts.roster.member(node)
 
-    def members_payload(self) -> tuple[bytes, ...]:
-        """What a stream peer gets: chunks of at most CHUNK_BYTES_MAX, each for one `MembersReceived`."""
+    def exchange(self, peer: bytes | None, *, initiator: bool) -> MemberExchange:
+        """This node's side of an exchange of members over a stream whose TLS peer is `peer`; it reads the list as it is
+        by then. What the stream brings comes back as `MembersReceived`."""
         parts = self._parts
-        return encode_members(
-            parts.presence,
-            parts.roster,
-            now=self._now,
-            withheld=frozenset(parts.judge.evicted),
+        return MemberExchange(
+            parts.view,
+            peer=peer,
+            initiator=initiator,
+            whole=parts.config.sync_whole,
+            on_difference=lambda: parts.list_divergence.exchanged(self._now),
         )
+
+    def members_payload(self) -> tuple[bytes, ...]:
+        """Everything this node knows of members, itself first: chunks, each for one `MembersReceived`."""
+        return MemberExchange(self._parts.view, peer=None, initiator=True, whole=True).start()
 
     def statistics(self) -> Statistics:
         """Counters and sizes."""

@@ -19,3 +19,7 @@ class MalformedError(GossipError):
 
 class ForgedError(GossipError):
     """Bytes that do not authenticate. Internal: it ends as `Rejected`. No state was changed."""
+
+
+class ExchangeError(GossipError):
+    """The other side of a stream broke the protocol of the exchange, which is over. What it told before stands."""

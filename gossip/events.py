@@ -46,7 +46,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersReceived:
-    """One chunk of the other side's `members_payload()` arrived on a stream whose TLS peer is `node`."""
+    """One chunk of statements (gossip/sync.py) arrived on a stream whose TLS peer is `node`."""
 
     node: bytes | None
     data: bytes

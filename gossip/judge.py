@@ -330,6 +330,11 @@ class Judge:
         """When the next suspicion runs out, as things stand."""
         return self._suspicions.deadline
 
+    @property
+    def suspecting(self) -> bool:
+        """Whether any suspicion runs."""
+        return self._roster.count(State.SUSPECT) > 0
+
     def condemn_due(self, now: float) -> None:
         """Turn the suspicions that ran out into verdicts."""
         for entry in self._suspicions.due(now):
@@ -367,6 +372,7 @@ class Judge:
         expired, gone = self._roster.expiring(now, self._config.reap_grace_s)
         for entry in expired:
             self._transit(now, entry, Event.EXPIRED)
+            self._roster.withdraw(entry)
         for entry in gone:
             self._roster.remove(entry.member.id)
 

@@ -10,16 +10,18 @@
 learns, from whatever datagram comes next, whether it must still introduce itself to a peer (gossip/courier.py).
 Both it and the sequence number have a fixed width, so that an ack is never larger than its ping.
 
-Pings, acks and requests carry the fingerprint of the sender's journal; `settled` says that it has not changed
-lately, so that the receiver can tell a difference that matters from a push still under way.
+Pings, acks and requests carry the fingerprint of the sender's journal and the root of its member list
+(gossip/digest.py); `settled` and `members_settled` say that they have not changed lately, so that the receiver can
+tell a difference that matters from a push still under way.
 """
 
 import struct
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypedDict
 
-from gossip.codec import as_array, as_bool, as_bytes, pack, unpack_array
+from gossip.codec import as_array, as_bytes, as_uint, pack, unpack_array
 from gossip.config import DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX
+from gossip.digest import ROOT_BYTES
 from gossip.errors import MalformedError
 from gossip.statement import STATEMENT_BYTES_MAX
 from trust.identity import ID_BYTES
@@ -31,6 +33,7 @@ QUEUED_ITEMS_MAX: Final = (
     48  # of them from a queue; the rest is for what is said to this receiver in particular
 )
 _NUMBERS: Final = struct.Struct(">IQ")  # sequence, known boot
+_SETTLED, _MEMBERS_SETTLED = 1, 2
 _PING, _ACK, _PING_REQUEST, _NACK, _GOSSIP = 1, 2, 3, 4, 5
 
 
@@ -39,6 +42,8 @@ class Ping:
     sequence: int
     fingerprint: bytes
     settled: bool
+    members: bytes
+    members_settled: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +51,20 @@ class Ack:
     sequence: int
     fingerprint: bytes
     settled: bool
+    members: bytes
+    members_settled: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PingRequest:
-    """Carries a fingerprint too, so that it is no smaller than the Ack that answers it."""
+    """Carries fingerprints too, so that it is no smaller than the Ack that answers it."""
 
     sequence: int
     target: bytes
     fingerprint: bytes
     settled: bool
+    members: bytes
+    members_settled: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,16 @@ class Nack:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gossip:
     pass
+
+
+class _Fields(TypedDict):
+    """What pings, acks and requests have in common."""
+
+    sequence: int
+    fingerprint: bytes
+    settled: bool
+    members: bytes
+    members_settled: bool
 
 
 Message: TypeAlias = Ping | Ack | PingRequest | Nack | Gossip
@@ -92,28 +111,33 @@ FRAMING_BYTES: Final = 4
 
 def encode_body(body: Body) -> bytes:
     """The bytes that are then sealed."""
+    target, heads, flags = b"", b"", 0
     match body.message:
-        case Ping(sequence=sequence, fingerprint=fingerprint, settled=settled):
-            kind, target = _PING, b""
-        case Ack(sequence=sequence, fingerprint=fingerprint, settled=settled):
-            kind, target = _ACK, b""
-        case PingRequest(sequence=sequence, target=target, fingerprint=fingerprint, settled=settled):
+        case Ping(sequence=sequence):
+            kind = _PING
+        case Ack(sequence=sequence):
+            kind = _ACK
+        case PingRequest(sequence=sequence, target=target):
             kind = _PING_REQUEST
         case Nack(sequence=sequence):
-            kind, target, fingerprint, settled = _NACK, b"", b"", False
+            kind = _NACK
         case Gossip():
-            kind, sequence, target, fingerprint, settled = _GOSSIP, 0, b"", b"", False
+            kind, sequence = _GOSSIP, 0
+    if isinstance(body.message, Ping | Ack | PingRequest):
+        message = body.message
+        heads = message.fingerprint + message.members
+        flags = _SETTLED * message.settled | _MEMBERS_SETTLED * message.members_settled
     numbers = _NUMBERS.pack(sequence, body.known_boot)
-    return pack([kind, numbers, target, fingerprint, settled, list(body.updates), list(body.payloads)])
+    return pack([kind, numbers, target, heads, flags, list(body.updates), list(body.payloads)])
 
 
 def decode_body(data: bytes) -> Body:
     """Inverse of `encode_body`. Raises MalformedError."""
     values = unpack_array(data, size_max=DATAGRAM_BYTES_MAX, length=7)
-    kind, numbers, target, fingerprint, settled, updates, payloads = values
+    kind, numbers, target, heads, flags, updates, payloads = values
     sequence, known_boot = _NUMBERS.unpack(as_bytes(numbers, "numbers", size=_NUMBERS.size))
     return Body(
-        message=_message(kind, sequence, target, fingerprint, settled),
+        message=_message(kind, sequence, target, heads, flags),
         known_boot=known_boot,
         updates=tuple(
             as_bytes(item, "update", size_max=STATEMENT_BYTES_MAX)
@@ -126,17 +150,23 @@ def decode_body(data: bytes) -> Body:
     )
 
 
-def _message(kind: object, sequence: int, target: object, fingerprint: object, settled: object) -> Message:
+def _message(kind: object, sequence: int, target: object, heads: object, flags: object) -> Message:
     match kind:
         case 1 | 2 | 3:
-            digest = as_bytes(fingerprint, "fingerprint", size=FINGERPRINT_BYTES)
-            quiet = as_bool(settled, "settled")
+            digests = as_bytes(heads, "fingerprints", size=FINGERPRINT_BYTES + ROOT_BYTES)
+            quiet = as_uint(flags, "flags", maximum=_SETTLED | _MEMBERS_SETTLED)
+            fields = _Fields(
+                sequence=sequence,
+                fingerprint=digests[:FINGERPRINT_BYTES],
+                settled=bool(quiet & _SETTLED),
+                members=digests[FINGERPRINT_BYTES:],
+                members_settled=bool(quiet & _MEMBERS_SETTLED),
+            )
             if kind == _PING:
-                return Ping(sequence=sequence, fingerprint=digest, settled=quiet)
+                return Ping(**fields)
             if kind == _ACK:
-                return Ack(sequence=sequence, fingerprint=digest, settled=quiet)
-            whom = as_bytes(target, "target", size=ID_BYTES)
-            return PingRequest(sequence=sequence, target=whom, fingerprint=digest, settled=quiet)
+                return Ack(**fields)
+            return PingRequest(target=as_bytes(target, "target", size=ID_BYTES), **fields)
         case 4:
             return Nack(sequence=sequence)
         case 5:

@@ -16,17 +16,18 @@ from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
 from gossip.contact import Contacts
 from gossip.courier import Courier
 from gossip.crypto import REAL, Crypto
+from gossip.divergence import Divergence, ListDivergence, SyncGate
 from gossip.events import Address, AddressConflict, MemberChanged, MetaValue, Output, Rejected, RequestSync
 from gossip.health import LocalHealth
 from gossip.judge import Change, Judge
 from gossip.member import State
-from gossip.message import FINGERPRINT_BYTES, Gossip, Message, Ping
+from gossip.message import FINGERPRINT_BYTES, Ack, Gossip, Message, Ping
 from gossip.presence import Presence
 from gossip.probe import Probe, Probes, Purpose
 from gossip.rate import TokenBucket
 from gossip.roster import Entry, Roster
 from gossip.rtt import RoundTrips
-from gossip.sync import Divergence, SyncGate
+from gossip.view import MemberList
 from gossip.wire import common_version
 from trust.credential import Credential
 from trust.identity import NodeIdentity
@@ -98,6 +99,8 @@ class Parts:
         )
         self.gate = SyncGate(config.sync_spacing_s)
         self.divergence = Divergence(config, self.fingerprint, now)
+        self.view = MemberList(self.presence, self.roster, self.judge.evicted, census=census, now=now)
+        self.list_divergence = ListDivergence(config, self.view.root, now)
         self._urgent_rounds = TokenBucket(
             rate_per_s=config.urgent_rounds_per_s, burst=config.urgent_rounds_per_s, now=now
         )
@@ -128,8 +131,29 @@ class Parts:
 
     def ping(self, now: float, entry: Entry, sequence: int) -> None:
         """Ping a member; a suspect is told so in the same datagram."""
-        ping = Ping(sequence=sequence, fingerprint=self.fingerprint, settled=self.divergence.settled(now))
+        ping = Ping(
+            sequence=sequence,
+            fingerprint=self.fingerprint,
+            settled=self.divergence.settled(now),
+            members=self.view.root,
+            members_settled=self.list_settled(now),
+        )
         self.send(now, entry, ping)
+
+    def ack(self, now: float, sequence: int) -> Ack:
+        """The answer to a ping."""
+        return Ack(
+            sequence=sequence,
+            fingerprint=self.fingerprint,
+            settled=self.divergence.settled(now),
+            members=self.view.root,
+            members_settled=self.list_settled(now),
+        )
+
+    def list_settled(self, now: float) -> bool:
+        """Whether the member list has not changed lately, and no suspicion is about to change it."""
+        self.list_divergence.observe(now, self.view.observe(now))
+        return not self.judge.suspecting and self.list_divergence.settled(now)
 
     def request_sync(
         self, now: float, address: Address, node: bytes | None, reason: str, *, spaced: bool = True

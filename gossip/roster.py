@@ -19,7 +19,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from gossip.census import NOBODY, Census
+from gossip.census import NOBODY, Census, Seat
+from gossip.digest import Mark, Standing
 from gossip.member import Member, State
 from gossip.order import IdOrder
 from gossip.statement import Alive, Dead, Left, Suspect
@@ -76,6 +77,18 @@ class Entry:
     evidence: Mapping[bytes, Suspect] = field(default_factory=lambda: NO_EVIDENCE)
     suspected_at: float = 0.0
     hearsay_until: float = 0.0  # until then only a stream has told of it
+    counted: Standing = Standing.NONE  # as what the roster's digest counts it, at the member's present rank
+
+    def standing(self) -> Standing:
+        """As what it should count."""
+        match self.member.state:
+            case State.ALIVE | State.SUSPECT:
+                return Standing.LIVE
+            case State.LEFT:
+                return Standing.LEFT
+            case State.DEAD:
+                return Standing.DEAD if self.evidence else Standing.NONE
+        assert_never(self.member.state)
 
     def proofs(self) -> tuple[bytes, ...]:
         """The encoded statements that tell why it is not alive; none if it is, or was dropped without accusation.
@@ -104,6 +117,7 @@ class Roster:
         self._own = own
         self._members_max = members_max
         self._census = census
+        self.digest = census.digest.copy()  # of all members; gossip/view.py adds this node
         self._entries: dict[bytes, Entry] = {}
         self._reaped: set[bytes] = set()  # census members that are gone
         self._prefixes: dict[bytes, bytes] = {}
@@ -129,18 +143,21 @@ class Roster:
             seat = self._census.seats[node]
             link = Link(boot=seat.member.boot)
             entry = Entry(member=seat.member, alive=seat.alive, encoded=seat.encoded, link=link)
+            entry.counted = Standing.LIVE
             self._entries[node] = entry
         return entry
 
-    def member(self, node: bytes) -> Member | None:
-        """A member as it is known, without making an entry of its own."""
+    def peek(self, node: bytes) -> Entry | Seat | None:
+        """What is known of a member, without making an entry of its own."""
         entry = self._entries.get(node)
         if entry is not None:
-            return entry.member
-        if node == self._own or node in self._reaped:
-            return None
-        seat = self._census.seats.get(node)
-        return None if seat is None else seat.member
+            return entry
+        return None if node == self._own or node in self._reaped else self._census.seats.get(node)
+
+    def member(self, node: bytes) -> Member | None:
+        """A member as it is known, without making an entry of its own."""
+        known = self.peek(node)
+        return None if known is None else known.member
 
     def by_prefix(self, prefix: bytes) -> Entry | None:
         """The member whose id starts with the sender field of a datagram."""
@@ -295,6 +312,7 @@ class Roster:
             self._slots.append(node)
         self._known.add(node)
         self._count(entry.member, 1)
+        self._digest(entry, entry.member.rank, entry.standing())
         self._expiry_at = min(self._expiry_at, entry.member.credential.expires_at)
         return True
 
@@ -307,12 +325,24 @@ class Roster:
         else:
             self._count(before, -1)
             self._count(member, 1)
+        self._digest(entry, before.rank, entry.standing())
         self._expiry_at = min(self._expiry_at, member.credential.expires_at)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Its credential has run out: it stops counting in the digest, unless it changes."""
+        self._digest(entry, entry.member.rank, Standing.NONE)
+
+    def _digest(self, entry: Entry, before: tuple[int, int], standing: Standing) -> None:
+        """Count as `standing` from now on whom the digest counts at rank `before`."""
+        member = entry.member
+        self.digest.replace(member.id, Mark(*before, entry.counted), Mark(*member.rank, standing))
+        entry.counted = standing
 
     def remove(self, node: bytes) -> None:
         """Forget a member."""
         entry = self.get(node)
         assert entry is not None, "a member"
+        self.withdraw(entry)
         self._count(entry.member, -1)
         del self._entries[node]
         self._known.remove(node)
@@ -347,19 +377,25 @@ class Roster:
 
     # ------------------------------------------------------------ time
     def expiring(self, now: float, grace_s: float) -> tuple[list[Entry], list[Entry]]:
-        """(live members whose credential has expired, members not live for whom that was `grace_s` ago). Costs
-        nothing before the first of them is due."""
+        """(live members whose credential has expired, members not live for whom that was `grace_s` ago). Those in
+        between are withdrawn. Costs nothing before the first of them is due."""
         if now < self._expiry_at:
             return [], []
-        expired: list[Entry | None] = []
-        gone: list[Entry | None] = []
+        expired: list[Entry] = []
+        gone: list[Entry] = []
         following = float("inf")
-        for member in self.members():
-            at = member.credential.expires_at + (0.0 if member.live else grace_s)
-            if at > now:
-                following = min(following, at)
+        for member in list(self.members()):
+            expires_at = member.credential.expires_at
+            if expires_at > now:
+                following = min(following, expires_at)
                 continue
-            (expired if member.live else gone).append(self.get(member.id))
+            entry = self.get(member.id)
+            assert entry is not None, "a member"
+            if not member.live and now < expires_at + grace_s:
+                self.withdraw(entry)
+                following = min(following, expires_at + grace_s)
+                continue
+            (expired if member.live else gone).append(entry)
             following = min(following, now + grace_s)
         self._expiry_at = following
-        return [e for e in expired if e is not None], [e for e in gone if e is not None]
+        return expired, gone

@@ -258,7 +258,9 @@ class Node:
 
     def _stream_opened(self, now: float, event: StreamOpened, out: list[Output]) -> None:
         if event.inbound:
-            session = SyncSession(self.journal, self.engine.members_payload(), initiator=False)
+            session = SyncSession(
+                self.journal, self.engine.exchange(event.node, initiator=False), initiator=False
+            )
             if not self._sessions.accept(now, event.stream, event.node, session):
                 out.append(CloseStream(stream=event.stream, reason=TOO_MANY))
             return
@@ -267,10 +269,8 @@ class Node:
             out.append(CloseStream(stream=event.stream, reason="no longer wanted"))
             return
         exchange.node = event.node
-        members = self.engine.members_payload() if exchange.with_members else ()
-        exchange.session = SyncSession(
-            self.journal, members, initiator=True, with_members=exchange.with_members
-        )
+        members = self.engine.exchange(event.node, initiator=True) if exchange.with_members else None
+        exchange.session = SyncSession(self.journal, members, initiator=True)
         out.extend(SendFrame(stream=event.stream, data=frame) for frame in exchange.session.start())
 
     def _stream_frame(self, now: float, event: StreamFrame, out: list[Output]) -> None:

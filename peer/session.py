@@ -1,7 +1,7 @@
-"""One exchange of state with one other node over one stream: members (when asked for), then the journal.
+"""One exchange of state with one other node over one stream: members (when asked for) and the journal, side by side.
 
     initiator -> "s" <1 byte: with members?>      opens
-    both      -> "m" <members chunk> ...          only when the opening asked for them
+    both      -> "m" <members frame> ...          only when the opening asked for them (`gossip/sync.py`)
     both      -> "r" <reconciliation frame> ...   until both heads agree (`crdt/reconcile.py`)
     both      -> "b"                              this side has nothing more to ask or say
 
@@ -9,15 +9,16 @@ Invariant: a session holds no state of its own worth keeping: whatever it learnt
 that a stream cut at any byte loses nothing but the rest.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from crdt.journal import Delta, Journal
 from crdt.reconcile import ReconcileError, Reconciliation
+from gossip.errors import ExchangeError
+from gossip.sync import MemberExchange
 
 OPEN, MEMBERS, RECONCILE, BYE = b"s", b"m", b"r", b"b"
-MEMBERS_CHUNKS_MAX: Final = 512  # at about 130 members each
+_WITH_MEMBERS: Final = {b"\x00": False, b"\x01": True}
 
 
 class SessionError(Exception):
@@ -35,29 +36,27 @@ class Progress:
 
 
 class SyncSession:
-    """The protocol above, for either side. `members` are this side's chunks, sent if the exchange includes them."""
+    """The protocol above, for either side. An initiator asks for members if it has its side of that exchange at hand;
+    the other side must have it ready."""
 
-    def __init__(
-        self, journal: Journal, members: Sequence[bytes], *, initiator: bool, with_members: bool = False
-    ) -> None:
+    def __init__(self, journal: Journal, members: MemberExchange | None, *, initiator: bool) -> None:
         self._reconciliation = Reconciliation(journal, initiator=initiator)
-        self._members = tuple(members)
+        self._members = members
         self._initiator = initiator
-        self._with_members = with_members
         self._opened = initiator
         self._said_bye = False
         self._heard_bye = False
-        self._chunks_heard = 0
 
     def start(self) -> tuple[bytes, ...]:
         """The initiator's first frames; nothing for the other side."""
         if not self._initiator:
             return ()
-        frames = [OPEN + (b"\x01" if self._with_members else b"\x00")]
-        if self._with_members:
-            frames += [MEMBERS + chunk for chunk in self._members]
-        frames += [RECONCILE + frame for frame in self._reconciliation.start()]
-        return tuple(frames)
+        members = () if self._members is None else self._members.start()
+        return (
+            OPEN + (b"\x00" if self._members is None else b"\x01"),
+            *(MEMBERS + frame for frame in members),
+            *(RECONCILE + frame for frame in self._reconciliation.start()),
+        )
 
     def receive(self, frame: bytes) -> Progress:
         """Take one frame. Raises SessionError for whatever the protocol does not allow here."""
@@ -66,27 +65,38 @@ class SyncSession:
             return self._open(tag, body)
         if self._heard_bye:
             raise SessionError("a frame behind the last one")
-        if tag == MEMBERS and self._with_members:
-            self._chunks_heard += 1
-            if self._chunks_heard > MEMBERS_CHUNKS_MAX:
-                raise SessionError(f"more than {MEMBERS_CHUNKS_MAX} lists of members")
-            return Progress(members=(body,))
+        if tag == MEMBERS and self._members is not None:
+            return self._exchange(self._members, body)
         if tag == RECONCILE:
             return self._reconcile(body)
         if tag == BYE:
-            if not self._reconciliation.done:
-                raise SessionError("the other side ends before the journals agree")
+            if not self._finished:
+                raise SessionError("the other side ends before the two agree")
             self._heard_bye = True
             return Progress(send=self._bye(), done=True)
         raise SessionError(f"unexpected frame {tag!r}")
 
+    @property
+    def _finished(self) -> bool:
+        """Whether both exchanges have come to their ends."""
+        return self._reconciliation.done and (self._members is None or self._members.done)
+
     def _open(self, tag: bytes, body: bytes) -> Progress:
-        if tag != OPEN or body not in (b"\x00", b"\x01"):
+        with_members = _WITH_MEMBERS.get(body) if tag == OPEN else None
+        if with_members is None:
             raise SessionError("stream does not open with a sync request")
         self._opened = True
-        self._with_members = body == b"\x01"
-        chunks = [MEMBERS + chunk for chunk in self._members] if self._with_members else []
-        return Progress(send=tuple(chunks))
+        if not with_members:
+            self._members = None
+        return Progress()
+
+    def _exchange(self, members: MemberExchange, body: bytes) -> Progress:
+        try:
+            step = members.receive(body)
+        except ExchangeError as error:
+            raise SessionError(f"members: {error}") from error
+        send = tuple(MEMBERS + frame for frame in step.send)
+        return Progress(send=send + self._bye(), members=step.members)
 
     def _reconcile(self, body: bytes) -> Progress:
         try:
@@ -94,12 +104,11 @@ class SyncSession:
         except ReconcileError as error:
             raise SessionError(str(error)) from error
         send = tuple(RECONCILE + frame for frame in step.send)
-        if step.done:
-            send += self._bye()
-        return Progress(send=send, deltas=tuple(step.deltas))
+        return Progress(send=send + self._bye(), deltas=tuple(step.deltas))
 
     def _bye(self) -> tuple[bytes, ...]:
-        if self._said_bye:
+        """The good-bye, once, when it is time."""
+        if self._said_bye or not self._finished:
             return ()
         self._said_bye = True
         return (BYE,)

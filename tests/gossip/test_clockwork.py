@@ -7,7 +7,7 @@ from gossip.member import State
 from gossip.message import Message, Nack, Ping, PingRequest
 from gossip.probe import Probe, Purpose
 from tests.gossip.test_conversation import only, quiet
-from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, suspicion
+from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, ping_request, suspicion
 
 NAMES = ["t", "a", "b", "c"]
 ENDS_S = lan().probe_timeout_s * (1 + lan().indirect_timeout_mult)  # of a probe, while no round trip is known
@@ -104,7 +104,7 @@ def test_with_no_relays_a_failed_probe_costs_one_point() -> None:
 
 def test_a_relay_nacks_in_time() -> None:
     engine, asker = quiet("t", "a"), Speaker("a", address=ADDRESS["a"])
-    request = PingRequest(sequence=5, target=identity_of("t").id, fingerprint=bytes(16), settled=True)
+    request = ping_request(5, identity_of("t").id)
     engine.step(START, Datagram(source=asker.address, data=asker.say("own", request)))
     outputs: list[Output] = []
     while (now := engine.deadline or 0) <= START + 0.4:

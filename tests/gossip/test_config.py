@@ -30,6 +30,7 @@ def test_memberlist_is_hashicorps_algorithm_with_the_constants_of_its_lan_profil
     assert (config.gossip_interval_s, config.gossip_nodes, config.retransmit_mult) == (0.2, 3, 4)
     assert (config.urgent_rounds_per_s, config.gossip_to_the_dead_s, config.health_max) == (0, 30.0, 8)
     assert not config.feedback
+    assert (config.push_pull_interval_s, config.sync_whole, config.compare_members) == (30.0, True, False)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +62,6 @@ def test_retransmits_grow_with_the_logarithm_of_the_mesh() -> None:
 
 
 def test_push_pull_slows_down_beyond_32_members() -> None:
-    assert [lan().push_pull_s(n) for n in (1, 32, 33, 64, 65, 1024)] == [30, 30, 60, 60, 90, 180]
+    sizes = (1, 32, 33, 64, 65, 1024)
+    assert [memberlist().push_pull_s(n) for n in sizes] == [30, 30, 60, 60, 90, 180]
+    assert [lan().members_patience_s(n) for n in sizes] == [5, 5, 10, 10, 15, 30]

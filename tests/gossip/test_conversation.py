@@ -1,19 +1,36 @@
+import pytest
+
+from gossip.codec import pack
+from gossip.config import GossipConfig, lan, memberlist
 from gossip.engine import Engine
 from gossip.events import (
     Datagram,
     Diverged,
     Heard,
+    Leave,
     MembersReceived,
     Output,
     Publish,
     Rejected,
     RequestSync,
     Send,
+    SyncFailed,
 )
-from gossip.message import Ack, Gossip, Nack, Ping, PingRequest
+from gossip.frame import Summary, encode_frame
+from gossip.message import Ack, Gossip, Nack, Ping
 from gossip.probe import Purpose
 from gossip.statement import Alive, decode_statement
-from tests.gossip.world import START, Speaker, ack, acquaint, engine_of, identity_of, ping, suspicion
+from tests.gossip.world import (
+    START,
+    Speaker,
+    ack,
+    acquaint,
+    engine_of,
+    identity_of,
+    ping,
+    ping_request,
+    suspicion,
+)
 
 OTHER = b"f" * 16
 
@@ -42,7 +59,9 @@ def test_a_ping_is_acked_with_its_sequence_to_where_it_came_from() -> None:
     engine, peer = quiet("a"), Speaker("a")
     engine.fingerprint = OTHER
     outputs = engine.step(START + 1, Datagram(source=("10.5.5.5", 5), data=peer.say("own", ping(77, OTHER))))
-    assert read(outputs, peer, ("10.5.5.5", 5)) == [Ack(sequence=77, fingerprint=OTHER, settled=False)]
+    (answer,) = read(outputs, peer, ("10.5.5.5", 5))
+    assert isinstance(answer, Ack)
+    assert (answer.sequence, answer.fingerprint, answer.settled) == (77, OTHER, False)
     assert len(outputs) == 1
 
 
@@ -99,7 +118,7 @@ def test_an_ack_by_the_target_ends_the_probe_and_proves_its_address() -> None:
 def test_a_ping_request_is_relayed_and_its_ack_sent_on() -> None:
     engine = quiet("asker", "target")
     asker, target = Speaker("asker"), Speaker("target", address=("10.9.0.2", 7946))
-    request = PingRequest(sequence=9, target=target.identity.id, fingerprint=bytes(16), settled=True)
+    request = ping_request(9, target.identity.id)
     (relayed,) = read(engine.step(START, asker.datagram("own", request)), target, target.address)
     assert isinstance(relayed, Ping)
     outputs = engine.step(START + 0.1, target.datagram("own", ack(relayed.sequence)))
@@ -110,7 +129,7 @@ def test_a_ping_request_is_relayed_and_its_ack_sent_on() -> None:
 
 def test_a_target_unknown_here_is_nacked_at_once() -> None:
     engine, asker = quiet("asker"), Speaker("asker")
-    request = PingRequest(sequence=9, target=bytes(16), fingerprint=bytes(16), settled=True)
+    request = ping_request(9, bytes(16))
     assert read(engine.step(START, asker.datagram("own", request)), asker, asker.address) == [
         Nack(sequence=9)
     ]
@@ -187,6 +206,90 @@ def test_a_difference_right_after_an_own_change_is_a_push_in_flight() -> None:
     assert only(engine.step(START + 5.4, peer.datagram("own", ping(2))), Diverged) == []
     assert only(engine.step(START + 5.6, peer.datagram("own", ping(3, settled=False))), Diverged) == []
     assert len(only(engine.step(START + 5.7, peer.datagram("own", ping(4))), Diverged)) == 1
+
+
+SMALLER, LARGER = sorted(("own", "a", "b", "c"), key=lambda name: identity_of(name).id)[:2]
+
+
+def quiet_since_long(name: str, *others: str, config: GossipConfig | None = None) -> Engine:
+    engine = engine_of(name, config=config)
+    acquaint(engine, *others)
+    engine._parts.broadcasts.clear()
+    return engine
+
+
+def lists_differ(outputs: list[Output]) -> list[Output]:
+    return [o for o in outputs if isinstance(o, RequestSync) and o.reason == "member lists differ"]
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_of_two_whose_member_lists_differ_the_smaller_id_asks_for_a_stream(settled: bool) -> None:
+    for own, other in ((SMALLER, LARGER), (LARGER, SMALLER)):
+        engine = quiet_since_long(own, other)
+        message = ping(1, members=b"differs!", members_settled=settled)
+        outputs = engine.step(START + 5, Speaker(other).datagram(own, message))
+        asked = [
+            RequestSync(address=("10.9.0.1", 7946), node=identity_of(other).id, reason="member lists differ")
+        ]
+        assert lists_differ(outputs) == (asked if settled and own == SMALLER else [])
+
+
+def test_members_whose_lists_are_equal_leave_each_other_alone() -> None:
+    engine = quiet_since_long(SMALLER, LARGER)
+    message = ping(1, members=engine._parts.view.root, members_settled=True)
+    assert lists_differ(engine.step(START + 5, Speaker(LARGER).datagram(SMALLER, message))) == []
+
+
+def test_a_list_that_changed_just_now_says_so_and_asks_for_nothing() -> None:
+    engine, peer = quiet_since_long(SMALLER, LARGER), Speaker(LARGER)
+    for after_s, settled in ((0.1, False), (0.6, True)):
+        message = ping(1, members=b"differs!", members_settled=True)
+        outputs = engine.step(START + after_s, peer.datagram(SMALLER, message))
+        (send,) = [output for output in outputs if isinstance(output, Send)]
+        answer = peer.read(send.data, of=SMALLER)[1].message
+        assert isinstance(answer, Ack)
+        assert (answer.members, answer.members_settled) == (engine._parts.view.root, settled)
+        assert bool(lists_differ(outputs)) == settled
+
+
+def test_a_list_with_a_suspect_in_it_is_not_settled() -> None:
+    engine, peer = quiet_since_long(SMALLER, LARGER, "s"), Speaker(LARGER)
+    engine._parts.judge.hear(START, suspicion(LARGER, "s"))
+    message = ping(1, members=b"differs!", members_settled=True)
+    assert lists_differ(engine.step(START + 4, peer.datagram(SMALLER, message))) == []
+    assert not engine._parts.list_settled(START + 4)
+    engine._parts.judge.condemn_due(START + 4 + 1000)
+    assert not engine._parts.list_settled(START + 5)
+    assert engine._parts.list_settled(START + 6)
+
+
+def test_who_has_left_asks_for_no_members_and_so_does_who_does_not_compare() -> None:
+    left = quiet_since_long(SMALLER, LARGER)
+    left.step(START, Leave())
+    indifferent = quiet_since_long(SMALLER, LARGER, config=memberlist())
+    for engine in (left, indifferent):
+        message = ping(1, members=b"differs!", members_settled=True)
+        assert lists_differ(engine.step(START + 5, Speaker(LARGER).datagram(SMALLER, message))) == []
+
+
+def test_a_stream_because_of_members_comes_before_one_because_of_journals() -> None:
+    engine = quiet_since_long(SMALLER, LARGER)
+    message = ping(1, OTHER, members=b"differs!", members_settled=True)
+    outputs = engine.step(START + 5, Speaker(LARGER).datagram(SMALLER, message))
+    assert [type(output) for output in outputs if not isinstance(output, Send)] == [RequestSync, Diverged]
+
+
+def test_an_exchange_under_way_keeps_others_from_asking() -> None:
+    engine = quiet_since_long(SMALLER, LARGER)
+    engine.step(START + 5, SyncFailed(address=("10.0.0.9", 1)))
+    view, nothing = engine._parts.view, pack([1, []])
+    asked = engine.exchange(None, initiator=False)
+    asked.receive(encode_frame(Summary(root=view.root, count=view.count, notice=nothing)))
+    assert engine._parts.list_settled(START + 5)
+    asked = engine.exchange(None, initiator=False)
+    asked.receive(encode_frame(Summary(root=bytes(8), count=0, notice=nothing)))
+    assert not engine._parts.list_settled(START + 5)
+    assert engine._parts.list_settled(START + 5 + lan().members_spacing_s)
 
 
 def test_a_stream_from_the_target_counts_as_its_answer() -> None:

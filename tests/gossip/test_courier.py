@@ -14,6 +14,7 @@ from gossip.statement import Alive, Suspect, decode_statement
 from tests.gossip.world import (
     START,
     Speaker,
+    ack,
     acquaint,
     credential_of,
     engine_of,
@@ -294,7 +295,7 @@ def test_a_proved_address_gets_full_datagrams() -> None:
     asked = sends(engine.step(engine.deadline or 0, Tick()))
     while not asked or not isinstance((message := peer.read(asked[0].data, of="own")[1].message), Ping):
         asked = sends(engine.step(engine.deadline or 0, Tick()))
-    answer = Ack(sequence=message.sequence, fingerprint=bytes(16), settled=True)
+    answer = ack(message.sequence)
     engine.step(START + 2, peer.datagram("own", answer))
     engine._parts.broadcasts.publish(b"1", b"a record not yet told" * 20)
     engine._parts.broadcasts.publish(b"2", b"and another one" * 20)

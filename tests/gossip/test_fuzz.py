@@ -52,7 +52,14 @@ BODIES = tuple(
     for message in (
         ping(),
         ack(UINT64_MAX >> 32),
-        PingRequest(sequence=0, target=identity_of("s").id, fingerprint=bytes(16), settled=False),
+        PingRequest(
+            sequence=0,
+            target=identity_of("s").id,
+            fingerprint=bytes(16),
+            settled=False,
+            members=bytes(8),
+            members_settled=False,
+        ),
         Nack(sequence=7),
         Gossip(),
     )

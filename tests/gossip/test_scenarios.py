@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gossip.config import GossipConfig, lan, local
+from gossip.codec import pack
+from gossip.config import GossipConfig, lan, local, memberlist
 from gossip.events import (
     AddressConflict,
     Datagram,
@@ -467,11 +468,94 @@ def test_an_idle_mesh_costs_each_node_two_small_datagrams_a_second_whatever_its_
     assert max(world.datagram_sizes) <= 1400
 
 
-def test_streams_are_asked_for_rarely_when_nothing_happens() -> None:
-    world = mesh(8, settle_s=60)
-    before = len(world.outputs(RequestSync))
+def streams(world: World, since: float, reason: str) -> list[str]:
+    return [
+        name
+        for at, name, output in world.outputs(RequestSync)
+        if isinstance(output, RequestSync) and at >= since and output.reason == reason
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 16])
+def test_an_idle_mesh_asks_for_no_streams_but_the_rare_push_pull(count: int) -> None:
+    world = mesh(count)
+    since = world.now
+    world.run(110)
+    assert [at for at, _, _ in world.outputs(RequestSync) if at >= since] == []
+    before = world.counts["stream_bytes"]
+    world.run(400)
+    push_pulls = streams(world, since, "push-pull")
+    assert len(push_pulls) == len([at for at, _, _ in world.outputs(RequestSync) if at >= since]) <= 3 * count
+    assert world.counts["stream_bytes"] - before <= 64 * len(push_pulls)
+
+
+def test_full_push_pull_is_as_memberlist_does_it() -> None:
+    world = mesh(8, config=memberlist())
+    since = world.now
     world.run(120)
-    assert len(world.outputs(RequestSync)) - before <= 8 * 5
+    assert 8 * 3 <= len(streams(world, since, "push-pull")) <= 8 * 5
+    assert streams(world, since, "member lists differ") == []
+
+
+def misses(world: World, name: str, statement: bytes) -> None:
+    """Everybody but one hears a statement, and nobody tells it on."""
+    delivery, world.blocked = world.blocked, lambda source, target: True
+    for host in world.up():
+        if host.name != name:
+            world.step(host, MembersReceived(node=None, data=pack([1, [statement]])))
+    world.run(0.01)
+    world.blocked = delivery
+    for host in world.up():
+        host.engine._parts.broadcasts.clear()
+
+
+@pytest.mark.parametrize(("count", "loss"), [(2, 0.0), (8, 0.0), (24, 0.05)])
+def test_a_node_that_missed_one_update_finds_out_within_seconds(count: int, loss: float) -> None:
+    for seed in range(3):
+        world = mesh(count, loss=loss, seed=seed)
+        world.step(world.hosts["h0"], SetMeta(meta={"draining": True}))
+        misses(world, f"h{count - 1}", world.hosts["h0"].engine._parts.presence.encoded)
+        since = world.now
+
+        def known(world: World = world) -> bool:
+            member = world.hosts[f"h{count - 1}"].engine.member(identity_of("h0").id)
+            return member is not None and "draining" in member.meta
+
+        assert not known()
+        assert world.run_until(known, within_s=7) < (4 if loss == 0 else 7)
+        assert loss or streams(world, since, "member lists differ")
+        world.run(5)
+        assert len(streams(world, since, "member lists differ")) <= 3
+
+
+def test_a_node_that_missed_a_death_finds_out_too() -> None:
+    world = mesh(8)
+    world.crash("h7")
+    world.run_until(lambda: world.all_see("h7", State.DEAD), within_s=15)
+    world.run(3)
+    fresh = world.start("late")
+    for host in world.up():
+        if host.name != "h7":
+            world.step(
+                fresh, MembersReceived(node=None, data=pack([1, [host.engine._parts.presence.encoded]]))
+            )
+    entry = world.hosts["h0"].engine._parts.roster.get(identity_of("h7").id)
+    assert entry is not None
+    world.step(fresh, MembersReceived(node=None, data=pack([1, [entry.encoded]])))
+    assert fresh.states()["h7"] is State.ALIVE
+    world.run_until(lambda: fresh.states()["h7"] is State.DEAD, within_s=8)
+
+
+@pytest.mark.parametrize("period_s", [0.3, 1.0])
+def test_steady_change_is_not_taken_for_difference(period_s: float) -> None:
+    world, rng = mesh(12), random.Random(3)
+    since = world.now
+    while world.now - since < 30:
+        world.step(world.hosts[f"h{rng.randrange(12)}"], SetMeta(meta={"at": int(world.now * 1000)}))
+        world.run(period_s)
+    assert len(streams(world, since, "member lists differ")) <= 12 * 30 * 0.02  # one probe in fifty
+    world.run(10)
+    assert len({host.engine._parts.view.root for host in world.up()}) == 1
 
 
 def trace(seed: int) -> str:

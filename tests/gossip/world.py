@@ -1,15 +1,16 @@
 """A small deterministic world for engines: virtual clock, lossy network, streams; real crypto, no sockets.
 
 Events are a heap of (time, sequence). Each host has an engine, an address and a clock reading of the one virtual
-time. A stream (`RequestSync`) is one exchange of members_payload() both ways, if both directions carry traffic.
+time. A stream (`RequestSync`) is one exchange of members (`Engine.exchange`), if both directions carry traffic.
 """
 
 import hashlib
 import heapq
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gossip.codec import pack
 from gossip.config import GossipConfig, lan
@@ -33,11 +34,14 @@ from gossip.events import (
     Tick,
 )
 from gossip.member import State
-from gossip.message import Ack, Body, Message, Ping, decode_body, encode_body
+from gossip.message import Ack, Body, Message, Ping, PingRequest, decode_body, encode_body
 from gossip.statement import Alive, Suspect, sign_alive, sign_suspect
+from gossip.sync import ExchangeStep, MemberExchange
 from gossip.wire import KeyRing, Packet, parse, seal, unseal
 from trust.credential import Credential
 from trust.identity import NodeIdentity
+
+T = TypeVar("T")
 
 START = 1_750_000_000.0
 TRUST_DOMAIN = "test.mesh"
@@ -342,14 +346,35 @@ class World:
         ):
             self.step(host, SyncFailed(address=request.address))
             return
-        ours, theirs = host.engine.members_payload(), other.engine.members_payload()
-        for chunk in ours:
-            self.step(other, MembersReceived(node=host.engine.id, data=chunk))
-        for chunk in theirs:
-            self.step(host, MembersReceived(node=other.engine.id, data=chunk))
+        self.counts["streams"] += 1
+        for receiver, sender, frame, step in converse(
+            host.engine.exchange(other.engine.id, initiator=True),
+            other.engine.exchange(host.engine.id, initiator=False),
+            host,
+            other,
+        ):
+            self.counts["stream_bytes"] += len(frame)
+            for chunk in step.members:
+                self.step(receiver, MembersReceived(node=sender.engine.id, data=chunk))
 
     def _delay(self) -> float:
         return self.rng.uniform(*self.latency_s)
+
+
+def converse(
+    initiator: MemberExchange, responder: MemberExchange, one: T, other: T
+) -> Iterator[tuple[T, T, bytes, ExchangeStep]]:
+    """Carry the frames of an exchange between `one` and `other` to its end: (to whom, from whom, frame, what it
+    brought), in order; what it brought is to be taken in before the next is drawn."""
+    machines, names = (initiator, responder), (one, other)
+    queue = deque((1, frame) for frame in initiator.start())
+    while queue:
+        to, frame = queue.popleft()
+        step = machines[to].receive(frame)
+        yield names[to], names[1 - to], frame, step
+        queue.extend((1 - to, answer) for answer in step.send)
+    assert initiator.done
+    assert responder.done
 
 
 class Speaker:
@@ -418,14 +443,45 @@ class Speaker:
 
 
 FINGERPRINT = bytes(16)
+ROOT_OF_NOBODY = bytes(8)
 
 
-def ping(sequence: int = 1, fingerprint: bytes = FINGERPRINT, settled: bool = True) -> Ping:
-    return Ping(sequence=sequence, fingerprint=fingerprint, settled=settled)
+def ping(
+    sequence: int = 1,
+    fingerprint: bytes = FINGERPRINT,
+    settled: bool = True,
+    *,
+    members: bytes = ROOT_OF_NOBODY,
+    members_settled: bool = False,
+) -> Ping:
+    return Ping(
+        sequence=sequence,
+        fingerprint=fingerprint,
+        settled=settled,
+        members=members,
+        members_settled=members_settled,
+    )
 
 
 def ack(sequence: int = 1, fingerprint: bytes = FINGERPRINT, settled: bool = True) -> Ack:
-    return Ack(sequence=sequence, fingerprint=fingerprint, settled=settled)
+    return Ack(
+        sequence=sequence,
+        fingerprint=fingerprint,
+        settled=settled,
+        members=ROOT_OF_NOBODY,
+        members_settled=False,
+    )
+
+
+def ping_request(sequence: int, target: bytes) -> PingRequest:
+    return PingRequest(
+        sequence=sequence,
+        target=target,
+        fingerprint=FINGERPRINT,
+        settled=True,
+        members=ROOT_OF_NOBODY,
+        members_settled=False,
+    )
 
 
 def suspicion(accuser: str, subject: str, rank: tuple[int, int] = (1, 0)) -> Suspect:
