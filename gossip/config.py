@@ -123,7 +123,13 @@ class GossipConfig:
     introductions_per_s: float = 100.0  # strangers verified per second (about 0.3 ms each)
 
     def __post_init__(self) -> None:
-        for name in ("probe_timeout_s", "gossip_interval_s", "contact_interval_s", "contact_backoff_s"):
+        for name in (
+            "probe_timeout_s",
+            "gossip_interval_s",
+            "contact_interval_s",
+            "contact_backoff_s",
+            "members_spacing_s",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be more than 0")
         for name in (

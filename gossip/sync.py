@@ -58,9 +58,7 @@ from trust.identity import ID_BYTES
 CHUNK_BYTES_MAX: Final = FRAME_BYTES_MAX  # about 130 members, 20 ms of signatures when all of them are new
 CHUNK_ITEMS_MAX: Final = 512
 CHUNKS_MAX: Final = 512  # that one side takes in one exchange
-TURN_CHUNKS_MAX: Final = (
-    8  # half a megabyte, so that no side piles up what the other has not asked to go on with
-)
+TURN_CHUNKS_MAX: Final = 8  # half a megabyte: neither side piles up more unasked
 TURNS_MAX: Final = 256
 _FORMAT: Final = 1
 _CHUNK_HEAD: Final = b"\x92\x01"  # how [1, [...]] starts

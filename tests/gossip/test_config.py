@@ -50,6 +50,7 @@ def test_memberlist_is_hashicorps_algorithm_with_the_constants_of_its_lan_profil
         {"suspicion_max_mult": 0.5},
         {"contact_backoff_s": 31.0},
         {"contact_stream_every": 0},
+        {"members_spacing_s": 0.0},
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:

@@ -302,6 +302,16 @@ def test_a_stream_from_the_target_counts_as_its_answer() -> None:
     assert len(engine._parts.probes) == 0
 
 
+def test_so_does_a_stream_on_which_it_had_nothing_to_tell() -> None:
+    engine = quiet("a")
+    entry = engine._parts.roster.get(identity_of("a").id)
+    assert entry is not None
+    engine._parts.probe(START, entry, Purpose.ROUND)
+    outputs = engine.step(START, MembersReceived(node=identity_of("a").id, data=pack([1, []])))
+    assert only(outputs, Rejected) == []
+    assert len(engine._parts.probes) == 0
+
+
 def test_a_malformed_stream_payload_is_rejected() -> None:
     (output,) = engine_of("own").step(START, MembersReceived(node=None, data=b"\x93"))
     assert isinstance(output, Rejected)

@@ -104,6 +104,10 @@ def machine(book: Book, *, initiator: bool) -> MemberExchange:
     return MemberExchange(book, peer=None, initiator=initiator)
 
 
+def pair(one: Book, other: Book) -> tuple[MemberExchange, MemberExchange]:
+    return machine(one, initiator=True), machine(other, initiator=False)
+
+
 @dataclass
 class Talk:
     """What an exchange cost and carried. `told` are the statements each side was told, in order."""
@@ -120,8 +124,7 @@ class Talk:
 
 def exchange(one: Book, other: Book) -> Talk:
     talk, towards, turn = Talk(), None, 0
-    machines = machine(one, initiator=True), machine(other, initiator=False)
-    for to, _, frame, step in converse(*machines, 0, 1):
+    for to, _, frame, step in converse(*pair(one, other), 0, 1):
         assert len(frame) <= FRAME_BYTES_MAX
         if to != towards:
             towards, turn = to, 0
@@ -183,8 +186,7 @@ def test_changes_meanwhile_break_nothing_and_the_next_exchange_settles_them(
     ours: dict[bytes, Mark], theirs: dict[bytes, Mark], changes: list[tuple[bool, bytes, Mark]]
 ) -> None:
     books = Book(ours), Book(theirs)
-    machines = machine(books[0], initiator=True), machine(books[1], initiator=False)
-    for to, _, _, step in converse(*machines, 0, 1):
+    for to, _, _, step in converse(*pair(*books), 0, 1):
         for chunk in step.members:
             books[to].take_in(chunk)
         if changes:
@@ -507,6 +509,26 @@ def test_two_rosters_become_what_the_judge_makes_of_both(
     found = [{(m.id, m.rank, m.state) for m in engine.members()} for engine in (one, other, third)]
     assert found[0] == found[1] == {fact for fact in found[2] if fact[0] != third.id}
     assert one._parts.view.root == other._parts.view.root
+
+
+def test_who_is_suspected_hears_it_by_stream_though_the_lists_are_equal() -> None:
+    for asks in (True, False):
+        one, other = engine_of("one"), engine_of("other")
+        acquaint(one, "a", "b")
+        meet(one, other)
+        told(one, (pack([1, [suspicion("a", "other").encode()]]),))
+        assert one._parts.view.root == other._parts.view.root
+        size, rejected = meet(one, other) if asks else meet(other, one)
+        assert (rejected, other.statistics().refutations) == ([], 1)
+        assert size < 200
+        meet(one, other)
+        assert states(one)["other"] == "alive"
+
+
+def test_each_side_of_an_exchange_hears_at_least_that_the_other_lives() -> None:
+    one, other = Book({ID: LIVE}), Book({ID: LIVE})
+    heard = [(to, step.members) for to, _, _, step in converse(*pair(one, other), 0, 1)]
+    assert heard == [(1, (EMPTY,)), (0, (EMPTY,))]
 
 
 def test_who_is_thought_dead_hears_it_in_the_exchange_and_refutes() -> None:

@@ -5,13 +5,24 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gossip.census import Census
 from gossip.codec import pack
+from gossip.config import lan
 from gossip.digest import Digest, Mark, Standing
 from gossip.engine import Engine
 from gossip.events import Evict, Join, Leave, MembersReceived, SetMeta, SyncFailed, Tick
 from gossip.statement import sign_left
 from gossip.sync import Lack
-from tests.gossip.world import START, Speaker, acquaint, engine_of, identity_of, suspicion
+from tests.gossip.world import (
+    ROOT,
+    START,
+    Speaker,
+    acquaint,
+    credential_of,
+    engine_of,
+    identity_of,
+    suspicion,
+)
 
 NAMES = tuple("abcdef")
 SPEAKERS = {name: Speaker(name) for name in NAMES}
@@ -158,6 +169,60 @@ def test_nothing_is_told_of_the_evicted_the_expired_and_strangers() -> None:
     assert view.alive(b) is None
 
 
+def census_of(*names: str) -> Census:
+    return Census(((SPEAKERS[name].alive(), SPEAKERS[name].credential) for name in names), since=START)
+
+
+def engine_in(census: Census, name: str, *, boot: int = 1) -> Engine:
+    return Engine(
+        config=lan(),
+        identity=identity_of(name),
+        credential=credential_of(name),
+        trust_root=ROOT.public_key,
+        address=("10.9.9.9", 7946),
+        boot=boot,
+        zone="z1",
+        meta={"version": "1"},
+        rng=random.Random(1),
+        now=START,
+        census=census,
+    )
+
+
+def test_those_who_share_a_census_agree_from_the_start_and_share_the_digest() -> None:
+    census = census_of(*NAMES)
+    engines = [engine_in(census, name) for name in NAMES]
+    assert {engine._parts.view.root for engine in engines} == {census.digest.root}
+    assert {engine._parts.view.count for engine in engines} == {len(NAMES)}
+    assert len({id(engine._parts.roster.digest._values) for engine in engines}) == 1
+
+
+def test_reading_a_list_makes_no_entries_of_what_is_shared() -> None:
+    engine = engine_in(census_of(*NAMES), "a")
+    view, roster = engine._parts.view, engine._parts.roster
+    assert dict(view.marks(ALL)) == {identity_of(name).id: Mark(1, 0, Standing.LIVE) for name in NAMES}
+    for name in NAMES[1:]:
+        node = identity_of(name).id
+        assert view.alive(node) == SPEAKERS[name].alive().encode()
+        assert view.proofs(node) == ()
+        assert view.lack(node, Mark(1, 0, Standing.DEAD)) is Lack.PROOFS
+    assert roster._entries == {}
+
+
+def test_a_node_that_is_not_as_the_census_has_it_counts_as_it_is() -> None:
+    census = census_of(*NAMES)
+    restarted = engine_in(census, "a", boot=2)
+    assert marks(restarted)[restarted.id] == Mark(2, 0, Standing.LIVE)
+    stranger = engine_in(census, "stranger")
+    assert stranger._parts.view.count == len(NAMES) + 1
+    for engine in (restarted, stranger):
+        expected = Digest()
+        for node, mark in marks(engine).items():
+            expected.replace(node, None, mark)
+        assert (engine._parts.view.root, engine._parts.view.values()) == (expected.root, expected.values())
+    assert engine_in(census, "b")._parts.view.root == census.digest.root
+
+
 def test_the_list_explains_itself() -> None:
     engine = engine_of("own")
     acquaint(engine, "a")
@@ -169,9 +234,12 @@ class Lists(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = engine_of("own")
+        self.engine = self.start()
         self.now = START
         self.rng = random.Random(0)
+
+    def start(self) -> Engine:
+        return engine_of("own")
 
     @rule(name=st.sampled_from(NAMES), boot=st.integers(1, 3), incarnation=st.integers(0, 3))
     def announce(self, name: str, boot: int, incarnation: int) -> None:
@@ -211,9 +279,17 @@ class Lists(RuleBasedStateMachine):
         for node, mark in view.marks(ALL):
             digest.replace(node, None, mark)
         assert (view.root, view.values(), view.count) == (digest.root, digest.values(), digest.count)
-        for entry in self.engine._parts.roster.entries():
+        for entry in self.engine._parts.roster._entries.values():
             assert entry.counted in (entry.standing(), Standing.NONE)
 
 
-Lists.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-TestLists = Lists.TestCase
+class ListsFromACensus(Lists):
+    """The same where some of the members were shared at first."""
+
+    def start(self) -> Engine:
+        return engine_in(census_of("a", "b", "c"), "a")
+
+
+SETTINGS = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestLists, TestListsFromACensus = Lists.TestCase, ListsFromACensus.TestCase
+TestLists.settings = TestListsFromACensus.settings = SETTINGS

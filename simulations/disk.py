@@ -1,0 +1,79 @@
+"""The disk of one host: what survives when the process does not.
+
+Batches (`Persist`) are grouped as the real disk does (`peer/disk.py`): while one group is being synced, what is wanted
+next waits for the following one. A batch counts from the moment its group is done. When the process is killed in
+between, the group under way is there whole or not at all, and what waited is lost.
+
+Invariant: what was answered `Persisted` is in `records` until the disk itself is lost.
+"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from crdt.record import Record
+from gossip.events import Address
+from peer.messages import Persist
+from simulations.mesh import People
+
+Key = tuple[bytes, str, str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Disk:
+    """What is on it; `boot`, `contacts`, `met` and `entered` are what a data directory keeps beside the database."""
+
+    records: dict[Key, Record] = field(default_factory=dict)
+    heads: dict[bytes, int] = field(default_factory=dict)
+    introductions: dict[bytes, bytes] = field(default_factory=dict)
+    boot: int = 0
+    contacts: tuple[Address, ...] = ()
+    known: People | None = None  # what it held before the world began
+    met: bool = False
+    entered: bool = False
+    batches: int = 0
+    lost: int = 0  # batches a crash took
+    _syncing: list[Persist] = field(default_factory=list)
+    _waiting: list[Persist] = field(default_factory=list)
+
+    def want(self, batch: Persist) -> bool:
+        """Take a batch; True if a sync begins with it."""
+        if self._syncing:
+            self._waiting.append(batch)
+            return False
+        self._syncing.append(batch)
+        return True
+
+    def synced(self) -> list[int]:
+        """The sync under way is done: the tickets of its batches. The next one begins if `busy`."""
+        done, self._syncing, self._waiting = self._syncing, self._waiting, []
+        self._commit(done)
+        return [batch.ticket for batch in done if batch.ticket]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sync is under way."""
+        return bool(self._syncing)
+
+    def crash(self, rng: random.Random) -> None:
+        """The process is gone. The group under way was synced or was not."""
+        if self._syncing and rng.random() < 0.5:
+            self._commit(self._syncing)
+        else:
+            self.lost += len(self._syncing)
+        self.lost += len(self._waiting)
+        self._syncing, self._waiting = [], []
+
+    def _commit(self, batches: Iterable[Persist]) -> None:
+        for batch in batches:
+            self.batches += 1
+            for record in batch.delete:
+                self.records.pop((record.writer, record.kind, record.key), None)
+            for record in batch.put:
+                key = record.writer, record.kind, record.key
+                known = self.records.get(key)
+                if known is None or known.seq < record.seq:
+                    self.records[key] = record
+            for writer, seq in batch.heads.items():
+                self.heads[writer] = max(seq, self.heads.get(writer, 0))
+            self.introductions.update(batch.introductions)

@@ -1,0 +1,186 @@
+"""What must hold whatever is done to a mesh: looked at while a story runs, and once it has been quiet.
+
+All the time (every LOOK_EVERY_S):
+- a member's (boot, incarnation), as one node sees it, never goes back within a life of that node;
+- nobody sees a member at a (boot, incarnation) that it has not itself announced: only the owner raises its own;
+- queues are within their bounds (datagrams are checked as they are sent, simulations/loop.py);
+- no journal has seen one number used twice.
+
+After quiet:
+- every live node sees exactly the live nodes alive, each under the boot it runs, and no other node as live (so nobody
+  is missing, nobody buried alive, nobody back from the dead);
+- equal heads mean equal journals, and the heads are equal;
+- what was acknowledged is there, unless every disk and process that held it is gone.
+
+Invariant: looking changes nothing; what is found is told in words that name who, what and when.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from crdt.record import Record
+from gossip.config import GossipConfig
+from peer.messages import Written
+from simulations import views
+from simulations.host import Host
+from simulations.world import World
+
+LOOK_EVERY_S: Final = 0.5
+FOUND_MAX: Final = 20
+
+Rank = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Acknowledged:
+    """A record its writer was told is durable. `owed`: somebody still has it to give."""
+
+    record: Record
+    host: Host
+    owed: bool = True
+
+
+class Watch:
+    """Watches one world from the moment it is made. `broken` says what did not hold."""
+
+    def __init__(self, world: World) -> None:
+        self.broken: list[str] = []
+        self.acknowledged: list[_Acknowledged] = []
+        self._world = world
+        self._seen: dict[int, tuple[int, dict[bytes, Rank]]] = {}  # by host: its life, and what it showed
+        self._announced: dict[bytes, Rank] = {}
+        world.on_life.append(self._life)
+        world.on_written.append(self._written)
+        world.push(world.now + LOOK_EVERY_S, self._look, None, None)
+
+    def _tell(self, what: str) -> None:
+        if len(self.broken) < FOUND_MAX:
+            self.broken.append(f"at {self._world.now - self._world.start_at:.3f} s: {what}")
+
+    # ------------------------------------------------------------------ all the time
+
+    def _look(self, _first: None, _second: None) -> None:
+        self.look()
+        self._world.push(self._world.now + LOOK_EVERY_S, self._look, None, None)
+
+    def look(self) -> None:
+        """Check what must hold now."""
+        running = [host for host in self._world.hosts if host.node is not None]
+        for host in running:
+            self._note_own(host)
+        for host in running:
+            self._check_ranks(host)
+            self._check_bounds(host)
+
+    def _note_own(self, host: Host) -> None:
+        if host.node is not None:
+            rank = host.node.engine.members()[0].rank
+            self._announced[host.id] = max(rank, self._announced.get(host.id, rank))
+
+    def _check_ranks(self, host: Host) -> None:
+        assert host.node is not None, "only running nodes are looked at"
+        life, seen = self._seen.get(host.index, (0, {}))
+        if life != host.life:
+            seen = {}
+        self._seen[host.index] = host.life, seen
+        for member in host.node.engine.members():
+            before, rank = seen.get(member.id), member.rank
+            name = self._world.name_of(member.id)
+            if before is not None and rank < before:
+                self._tell(f"{host.name} saw {name} at {before} and now sees it at {rank}")
+            if rank > self._announced.get(member.id, (0, 0)):
+                self._tell(f"{host.name} sees {name} at {rank}, which it never announced")
+            seen[member.id] = rank
+
+    def _check_bounds(self, host: Host) -> None:
+        assert host.node is not None, "only running nodes are looked at"
+        config: GossipConfig = self._world.config
+        sizes = host.node.engine.statistics()
+        for name, size, most in (
+            ("updates", sizes.updates_queued, config.updates_max),
+            ("records", sizes.payloads_queued, config.payloads_max),
+            ("probes", sizes.probes, config.probes_max),
+            ("members", sizes.alive + sizes.suspect + sizes.dead + sizes.left, config.members_max + 1),
+        ):
+            if size > most:
+                self._tell(f"{host.name} holds {size} {name}, at most {most} are allowed")
+        for writer in host.node.journal.forks:
+            self._tell(f"{host.name} has proof that {self._world.name_of(writer)} used a number twice")
+
+    # ------------------------------------------------------------------ what was acknowledged
+
+    def _written(self, host: Host, written: Written) -> None:
+        self.acknowledged += [_Acknowledged(record, host) for record in written.records]
+
+    def _life(self, host: Host, what: str) -> None:
+        """A process or a disk goes: whatever nobody else holds goes with it."""
+        if what == "crash":
+            self._note_own(host)
+        if what == "start":
+            return
+        for each in self.acknowledged:
+            if each.owed:
+                each.owed = any(
+                    self._holds(other, each.record, dying=other is host, disk_too=what == "disk lost")
+                    for other in self._world.hosts
+                )
+
+    def _holds(self, host: Host, record: Record, *, dying: bool, disk_too: bool) -> bool:
+        """Whether that host has the record, in its node or on its disk, after what happens now."""
+        if (
+            not dying
+            and host.node is not None
+            and host.node.journal.heads.get(record.writer, 0) >= record.seq
+        ):
+            return True
+        return not (dying and disk_too) and host.disk.heads.get(record.writer, 0) >= record.seq
+
+    # ------------------------------------------------------------------ after quiet
+
+    def settled(self) -> bool:
+        """Whether views and journals of all live nodes agree."""
+        world = self._world
+        prints = {host.node.journal.fingerprint() for host in world.live() if host.node is not None}
+        return len(prints) <= 1 and world.converged()
+
+    def final(self) -> None:
+        """Check what must hold after quiet."""
+        self.look()
+        for difference in views.differences(self._world):
+            self._tell(f"after quiet, {difference}")
+        live = [host for host in self._world.live() if host.node is not None]
+        self._check_journals(live)
+        holders = [host.name for host in live]
+        for each in self.acknowledged:
+            record = each.record
+            if not each.owed:
+                continue
+            having = [host.name for host in live if self._has(host, record)]
+            kept_by_the_down = any(
+                host.disk.heads.get(record.writer, 0) >= record.seq
+                for host in self._world.hosts
+                if not host.up
+            )
+            if having != holders and (having or not kept_by_the_down):
+                lacking = sorted(set(holders) - set(having))
+                self._tell(f"record {record.seq} of {each.host.name} was acknowledged, {lacking} lack it")
+
+    def _check_journals(self, live: list[Host]) -> None:
+        heads: dict[str, tuple[tuple[bytes, int], ...]] = {}
+        contents: dict[tuple[tuple[bytes, int], ...], dict[bytes, str]] = {}
+        for host in live:
+            assert host.node is not None, "live hosts have nodes"
+            heads[host.name] = tuple(sorted(host.node.journal.heads.items()))
+            contents.setdefault(heads[host.name], {}).setdefault(host.node.journal.canonical(), host.name)
+        if len(set(heads.values())) > 1:
+            self._tell(
+                f"after quiet, journals differ: { ({name: len(each) for name, each in heads.items()}) }"
+            )
+        for same in contents.values():
+            if len(same) > 1:
+                self._tell(f"journals with equal heads differ in content: {sorted(same.values())}")
+
+    @staticmethod
+    def _has(host: Host, record: Record) -> bool:
+        assert host.node is not None, "live hosts have nodes"
+        return host.node.journal.heads.get(record.writer, 0) >= record.seq

@@ -1,0 +1,58 @@
+"""How the nodes of a world see one another, compared with how it is.
+
+Invariant: looking changes nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from gossip.member import State
+
+if TYPE_CHECKING:
+    from simulations.host import Host
+    from simulations.world import World
+
+
+def differences(world: "World", *, at_most: int = 20) -> list[str]:
+    """Where a live node does not see exactly the live nodes alive, each under its present boot. Stops after
+    `at_most`."""
+    live = world.live()
+    truth = {host.id: host.boot for host in live}
+    found: list[str] = []
+    for host in live:
+        found += _of_one(world, host, truth)
+        if len(found) >= at_most:
+            return found[:at_most]
+    return found
+
+
+def _of_one(world: "World", host: "Host", truth: dict[bytes, int]) -> list[str]:
+    assert host.node is not None, "live hosts have nodes"
+    found = []
+    missing = dict(truth)
+    for member in host.node.engine.members():
+        if not member.live:
+            continue
+        boot = missing.pop(member.id, None)
+        if boot is None:
+            found.append(
+                f"{host.name} sees {world.name_of(member.id)} {member.state.value}: it does not live"
+            )
+        elif member.state is not State.ALIVE:
+            found.append(f"{host.name} suspects {world.name_of(member.id)}, which lives")
+        elif member.boot != boot:
+            found.append(
+                f"{host.name} sees {world.name_of(member.id)} at boot {member.boot}, it is at {boot}"
+            )
+    return found + [f"{host.name} does not see {world.name_of(node)}, which lives" for node in missing]
+
+
+def all_see(world: "World", node: bytes, state: State) -> bool:
+    """Whether every live node but `node` itself sees it in `state`."""
+    for host in world.live():
+        if host.id == node:
+            continue
+        assert host.node is not None, "live hosts have nodes"
+        member = host.node.engine.member(node)
+        if member is None or member.state is not state:
+            return False
+    return True

@@ -1,0 +1,244 @@
+"""The world: the hosts, their lives, and the questions one may ask of them. How it runs is in simulations/loop.py.
+
+Invariant: the same seed and the same calls give the same story.
+"""
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import Any, Final, Literal
+
+from gossip.config import PROFILES, GossipConfig
+from gossip.events import Address
+from gossip.member import State
+from peer.messages import Depart, Departed, Draft, JoinSeeds, Write
+from simulations import views
+from simulations.clock import HostClock
+from simulations.crypto import Costs, Meter
+from simulations.disk import Disk
+from simulations.host import Host, Keeps, address_of, introduce, remember, start_node
+from simulations.loop import Loop
+from simulations.mesh import Mesh, ModelMesh, People, RealMesh
+from simulations.network import LAN, Latency, Network
+from simulations.randomness import stream
+from simulations.trace import Trace
+from trust.credential import CREDENTIAL_TTL_S
+
+START: Final = 1_800_000_000.0  # Friday, 15 January 2027
+REAL_CRYPTO_MAX: Final = 300  # hosts; beyond it "auto" takes the stand-in
+
+
+class World(Loop):
+    """See the module's theory. `size`, about how many hosts there will be, tells "auto" which cryptography."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        config: GossipConfig | str = "lan",
+        size: int = 0,
+        crypto: Literal["auto", "real", "model"] = "auto",
+        costs: Costs | None = None,
+        within: Latency = LAN,
+        between: Mapping[tuple[str, str], Latency] | None = None,
+        disk_delay_s: float = 0.002,
+        ttl_s: int = CREDENTIAL_TTL_S,
+        digest: bool = False,
+        line: Callable[[str], None] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.config = PROFILES[config]() if isinstance(config, str) else config
+        meter = Meter()
+        self.mesh: Mesh
+        if crypto == "model" or (crypto == "auto" and size > REAL_CRYPTO_MAX):
+            self.mesh = ModelMesh(seed, ttl_s=ttl_s, costs=costs or Costs(), meter=meter)
+        else:
+            self.mesh = RealMesh(seed, ttl_s=ttl_s, input_s=0.0 if costs is None else costs.input_s)
+        super().__init__(
+            start=START,
+            network=Network(stream(seed, "network"), within=within, between=between),
+            costs=self.mesh.costs,
+            meter=meter,
+            disk_delay_s=disk_delay_s,
+        )
+        self.hosts: list[Host] = []
+        self.faults_rng = stream(seed, "faults")
+        self.stalls = 0  # series of stalls so far
+        self.on_life: list[Callable[[Host, str], None]] = []  # "start", "crash", "disk lost"
+        self.on_fault: list[Callable[[Any], None]] = []
+        self._requests = 0
+        self._obeying[Departed] = self._departed
+        if digest or line is not None:
+            self.trace = Trace(START, name_of=self.name_of, at=self._place, line=line)
+
+    # ------------------------------------------------------------------ hosts
+
+    def add(self, *, zone: str = "", seeds: Sequence[int] = ()) -> Host:
+        """A host, not yet running. `seeds` are the indices of those it is configured with; the first of a mesh has
+        none."""
+        index = self.network.attach(zone)
+        identity = self.mesh.identity(index, 1)
+        host = Host(
+            index=index,
+            name=f"n{index}",
+            address=address_of(index),
+            zone=zone,
+            identity=identity,
+            credential=self.mesh.credential(identity, f"n{index}", self.now),
+            disk=Disk(),
+            seeds=tuple(address_of(seed) for seed in seeds if seed != index),
+        )
+        self.hosts.append(host)
+        self._by_address[host.address] = host
+        return host
+
+    def start_warm(self, hosts: Sequence[Host]) -> None:
+        """Run all these nodes as they would be had they known one another for an hour."""
+        people = introduce(hosts, since=self.now - 3600)
+        for host in hosts:
+            self._start(host, people)
+            self._arm(host)
+        if len(hosts) > REAL_CRYPTO_MAX:
+            gc.collect()
+            gc.freeze()  # what was made stays until the end: nothing gained by going through it again and again
+
+    def start(self, host: Host) -> None:
+        """Run the host's node, from what is on its disk, and let it join."""
+        self.arrive(host, JoinSeeds(request=0, seeds=self._start(host, None)))
+
+    def _start(self, host: Host, people: People | None) -> tuple[Address, ...]:
+        assert host.node is None, f"{host.name} runs already"
+        host.life += 1
+        host.powered, host.departed, host.stopped, host.waking = True, False, False, False
+        host.scheduled, host.busy_until, host.inbound = inf, self.now, 2
+        host.node, contacts = start_node(
+            host,
+            mesh=self.mesh,
+            config=self.config,
+            rng=stream(self.seed, "node", host.index, host.life),
+            now=self.now_of(host),
+            people=people,
+        )
+        for observer in self.on_life:
+            observer(host, "start")
+        return contacts
+
+    def crash(self, host: Host, *, power: bool = False) -> None:
+        """Kill the process; with `power`, the machine goes dark with it."""
+        if host.node is None:
+            return
+        for observer in self.on_life:
+            observer(host, "crash")
+        remember(host, stream(self.seed, "contacts", host.index, host.life))
+        host.disk.crash(self.faults_rng)
+        host.powered = not power
+        self.streams.crashed(host)
+        host.node = None
+        host.scheduled, host.stopped, host.tick_waits = inf, False, False
+        host.stalls, host.service_s = 0, 0.0  # slowness was the process's own
+        host.inbox.clear()
+        host.datagrams_waiting = 0
+
+    def restart(self, host: Host, keeps: Keeps = Keeps.ALL, *, address: Address | None = None) -> None:
+        """Start the host's node again, after a crash if it still runs, with what is left, perhaps elsewhere."""
+        self.crash(host)
+        if keeps is not Keeps.ALL:
+            for observer in self.on_life:
+                observer(host, "disk lost")
+        if keeps is not Keeps.ALL:
+            kept = host.disk.contacts if keeps is Keeps.IDENTITY else ()
+            host.disk = Disk(met=keeps is Keeps.IDENTITY, contacts=kept)
+        if keeps is Keeps.NOTHING:
+            host.identity = self.mesh.identity(host.index, host.identities + 1)
+            host.credential = self.mesh.credential(host.identity, host.name, self.now)
+            host.identities += 1
+        if address is not None:
+            if self._by_address.get(host.address) is host:
+                del self._by_address[host.address]
+            host.address = address
+            self._by_address[address] = host
+        self.start(host)
+
+    def leave(self, host: Host) -> None:
+        """Let the node say good-bye."""
+        if host.node is not None and not host.departed:
+            self.arrive(host, Depart())
+
+    def stop(self, host: Host) -> None:
+        """SIGSTOP: what arrives waits, timers are late."""
+        host.stopped = host.node is not None
+
+    def resume(self, host: Host) -> None:
+        """SIGCONT: timers first, then what waited, as an event loop does it."""
+        host.stopped = False
+        if host.node is not None:
+            self._drain(host)
+
+    def write(self, host: Host, *drafts: Draft) -> int:
+        """Ask the node to write records; the number of the request that `Written` will answer."""
+        self._requests += 1
+        self.arrive(host, Write(request=self._requests, drafts=drafts))
+        return self._requests
+
+    def set_clock(self, host: Host, *, offset_s: float, drift: float = 0.0) -> None:
+        """Set the host's clock wrong, or right with 0 and 0."""
+        if host.clock is None:
+            host.clock = HostClock(self.now)
+        host.clock.set(self.now, offset_s=offset_s, drift=drift)
+        host.scheduled = inf
+        self._arm(host)
+
+    def _departed(self, host: Host, _output: Departed) -> None:
+        host.departed = True
+        self.push(self.leaves, self._exit, host, host.life)
+
+    def _exit(self, host: Host, life: int) -> None:
+        """The process ends of its own accord, once its disk has what it was given."""
+        if life == host.life and host.node is not None:
+            while host.disk.busy:
+                host.disk.synced()
+            self.crash(host)
+
+    # ------------------------------------------------------------------ time
+
+    def run(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.run_to(self.now + seconds)
+
+    def run_until(
+        self, condition: Callable[[], bool], *, within_s: float, grain_s: float = 0.05
+    ) -> float | None:
+        """Seconds until `condition` held, looked at every `grain_s`; None if it did not `within_s`."""
+        begin = self.now
+        while not condition():
+            if self.now - begin >= within_s:
+                return None
+            self.run(grain_s)
+        return self.now - begin
+
+    # ------------------------------------------------------------------ questions
+
+    def live(self) -> list[Host]:
+        """The hosts whose node runs and has not left."""
+        return [host for host in self.hosts if host.member]
+
+    def converged(self) -> bool:
+        """Whether every live node sees exactly the live nodes alive, each under its present boot."""
+        return not views.differences(self, at_most=1)
+
+    def all_see(self, subject: Host, state: State) -> bool:
+        """Whether every other live node sees the node of `subject` (that runs or ran last) in that state."""
+        return views.all_see(self, subject.id, state)
+
+    def name_of(self, node: bytes) -> str:
+        """The host that has, or last had, that node id."""
+        return next((host.name for host in self.hosts if host.id == node), node.hex()[:8])
+
+    def digest(self) -> str:
+        """Of everything that happened. Needs `digest=True`."""
+        assert self.trace is not None, "this world keeps no trace"
+        return self.trace.hexdigest()
+
+    def _place(self, address: Address) -> str:
+        host = self._by_address.get(address)
+        return f"{address[0]}:{address[1]}" if host is None else host.name

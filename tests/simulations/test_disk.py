@@ -1,0 +1,62 @@
+"""What survives a crash."""
+
+import random
+
+from crdt.record import Record
+from peer.messages import Persist
+from simulations.disk import Disk
+
+
+def record(seq: int, key: str = "k") -> Record:
+    return Record(
+        writer=b"w" * 16, seq=seq, kind="note", key=key, payload=b"p", context=(), hlc=1, floor=0, live_sum=seq,
+        signature=bytes(64),
+    )  # fmt: skip
+
+
+def batch(seq: int, key: str = "k", ticket: int = 0) -> Persist:
+    return Persist(ticket=ticket, put=(record(seq, key),), heads={b"w" * 16: seq})
+
+
+def test_what_comes_during_a_sync_is_one_group_after_it() -> None:
+    disk = Disk()
+    assert disk.want(batch(1, ticket=1))
+    assert not disk.want(batch(2, ticket=2))
+    assert not disk.want(batch(3))
+    assert disk.synced() == [1]
+    assert disk.heads == {b"w" * 16: 1}
+    assert disk.busy
+    assert disk.synced() == [2]
+    assert [r.seq for r in disk.records.values()] == [3]
+    assert not disk.busy
+
+
+def test_a_key_never_goes_back_to_an_older_record() -> None:
+    disk = Disk()
+    for seq in (2, 1):
+        disk.want(batch(seq))
+        disk.synced()
+    assert [r.seq for r in disk.records.values()] == [2]
+    assert disk.heads == {b"w" * 16: 2}
+
+
+def test_a_crash_takes_what_waits_and_the_group_under_way_whole_or_not() -> None:
+    outcomes = set()
+    for seed in range(20):
+        disk = Disk()
+        for seq in (1, 2, 3):
+            disk.want(batch(seq, key=str(seq)))
+        disk.crash(random.Random(seed))
+        assert not disk.busy
+        outcomes.add(tuple(sorted(disk.heads.values())))
+        assert disk.lost + disk.batches == 3
+    assert outcomes == {(), (1,)}
+
+
+def test_what_is_deleted_goes_before_what_is_put() -> None:
+    disk = Disk()
+    disk.want(batch(1))
+    disk.synced()
+    disk.want(Persist(ticket=0, delete=(record(1),)))
+    disk.synced()
+    assert disk.records == {}

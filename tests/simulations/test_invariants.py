@@ -1,0 +1,141 @@
+"""The watch notices what it is there for: each test breaks one thing that must hold."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gossip.member import State
+from peer.messages import Draft
+from simulations.invariants import Watch
+from simulations.world import World
+
+Build = Callable[..., World]
+
+
+@pytest.fixture
+def world(mesh_of: Build) -> World:
+    return mesh_of(4)
+
+
+def lie(world: World, index: int, change: Callable[[Any], Any]) -> None:
+    """Let a node show its members otherwise than it has them."""
+    node = world.hosts[index].node
+    assert node is not None
+    engine: Any = node.engine
+    honest = engine.members
+    own = honest()[0].id
+
+    class Liar:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(engine, name)
+
+        def members(self) -> tuple[Any, ...]:
+            return tuple(member if member.id == own else change(member) for member in honest())
+
+    node.engine = Liar()  # type: ignore[assignment]
+
+
+def test_a_quiet_mesh_breaks_nothing(world: World) -> None:
+    watch = Watch(world)
+    world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
+    world.run(5)
+    watch.final()
+    assert watch.broken == []
+    assert watch.settled()
+    assert len(watch.acknowledged) == 1
+
+
+def test_a_rank_that_goes_back_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    watch.look()
+    lie(world, 1, lambda member: replace(member, boot=member.boot - 1))
+    watch.look()
+    assert "n1 saw n0 at" in watch.broken[0]
+
+
+def test_a_rank_nobody_announced_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    lie(world, 1, lambda member: replace(member, incarnation=member.incarnation + 1))
+    watch.look()
+    assert "n1 sees n0 at" in watch.broken[0]
+    assert "never announced" in watch.broken[0]
+
+
+def test_a_living_node_seen_dead_is_noticed_after_quiet(world: World) -> None:
+    watch = Watch(world)
+    lie(world, 2, lambda member: replace(member, state=State.DEAD))
+    watch.final()
+    assert any("n2 does not see n0, which lives" in broken for broken in watch.broken)
+
+
+def test_a_node_seen_alive_under_a_boot_it_does_not_run_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    lie(world, 2, lambda member: replace(member, boot=member.boot - 1))
+    watch.final()
+    assert any("n2 sees n0 at boot" in broken for broken in watch.broken)
+
+
+def test_somebody_back_from_the_dead_is_noticed(world: World) -> None:
+    world.crash(world.hosts[3])
+    world.run(15)
+    watch = Watch(world)
+    lie(world, 0, lambda member: replace(member, state=State.ALIVE))
+    watch.final()
+    assert any("n0 sees n3 alive: it does not live" in broken for broken in watch.broken)
+
+
+def test_a_queue_beyond_its_bound_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    world.config = replace(world.config, members_max=2)
+    watch.look()
+    assert "n0 holds 4 members, at most 3 are allowed" in watch.broken[0]
+
+
+def test_journals_that_differ_after_quiet_are_noticed(world: World) -> None:
+    watch = Watch(world)
+    world.network.cut("w", lambda source, _target: source == 1)
+    world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
+    world.run(0.5)
+    assert not watch.settled()
+    watch.final()
+    assert any("journals differ" in broken for broken in watch.broken)
+    assert any("record 1 of n1 was acknowledged" in broken for broken in watch.broken)
+
+
+def test_equal_heads_with_different_content_are_noticed(world: World) -> None:
+    world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
+    world.run(3)
+    watch = Watch(world)
+    journal: Any = world.hosts[2].node.journal  # type: ignore[union-attr]
+    journal.canonical = lambda: b"something else"
+    watch.final()
+    assert any("equal heads differ in content" in broken for broken in watch.broken)
+
+
+def test_what_was_acknowledged_and_is_gone_everywhere_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
+    world.run(3)
+    for host in world.hosts:
+        journal: Any = host.node.journal  # type: ignore[union-attr]
+        journal._heads.clear()
+    watch.final()
+    assert any("was acknowledged" in broken for broken in watch.broken)
+
+
+def test_what_went_with_the_only_disk_that_held_it_is_nobodys_fault(world: World) -> None:
+    from simulations.host import Keeps
+
+    watch = Watch(world)
+    world.network.cut("w", lambda source, target: 1 in (source, target))
+    world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
+    world.run(0.5)
+    assert watch.acknowledged[0].owed
+    world.restart(world.hosts[1], Keeps.NOTHING)
+    assert not watch.acknowledged[0].owed
+    world.network.heal()
+    assert world.run_until(watch.settled, within_s=60) is not None
+    watch.final()
+    assert watch.broken == []
