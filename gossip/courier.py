@@ -20,8 +20,7 @@ Invariant: nothing but lengths and the introduction, which is signed, is read be
 counter is used twice with one key.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gossip.broadcast import Broadcasts
 from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
@@ -50,8 +49,7 @@ def _bare_bytes(message: Message) -> int:
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An authenticated datagram and whose it is. `introduction` is empty if it brings nothing new."""
 
     entry: Entry

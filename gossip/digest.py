@@ -52,13 +52,14 @@ class Mark(NamedTuple):
 class Digest:
     """256 sums and their sum. A copy costs nothing until either side of it changes."""
 
-    __slots__ = ("_root", "_shared", "_values", "count")
+    __slots__ = ("_shared", "_sum", "_values", "count", "root")
 
     def __init__(self) -> None:
         self._values = array("Q", bytes(BUCKETS * ROOT_BYTES))
-        self._root = 0
+        self._sum = 0
         self._shared = False  # with a copy: to be copied before it is written to
         self.count = 0
+        self.root = bytes(ROOT_BYTES)  # tells lists apart
 
     def replace(self, node: bytes, before: Mark | None, after: Mark | None) -> None:
         """`node`, counted as `before` until now (None or standing NONE: not at all), counts as `after`."""
@@ -70,13 +71,9 @@ class Digest:
         if self._shared:
             self._values, self._shared = self._values[:], False
         self._values[node[0]] = (self._values[node[0]] + delta) % _MODULUS
-        self._root = (self._root + delta) % _MODULUS
+        self._sum = (self._sum + delta) % _MODULUS
+        self.root = self._sum.to_bytes(ROOT_BYTES, "big")
         self.count += (new is not None) - (old is not None)
-
-    @property
-    def root(self) -> bytes:
-        """Eight bytes that tell lists apart."""
-        return self._root.to_bytes(ROOT_BYTES, "big")
 
     def values(self) -> bytes:
         """The values of all buckets, eight bytes each."""
@@ -85,7 +82,8 @@ class Digest:
     def copy(self) -> "Digest":
         """The same digest, to go a way of its own from here."""
         other = Digest.__new__(Digest)
-        other._values, other._root, other.count = self._values, self._root, self.count
+        other._values, other._sum, other.count = self._values, self._sum, self.count
+        other.root = self.root
         other._shared = self._shared = True
         return other
 

@@ -17,7 +17,7 @@ tell a difference that matters from a push still under way.
 
 import struct
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypedDict
+from typing import Final, NamedTuple, TypeAlias, TypedDict
 
 from gossip.codec import as_array, as_bytes, as_uint, pack, unpack_array
 from gossip.config import DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX
@@ -90,8 +90,7 @@ class _Fields(TypedDict):
 Message: TypeAlias = Ping | Ack | PingRequest | Nack | Gossip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class Body(NamedTuple):
     """`updates` are encoded statements, `payloads` opaque records."""
 
     message: Message
@@ -139,15 +138,14 @@ def decode_body(data: bytes) -> Body:
     return Body(
         message=_message(kind, sequence, target, heads, flags),
         known_boot=known_boot,
-        updates=tuple(
-            as_bytes(item, "update", size_max=STATEMENT_BYTES_MAX)
-            for item in as_array(updates, "updates", length_max=_ITEMS_MAX)
-        ),
-        payloads=tuple(
-            as_bytes(item, "payload", size_max=PAYLOAD_BYTES_MAX)
-            for item in as_array(payloads, "payloads", length_max=_ITEMS_MAX)
-        ),
+        updates=_items(updates, "updates", size_max=STATEMENT_BYTES_MAX),
+        payloads=_items(payloads, "payloads", size_max=PAYLOAD_BYTES_MAX),
     )
+
+
+def _items(value: object, field: str, *, size_max: int) -> tuple[bytes, ...]:
+    items = as_array(value, field, length_max=_ITEMS_MAX)
+    return tuple([as_bytes(item, field, size_max=size_max) for item in items]) if items else ()
 
 
 def _message(kind: object, sequence: int, target: object, heads: object, flags: object) -> Message:

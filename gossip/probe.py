@@ -21,6 +21,7 @@ import math
 import random
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 
 from gossip.member import Member
@@ -153,6 +154,7 @@ def shift(epoch: int, size: int) -> int:
     return (place * stride + cycle) % (size - 1) + 1
 
 
+@lru_cache(maxsize=256)
 def _stride(cycle: int, period: int) -> int:
     """A number coprime to `period`, another one in each cycle."""
     seed = blake2b(cycle.to_bytes(8, "big"), digest_size=8, person=b"gossamer/stride").digest()

@@ -14,6 +14,7 @@ from gossip.census import NOBODY, Census, Seat
 from gossip.digest import BUCKETS, Mark, Standing
 from gossip.presence import Presence
 from gossip.roster import Entry, Roster
+from gossip.statement import Alive, Left
 from gossip.sync import Lack
 
 
@@ -35,11 +36,16 @@ class MemberList:
         self._now = now
         seat = census.seats.get(presence.id)
         self._counted = None if seat is None else Mark(*seat.member.rank, Standing.LIVE)
+        self._alive: Alive | None = None  # what this node said of itself when it was last looked at
+        self._left: Left | None = None
 
     def observe(self, now: float) -> bytes:
         """Take in the time and this node's own present standing; the root of the list as of now."""
         self._now = now
         presence, counted = self._presence, self._counted
+        if presence.alive is self._alive and presence.left is self._left:
+            return self._roster.digest.root
+        self._alive, self._left = presence.alive, presence.left
         standing = Standing.LIVE if presence.left is None else Standing.LEFT
         if counted is None or counted.rank != presence.rank or counted.standing is not standing:
             mark = Mark(*presence.rank, standing)

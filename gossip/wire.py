@@ -19,8 +19,7 @@ Invariant: a body is returned only if it authenticates, and each (sender, boot, 
 
 import struct
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -68,8 +67,7 @@ class Keys(Protocol):
     def receiving(self, sender: bytes, agreement_key: bytes, boot: int, *, keep: bool) -> Cipher: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+class Packet(NamedTuple):
     """A datagram taken apart but not yet believed. `introduction` is empty if there is none."""
 
     version: int
