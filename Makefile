@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test check format bench bench-gossip clean
+.PHONY: demo test check format sim bench bench-gossip clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +44,9 @@ bench: $(STAMP)
 
 bench-gossip: $(STAMP)
 	@$(BIN)/python -m benchmarks.gossip $(BENCH_ARGS)
+
+sim: $(STAMP)
+	@$(BIN)/gossamer sim table all --save simulations/RESULTS.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -67,7 +67,7 @@ def tell_one(
     seed: int,
     *,
     hosts_max: int = HOSTS_MAX,
-    lasts_s: float = 40.0,
+    lasts_s: float = 30.0,
     digest: bool = False,
     line: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -105,7 +105,7 @@ def tell_one(
     )
 
 
-def campaign(seeds: Iterable[int], *, hosts_max: int = HOSTS_MAX, lasts_s: float = 40.0) -> Report:
+def campaign(seeds: Iterable[int], *, hosts_max: int = HOSTS_MAX, lasts_s: float = 30.0) -> Report:
     """Tell the stories of these seeds."""
     report = Report()
     for seed in seeds:

@@ -17,6 +17,7 @@ from typing import Literal, cast
 import click
 
 from peer.commands.options import Failure
+from simulations.tables.cli import table
 
 PROFILES = ("lan", "wan", "local", "memberlist")
 NODES_MAX = 10_000
@@ -36,7 +37,10 @@ _profile = click.option(
 
 @click.group()
 def sim() -> None:
-    """The real node on a virtual clock and network: scenarios, campaigns, pictures."""
+    """The real node on a virtual clock and network: scenarios, campaigns, tables, pictures."""
+
+
+sim.add_command(table)
 
 
 @sim.command("list")

@@ -116,7 +116,7 @@ class Watch:
         """A process or a disk goes: whatever nobody else holds goes with it."""
         if what == "crash":
             self._note_own(host)
-        if what == "start":
+        if what in ("start", "warm"):
             return
         for each in self.acknowledged:
             if each.owed:

@@ -244,13 +244,21 @@ class Loop:
         outputs = host.node.step(seen, event)
         begins = max(now, host.busy_until)
         host.busy_until = self.leaves = begins + meter.s
-        for output in outputs:
-            if self.trace is not None:
-                self.trace.event(now, host, output)
-            if self.on_output is not None:
-                self.on_output(host, output)
-            self._obeying[type(output)](host, output)
+        obeying = self._obeying
+        if self.trace is None and self.on_output is None:
+            for output in outputs:
+                obeying[type(output)](host, output)
+        else:
+            for output in outputs:
+                self._show(host, output)
+                obeying[type(output)](host, output)
         self._arm(host)
+
+    def _show(self, host: Host, output: Output) -> None:
+        if self.trace is not None:
+            self.trace.event(self.now, host, output)
+        if self.on_output is not None:
+            self.on_output(host, output)
 
     def _send(self, host: Host, output: SendDatagram) -> None:
         data = output.data

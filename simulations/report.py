@@ -49,7 +49,8 @@ def print_played(console: Console, played: Played, took_s: float) -> None:
     told = (
         f"{played.seconds:.1f} s told in {took_s:.1f} s ({pace:.0f} times real time), {played.events} events"
     )
-    console.print(told + (f", digest {played.digest}" if played.digest else ""), style="dim")
+    told += f", digest {played.digest}" if played.digest else ""
+    console.print(told, style="dim", soft_wrap=True)
 
 
 def _value(figure: Figure) -> str:

@@ -122,7 +122,7 @@ class Tally:
     def _life(self, host: Host, what: str) -> None:
         if what == "disk lost":
             self._blank.add(host.index)
-        elif what == "start" and host.node is not None:
+        elif what in ("start", "warm") and host.node is not None:
             self._listen(host.node.engine._parts.probes)
 
     def _listen(self, probes: Probes) -> None:

@@ -229,7 +229,7 @@ class Plot:
     lasts_s: float
 
 
-def plot(seed: int, *, hosts_max: int = HOSTS_MAX, lasts_s: float = 40.0) -> Plot:
+def plot(seed: int, *, hosts_max: int = HOSTS_MAX, lasts_s: float = 30.0) -> Plot:
     """The story of that seed."""
     rng = stream(seed, "story")
     count = rng.randint(HOSTS_MIN, hosts_max)

@@ -85,8 +85,12 @@ class Timeline:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rows: dict[int, _Row] = {}
-        self._of: dict[bytes, int] = {}  # which host has, or had, a node id
-        self._views: dict[int, dict[bytes, State]] = {}  # by observer, while it runs
+        # by observer, while it runs: how it sees each node, if otherwise than its base says
+        self._views: dict[int, dict[bytes, State]] = {}
+        self._base: dict[bytes, State] = {}  # what those see that knew one another from the start
+        self._warm: set[int] = set()  # them, while they live their first life
+        self._warm_at = 0.0
+        self._counted = True  # whether the rows say so already
         self._open: dict[str, tuple[str, float]] = {}
         self._spans: list[Span] = []
         self.marks: list[Mark] = []
@@ -100,6 +104,8 @@ class Timeline:
 
     @property
     def hosts(self) -> Sequence[int]:
+        if not self._counted:
+            self._count_warm()
         return sorted(self._rows)
 
     def steps(self, host: int) -> Sequence[Step]:
@@ -128,19 +134,31 @@ class Timeline:
     def _row(self, host: int) -> _Row:
         return self._rows.setdefault(host, _Row())
 
+    def _count_warm(self) -> None:
+        """Let the rows of those that knew one another from the start say so, once for all of them."""
+        self._counted = True
+        for index in self._warm:
+            row = self._rows[index]
+            row.seen[0] += len(self._warm) - 1
+            row.steps.append(Step(self._warm_at, (row.seen[0], 0, 0, 0), len(self._warm)))
+
     def _moved(self, host: Host, moved: MemberMoved) -> None:
         self._see(host.index, moved.member.id, moved.member.state)
 
     def _see(self, observer: int, node: bytes, state: State) -> None:
-        subject = self._of.get(node)
+        if not self._counted:
+            self._count_warm()
+        subject = self._world.host_of(node)
         view = self._views.setdefault(observer, {})
         before = view.get(node)
+        if before is None and observer in self._warm:
+            before = self._base.get(node)
         view[node] = state
-        if subject is None or subject == observer or before is state:
+        if subject is None or subject.index == observer or before is state:
             return
-        if self._world.hosts[subject].id != node:
+        if subject.id != node:
             return  # the host has another identity by now
-        row = self._row(subject)
+        row = self._row(subject.index)
         if before is not None:
             row.seen[STATES.index(before)] -= 1
         row.seen[STATES.index(state)] += 1
@@ -155,32 +173,44 @@ class Timeline:
 
     def _life(self, host: Host, what: str) -> None:
         row = self._row(host.index)
+        if what == "warm":
+            row.truth.append((self.now, Truth.RUNNING))
+            self._views[host.index] = {}
+            self._base[host.id] = State.ALIVE
+            self._warm.add(host.index)
+            self._counted, self._warm_at = False, self.now
+            return
+        if not self._counted:
+            self._count_warm()
         if what == "start":
-            if self._of.setdefault(host.id, host.index) == host.index and not self._known(host):
+            if not self._known(host):
                 row.seen = [0, 0, 0, 0]
             row.truth.append((self.now, Truth.RUNNING))
             self._views[host.index] = {}
-            assert host.node is not None, "a start makes a node"
-            for member in host.node.engine.members()[1:]:
-                self._of.setdefault(member.id, self._index_of(member.id))
-                self._see(host.index, member.id, member.state)
-            for each in self._rows.values():
-                self._step(each)  # one more that could see it
         elif what == "crash":
             row.truth.append((self.now, Truth.DOWN))
-            for node, state in self._views.pop(host.index, {}).items():
-                subject = self._of.get(node)
-                if subject is not None and subject != host.index and self._world.hosts[subject].id == node:
-                    self._rows[subject].seen[STATES.index(state)] -= 1
-            for each in self._rows.values():
-                self._step(each)
+            self._forget(host)
+        else:
+            return
+        for each in self._rows.values():
+            self._step(each)  # one more, or less, that could see it
+
+    def _forget(self, host: Host) -> None:
+        """The opinions of a node that is gone."""
+        view = self._views.pop(host.index, {})
+        if host.index in self._warm:
+            view = self._base | view
+            self._warm.discard(host.index)
+        for node, state in view.items():
+            subject = self._world.host_of(node)
+            if subject is not None and subject is not host and subject.id == node:
+                self._rows[subject.index].seen[STATES.index(state)] -= 1
 
     def _known(self, host: Host) -> bool:
         """Whether anybody has an opinion of the node this host runs."""
+        if host.id in self._base and self._warm:
+            return True
         return any(host.id in view for view in self._views.values())
-
-    def _index_of(self, node: bytes) -> int:
-        return next(host.index for host in self._world.hosts if host.id == node)
 
     def _fault(self, fault: Fault) -> None:
         match fault:

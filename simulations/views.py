@@ -3,13 +3,39 @@
 Invariant: looking changes nothing.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gossip.member import State
 
 if TYPE_CHECKING:
     from simulations.host import Host
     from simulations.world import World
+
+
+EXACT_MAX: Final = 300  # live nodes up to which every view is compared member by member
+SAMPLE: Final = 32
+
+
+def agree(world: "World") -> bool:
+    """Whether every live node sees exactly the live nodes alive, each under its present boot. Beyond EXACT_MAX nodes
+    the numbers alive and suspect are compared at all of them, and the members at SAMPLE of them."""
+    live = world.live()
+    odd = world.odd
+    if odd is not None and odd.member and not _counts(odd, len(live)):
+        return False  # the one that was wrong when last asked is the likeliest to be wrong still
+    world.odd = next((host for host in live if not _counts(host, len(live))), None)
+    if world.odd is not None:
+        return False
+    truth = {host.id: host.boot for host in live}
+    looked_at = live if len(live) <= EXACT_MAX else live[:: len(live) // SAMPLE]
+    return not any(_of_one(world, host, truth) for host in looked_at)
+
+
+def _counts(host: "Host", live: int) -> bool:
+    """Whether a node sees that many alive, and nobody suspect."""
+    assert host.node is not None, "live hosts have nodes"
+    counts = host.node.engine.statistics()
+    return counts.alive == live and counts.suspect == 0
 
 
 def differences(world: "World", *, at_most: int = 20) -> list[str]:

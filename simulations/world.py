@@ -64,9 +64,11 @@ class World(Loop):
         self.hosts: list[Host] = []
         self.faults_rng = stream(seed, "faults")
         self.stalls = 0  # series of stalls so far
-        self.on_life: list[Callable[[Host, str], None]] = []  # "start", "crash", "disk lost"
+        self.on_life: list[Callable[[Host, str], None]] = []  # "start", "warm", "crash", "disk lost"
         self.on_fault: list[Callable[[Any], None]] = []
         self._requests = 0
+        self.odd: Host | None = None  # who saw things wrong when it was last asked (simulations/views.py)
+        self._by_id: dict[bytes, Host] = {}
         self._obeying[Departed] = self._departed
         if digest or line is not None:
             self.trace = Trace(START, name_of=self.name_of, at=self._place, line=line)
@@ -90,6 +92,7 @@ class World(Loop):
         )
         self.hosts.append(host)
         self._by_address[host.address] = host
+        self._by_id[host.id] = host
         return host
 
     def start_warm(self, hosts: Sequence[Host]) -> None:
@@ -120,7 +123,7 @@ class World(Loop):
             people=people,
         )
         for observer in self.on_life:
-            observer(host, "start")
+            observer(host, "start" if people is None else "warm")
         return contacts
 
     def crash(self, host: Host, *, power: bool = False) -> None:
@@ -152,6 +155,7 @@ class World(Loop):
             host.identity = self.mesh.identity(host.index, host.identities + 1)
             host.credential = self.mesh.credential(host.identity, host.name, self.now)
             host.identities += 1
+            self._by_id[host.id] = host
         if address is not None:
             if self._by_address.get(host.address) is host:
                 del self._by_address[host.address]
@@ -223,8 +227,8 @@ class World(Loop):
         return [host for host in self.hosts if host.member]
 
     def converged(self) -> bool:
-        """Whether every live node sees exactly the live nodes alive, each under its present boot."""
-        return not views.differences(self, at_most=1)
+        """Whether every live node sees exactly the live nodes alive, each under its present boot (`views.agree`)."""
+        return views.agree(self)
 
     def all_see(self, subject: Host, state: State) -> bool:
         """Whether every other live node sees the node of `subject` (that runs or ran last) in that state."""
@@ -232,7 +236,12 @@ class World(Loop):
 
     def name_of(self, node: bytes) -> str:
         """The host that has, or last had, that node id."""
-        return next((host.name for host in self.hosts if host.id == node), node.hex()[:8])
+        host = self._by_id.get(node)
+        return node.hex()[:8] if host is None else host.name if host.id == node else f"{host.name} as it was"
+
+    def host_of(self, node: bytes) -> Host | None:
+        """The host that has, or once had, that node id."""
+        return self._by_id.get(node)
 
     def digest(self) -> str:
         """Of everything that happened. Needs `digest=True`."""

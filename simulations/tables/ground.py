@@ -1,0 +1,95 @@
+"""The worlds tables are measured in: warm, with the stand-in cryptography, and given back when a row is done.
+
+A warm world begins with nodes that know one another for an hour, so that what is measured is not how they met. The
+stand-in cryptography costs virtual time like the real one (simulations/crypto.py) and next to none of ours; sizes on
+the wire are the same.
+
+Random push-pull repairs what is rare in minutes and costs two member lists each time: 2 MB at 10,000 nodes. Above
+PUSH_PULL_NODES_MAX it is switched off, where no figure depends on it; what it would send is worked out from one
+exchange that does take place (`exchange_bytes`), how often it would run from the profile.
+
+Invariant: when `warm` ends, the memory of its world is free, and the collector is as it was.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+from gossip.config import PROFILES, GossipConfig
+from peer.messages import JoinSeeds
+from simulations.host import Host
+from simulations.world import World
+
+PUSH_PULL_NODES_MAX: Final = 300
+NEVER_S: Final = 1e9
+SETTLE_S: Final = 4.0  # a few probe intervals: each node has measured round trips
+# Steps make hardly any reference cycles, so the collector finds next to nothing: it may look rarely.
+_THRESHOLDS: Final = (100_000, 50, 100)
+
+
+def config_of(profile: str, nodes: int, *, push_pull: bool = True) -> GossipConfig:
+    """The settings of a profile for so many nodes."""
+    config = PROFILES[profile]()
+    if push_pull and nodes <= PUSH_PULL_NODES_MAX:
+        return config
+    return replace(config, push_pull_interval_s=NEVER_S)
+
+
+@contextmanager
+def cold(
+    nodes: int, *, profile: str, seed: int, push_pull: bool = True, seeds: tuple[int, ...] = (0,)
+) -> Iterator[World]:
+    """A world of that many hosts, none of them running; all are configured with `seeds`."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*_THRESHOLDS)
+    world = World(
+        seed=seed, config=config_of(profile, nodes, push_pull=push_pull), size=nodes, crypto="model"
+    )
+    for index in range(nodes):
+        world.add(seeds=seeds if index else ())
+    try:
+        yield world
+    finally:
+        _forget(world)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        gc.collect()
+
+
+@contextmanager
+def warm(nodes: int, *, profile: str, seed: int, push_pull: bool = True) -> Iterator[World]:
+    """A world of that many nodes that know one another, settled."""
+    with cold(nodes, profile=profile, seed=seed, push_pull=push_pull) as world:
+        world.start_warm(world.hosts)
+        gc.collect()
+        gc.freeze()  # what was made stays until the end: going through it again and again finds nothing
+        world.run(SETTLE_S)
+        yield world
+
+
+def _forget(world: World) -> None:
+    """Cut the world's circles, so that its memory is free without a search for them."""
+    for host in world.hosts:
+        host.node = None
+        host.streams.clear()
+    world.hosts.clear()
+
+
+def exchange_bytes(world: World) -> int:
+    """The stream bytes of one push-pull, both ways, between two nodes of the world as it is: it takes place."""
+    one, other = (host for host in world.hosts[-2:])
+    before = _streamed(one) + _streamed(other)
+    world.arrive(one, JoinSeeds(request=0, seeds=(other.address,)))
+    world.run(5.0)
+    return _streamed(one) + _streamed(other) - before
+
+
+def _streamed(host: Host) -> int:
+    return host.traffic.stream_bytes_sent
+
+
+def push_pull_bytes_per_s(world: World, profile: str) -> float:
+    """What push-pull makes each node send a second: each node begins one per interval, and both sides send."""
+    return exchange_bytes(world) / PROFILES[profile]().push_pull_s(len(world.hosts))

@@ -1,0 +1,130 @@
+"""Table `heal`: how long until all views agree again once the network is whole.
+
+Four shapes: two halves; two halves and one node that reaches both; a ring on which each node reaches another majority;
+an eighth that hears all and is heard by nobody. While a mesh is cut both sides live on as they are: every second of
+it is simulated, which is why a cut of 25 hours is one of few nodes.
+
+Invariant: views agree when every live node sees exactly the live nodes alive, each under its present boot.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from simulations.faults import Cut, Fault, Heal, OneWay, Partition, happen
+from simulations.randomness import stream
+from simulations.tables.ground import warm
+from simulations.tables.summary import largest, median
+from simulations.tables.table import NODES, PROFILE, Column, Options, Row, Table
+from simulations.world import World
+
+NODES_CUT: Final = 100
+NODES_LONG: Final = 10
+NODES_LONG_LARGE: Final = 32
+NODES_LARGE: Final = 1000
+MINUTE_S: Final = 60.0
+WITHIN_S: Final = 300.0
+RUNS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    shape: str
+    nodes: int
+    cut_s: float
+    runs: int
+
+
+def heal(options: Options) -> Iterator[Row]:
+    """The rows of the table."""
+    for case in _cases(options):
+        for profile in options.profiles:
+            yield _row(options, case, profile)
+
+
+def _cases(options: Options) -> Iterator[_Case]:
+    shapes = ("halves", "bridge", "majorities ring", "one way")
+    runs = options.times(RUNS)
+    for nodes in options.sizes((NODES_CUT,)):
+        yield from (_Case(shape, nodes, MINUTE_S, runs) for shape in shapes)
+    if options.nodes:
+        return
+    for shape in shapes:
+        if options.large or shape == "halves":
+            yield _Case(shape, NODES_CUT, 10 * MINUTE_S, 1)
+    yield _Case("halves", NODES_LONG_LARGE if options.large else NODES_LONG, 25 * 3600.0, 1)
+    if options.large:
+        yield _Case("halves", NODES_LARGE, MINUTE_S, 1)
+
+
+def _row(options: Options, case: _Case, profile: str) -> Row:
+    healed, streams, datagrams = [], 0, 0
+    for run in range(case.runs):
+        seed = options.seed + run
+        with warm(case.nodes, profile=profile, seed=seed) as world:
+            happen(world, _cut(world, case.shape, seed))
+            world.run(case.cut_s)
+            streams_before = world.streams.opened
+            before = sum(host.traffic.datagrams_sent for host in world.hosts)
+            happen(world, Heal())
+            took_s = world.run_until(world.converged, within_s=WITHIN_S)
+            streams += world.streams.opened - streams_before
+            datagrams += sum(host.traffic.datagrams_sent for host in world.hosts) - before
+        if took_s is not None:
+            healed.append(took_s)
+    return {
+        "nodes": case.nodes,
+        "shape": case.shape,
+        "cut_s": round(case.cut_s),
+        "profile": profile,
+        "runs": case.runs,
+        "healed": len(healed),
+        "median": median(healed),
+        "max": largest(healed),
+        "streams": streams / case.runs / case.nodes,
+        "datagrams": datagrams / case.runs / case.nodes,
+    }
+
+
+def _cut(world: World, shape: str, seed: int) -> Fault:
+    everybody = stream(seed, "table heal", shape).sample(range(len(world.hosts)), len(world.hosts))
+    middle = len(everybody) // 2
+    first, second = tuple(everybody[:middle]), tuple(everybody[middle:])
+    match shape:
+        case "halves":
+            return Partition(name=shape, kind=Cut.APART, groups=(first, second))
+        case "bridge":
+            return Partition(name=shape, kind=Cut.BRIDGE, groups=(first, second[1:], second[:1]))
+        case "majorities ring":
+            return Partition(name=shape, kind=Cut.RING, groups=(tuple(everybody),))
+        case "one way":
+            mute = max(1, len(everybody) // 8)
+            return OneWay(name=shape, sources=tuple(everybody[:mute]), targets=tuple(everybody[mute:]))
+    raise AssertionError(f"no such shape: {shape}")
+
+
+HEAL: Final = Table(
+    name="heal",
+    title="Partitions",
+    about=(
+        "The network is cut for so long, then whole again; seconds from then until every live node sees exactly the "
+        "live nodes alive."
+    ),
+    columns=(
+        NODES,
+        Column(key="shape", title="cut"),
+        Column(key="cut_s", title="for (s)"),
+        PROFILE,
+        Column(key="runs", title="runs"),
+        Column(key="healed", title="healed"),
+        Column(key="median", title="median (s)", digits=2),
+        Column(key="max", title="max (s)", digits=2),
+        Column(key="streams", title="streams a node", digits=1),
+        Column(key="datagrams", title="datagrams a node", digits=0),
+    ),
+    measure=heal,
+    notes=(
+        "Both sides of a long cut are simulated for all of it: that of 25 hours has 10 nodes (32 with --large).",
+        "In a mesh of 10,000 each node would hold 5,000 dead members: more memory than one machine has.",
+    ),
+)
