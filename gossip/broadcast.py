@@ -3,7 +3,8 @@
 SWIM (section 4.1) piggybacks updates on datagrams that are sent anyway, each update lambda * log n times. As in
 memberlist, what was sent least goes first, and among those the newest. Hearing a thing from another counts like
 telling it (Demers et al., 1987, "counter" with feedback), for up to half of these times: once it is everywhere, echoes
-end it, and whoever was missed finds out by the fingerprints. Membership statements and published records
+end it, and whoever was missed finds out by the fingerprints. Records are rare and wanted at once even where much is
+lost: echoes only say whom not to tell. Membership statements and published records
 wait in queues of their own and take turns at having the first pick of a datagram's room, so that neither a storm of
 suspicions nor a flood of records can starve the other: each is sure of every second datagram.
 
@@ -68,7 +69,8 @@ class Queue(Generic[K]):
 
     def echoed(self, key: K, node: bytes, *, audience: int, limit: int) -> None:
         """Member `node` has told this node what it has queued itself. It need not be told, and its first echo counts
-        as a transmission, for up to half of the `limit`; when all of the `audience` have it, nobody need be told."""
+        as a transmission, for up to half of the `limit` (0: not at all); when all of the `audience` have it, nobody
+        need be told."""
         item = self._items.get(key)
         if item is None or node in item.known:
             return

@@ -42,7 +42,7 @@ class Conversation:
         parts = self._parts
         digest, _, sender = self._remember(payload, None)
         parts.broadcasts.publish(digest, payload)
-        if sender is not None and parts.config.feedback:
+        if sender is not None:
             parts.broadcasts.payloads.echoed(
                 digest, sender, audience=parts.roster.others, limit=self._limit()
             )
@@ -84,9 +84,9 @@ class Conversation:
             digest, news, _ = self._remember(payload, entry.member.id)
             if news:
                 parts.out.append(Heard(node=entry.member.id, payload=payload))
-            elif parts.config.feedback:
+            else:
                 parts.broadcasts.payloads.echoed(
-                    digest, entry.member.id, audience=parts.roster.others, limit=self._limit()
+                    digest, entry.member.id, audience=parts.roster.others, limit=0
                 )
         self._answer(now, event, opened, corrections)
 
