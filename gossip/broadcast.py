@@ -96,8 +96,12 @@ class Queue(Generic[K]):
         all others have been as often: in a small mesh the few transmissions would else go to the same members."""
         chosen: list[tuple[K, _Item]] = []
         misfits = 0
+        over: list[K] = []
         for _, _, key in self._order:
             item = self._items[key]
+            if len(item.known) >= audience:
+                over.append(key)  # who did not know it is gone
+                continue
             size = item_bytes(item.data)
             fair_share = item.transmissions // max(1, audience - len(item.known))
             if size > room or to in item.known or item.told.get(to, 0) > fair_share or key == skip:
@@ -109,6 +113,8 @@ class Queue(Generic[K]):
             chosen.append((key, item))
             if len(chosen) == QUEUED_ITEMS_MAX:
                 break
+        for key in over:
+            self.discard(key)
         for key, item in chosen:
             self._order.remove((item.transmissions, -item.serial, key))
             item.transmissions += 1

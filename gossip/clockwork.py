@@ -185,14 +185,18 @@ class Clockwork:
             return
         self._contact_at = now + parts.config.contact_interval_s
         seed = parts.seeds.overdue(now, lambda address: not self._held(address))
-        dead = parts.dead.overdue(now, self._reachable)
+        dead = parts.dead.overdue(
+            now, self._reachable, known=lambda node: parts.roster.peek(node) is not None
+        )
         if seed is not None and (dead is None or seed[0] <= dead[0]):
-            parts.seeds.tried(seed[1], now)
-            parts.request_sync(now, seed[1], None, "seed")
+            alone = parts.roster.others == 0  # and of no use to anybody: many may be, who start together
+            parts.seeds.tried(seed[1], now, share=parts.rng.uniform(0.5, 1.0), urgent=alone)
+            parts.request_sync(now, seed[1], None, "seed", spaced=not alone)
         elif dead is not None:
             entry = parts.roster.get(dead[1])
             assert entry is not None, "only known members are contacted"
-            if parts.dead.tried(dead[1], now) % parts.config.contact_stream_every == 0:
+            share = parts.rng.uniform(0.75, 1.0)
+            if parts.dead.tried(dead[1], now, share=share) % parts.config.contact_stream_every == 0:
                 parts.request_sync(now, entry.member.address, dead[1], "dead member")
             else:
                 entry.link.doubt()

@@ -1,7 +1,7 @@
 """Whom to try again who cannot be reached: dead members and seeds, for ever, ever more rarely, never many at once.
 
 A partition looks like the death of everybody on the other side, and it heals only if somebody still knocks. Each
-address waits twice as long after each attempt, up to a cap, and all of them together get one attempt per
+address waits about twice as long after each attempt, up to a cap, and all of them together get one attempt per
 `contact_interval_s`; the most overdue comes first, so under the cap the rate is shared fairly.
 
 Invariant: one contact per interval in all; an attempt is never later than the cap, unless others are more overdue.
@@ -10,7 +10,9 @@ Invariant: one contact per interval in all; an attempt is never later than the c
 import heapq
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+URGENT_ATTEMPTS: Final = 16  # at the first back-off, before it grows
 
 T = TypeVar("T", bound=Hashable)
 
@@ -32,20 +34,26 @@ class Contacts(Generic[T]):
         self._heap: list[tuple[float, int, T]] = []
         self._serial = 0
 
-    def add(self, target: T, now: float) -> None:
-        """Start trying `target` after the first back-off, unless it is being tried."""
+    def add(self, target: T, now: float, *, share: float = 1.0) -> None:
+        """Start trying `target` after `share` of the first back-off, unless it is being tried."""
         if target not in self._attempts:
-            self._attempts[target] = _Attempt(due=now + self._backoff_s)
+            self._attempts[target] = _Attempt(due=now + share * self._backoff_s)
             self._push(target)
 
     def remove(self, target: T) -> None:
         """Stop trying; a later `add` starts from the first back-off."""
         self._attempts.pop(target, None)
 
-    def overdue(self, now: float, wanted: Callable[[T], bool]) -> tuple[float, T] | None:
-        """(when it was due, who) of the most overdue target; those due but not wanted now wait another cap."""
+    def overdue(
+        self, now: float, wanted: Callable[[T], bool], *, known: Callable[[T], bool] = lambda _: True
+    ) -> tuple[float, T] | None:
+        """(when it was due, who) of the most overdue target; those due but not wanted now wait another cap, those no
+        longer known are forgotten."""
         while (due := self.deadline) is not None and due <= now:
             target = self._heap[0][2]
+            if not known(target):
+                self.remove(target)
+                continue
             if wanted(target):
                 return due, target
             self._attempts[target].due = now + self._backoff_s_max
@@ -64,13 +72,15 @@ class Contacts(Generic[T]):
             heapq.heappop(heap)
         return None
 
-    def tried(self, target: T, now: float) -> int:
-        """Count an attempt now; returns how many there have been."""
+    def tried(self, target: T, now: float, *, share: float = 1.0, urgent: bool = False) -> int:
+        """Count an attempt now; returns how many there have been. The next one is due after `share` of the back-off:
+        random shares keep those apart who began together. While it is `urgent` it begins to grow later."""
         attempt = self._attempts[target]
         # 2**16 back-offs is beyond every cap; without the bound the power would overflow after some weeks
-        wait_s = min(self._backoff_s_max, self._backoff_s * 2 ** min(attempt.count, 16))
+        doublings = min(max(0, attempt.count - URGENT_ATTEMPTS * urgent), 16)
+        wait_s = min(self._backoff_s_max, self._backoff_s * 2**doublings)
         attempt.count += 1
-        attempt.due = now + wait_s
+        attempt.due = now + share * wait_s
         self._push(target)
         return attempt.count
 

@@ -178,7 +178,8 @@ class Conversation:
         if probe is not None:
             if node == probe.target:
                 entry.link.proved = source
-                parts.round_trips.measured(entry.member.zone, now - probe.begun_at)
+                if now >= probe.begun_at:  # else it was put off for a lag, and says nothing of the network
+                    parts.round_trips.measured(entry.member.zone, now - probe.begun_at)
             if probe.purpose is not Purpose.CONTACT:
                 parts.health.adjust(-1)
             return
@@ -194,9 +195,10 @@ class Conversation:
     def _relay(
         self, now: float, source: Address, entry: Entry, request: PingRequest, reply_bytes_max: int
     ) -> None:
-        """Ping the target for somebody else; what cannot be pinged is nacked at once."""
+        """Ping the target for somebody else; what cannot be pinged is nacked at once. Nobody has itself pinged: that
+        would be sending to an address of its choosing."""
         parts = self._parts
-        target = parts.roster.get(request.target)
+        target = None if request.target == entry.member.id else parts.roster.get(request.target)
         sequence = None
         if target is not None and target.member.id not in parts.judge.evicted:
             timeout_s = parts.round_trips.timeout_s(target.member.zone)
@@ -240,6 +242,7 @@ class Conversation:
             and own.left is None
             and parts.list_divergence.judge(
                 now,
+                member.id,
                 theirs.members,
                 settled=theirs.members_settled and parts.list_settled(now),
                 starts=own.id < member.id,

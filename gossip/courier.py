@@ -229,6 +229,7 @@ class Courier:
     def _accept(self, entry: Entry, packet: Packet, plain: bytes) -> Opened:
         link: Link = entry.link
         link.window.accept(packet.counter)
+        entry.hearsay_until = 0.0  # it speaks for itself
         try:
             body = decode_body(plain)
         except MalformedError as error:

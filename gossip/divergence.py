@@ -23,28 +23,31 @@ from gossip.roster import Link
 
 _GATE_ADDRESSES_MAX: Final = 4096
 _QUIET_DOUBLINGS_MAX: Final = 5
+_TRIED_MAX: Final = 256  # peers remembered
+_PAIR: Final = 2  # members, where there is only one other to agree with
 
 
 class SyncGate:
-    """At most one stream per address within the spacing, whatever the reasons."""
+    """At most one stream to a member at an address within the spacing, whatever the reasons. The address alone would
+    let who claims another's be streamed to in its place."""
 
     __slots__ = ("_asked", "_spacing_s")
 
     def __init__(self, spacing_s: float) -> None:
         self._spacing_s = spacing_s
-        self._asked: dict[Address, float] = {}
+        self._asked: dict[tuple[Address, bytes | None], float] = {}
 
-    def ask(self, now: float, address: Address) -> bool:
+    def ask(self, now: float, address: Address, node: bytes | None = None) -> bool:
         """Whether a stream may be asked for now; if so, it counts as asked."""
-        asked = self._asked.get(address)
+        asked = self._asked.get((address, node))
         if asked is not None and now - asked < self._spacing_s:
             return False
         if len(self._asked) >= _GATE_ADDRESSES_MAX:
-            recent = {a: at for a, at in self._asked.items() if now - at < self._spacing_s}
+            recent = {whom: at for whom, at in self._asked.items() if now - at < self._spacing_s}
             if len(recent) >= _GATE_ADDRESSES_MAX:
                 return False
             self._asked = recent
-        self._asked[address] = now
+        self._asked[address, node] = now
         return True
 
 
@@ -87,6 +90,7 @@ class ListDivergence:
     """Member lists: what the roots of all peers met say together."""
 
     __slots__ = (
+        "_agreed",
         "_asked_at",
         "_changed_at",
         "_config",
@@ -94,6 +98,7 @@ class ListDivergence:
         "_fruitless",
         "_own",
         "_quiet_until",
+        "_tried",
     )
 
     def __init__(self, config: GossipConfig, own: bytes, now: float) -> None:
@@ -104,15 +109,28 @@ class ListDivergence:
         self._asked_at = now - config.members_spacing_s
         self._fruitless = 0  # exchanges since this list last changed or agreed with another
         self._quiet_until = now
+        self._tried: set[bytes] = set()  # whom these exchanges were with
+        self._agreed: bytes | None = (
+            None  # who said last that it agrees, since this list differed from another
+        )
 
     def observe(self, now: float, own: bytes) -> None:
         """Take in the root of this node's present list."""
         if own != self._own:
             self._own, self._changed_at = own, now
-            self._fruitless, self._quiet_until = 0, now
+            self._rest(now)
 
-    def exchanged(self, now: float) -> None:
-        """An exchange of lists that differ has begun, whoever asked for it."""
+    def _rest(self, now: float) -> None:
+        self._fruitless, self._quiet_until = 0, now
+        self._tried.clear()
+
+    def exchanged(self, now: float, peer: bytes | None, *, asked: bool) -> None:
+        """An exchange of lists that differ has begun with `peer`; `asked` says that this node asked for it. One that
+        another asks for again and again counts once: it shall not keep this node from asking others."""
+        if peer in self._tried and not asked:
+            return
+        if peer is not None and len(self._tried) < _TRIED_MAX:
+            self._tried.add(peer)
         wait_s = self._config.members_spacing_s * 2 ** min(self._fruitless, _QUIET_DOUBLINGS_MAX)
         self._fruitless += 1
         self._quiet_until = now + wait_s
@@ -121,11 +139,13 @@ class ListDivergence:
         """Whether this list has not changed lately and is not one that exchanges do not help."""
         return now >= self._quiet_until and now - self._changed_at >= self._config.diverged_settle_s
 
-    def judge(self, now: float, theirs: bytes, *, settled: bool, starts: bool, members: int) -> bool:
+    def judge(
+        self, now: float, peer: bytes, theirs: bytes, *, settled: bool, starts: bool, members: int
+    ) -> bool:
         """Whether a peer's root is worth a stream now; if so, it counts as asked for. `settled` is of both sides,
         `starts` whether it is this one's turn, `members` the size of the mesh."""
         if theirs == self._own:
-            self._differs_since, self._fruitless, self._quiet_until = None, 0, now
+            self._agrees(now, peer, members)
             return False
         if self._differs_since is None:
             self._differs_since = now
@@ -140,3 +160,11 @@ class ListDivergence:
         if lasting:
             self._differs_since = now
         return True
+
+    def _agrees(self, now: float, peer: bytes, members: int) -> None:
+        """A peer has the same list. It takes two of them to forget that others differ: one could just say so."""
+        alone, self._agreed = self._agreed in (None, peer), peer
+        if alone and members > _PAIR and self._differs_since is not None:
+            return
+        self._differs_since = self._agreed = None
+        self._rest(now)

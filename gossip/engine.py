@@ -198,7 +198,7 @@ class Engine:
             peer=peer,
             initiator=initiator,
             whole=parts.config.sync_whole,
-            on_difference=lambda: parts.list_divergence.exchanged(self._now),
+            on_difference=lambda: parts.list_divergence.exchanged(self._now, peer, asked=initiator),
         )
 
     def members_payload(self) -> tuple[bytes, ...]:
@@ -243,7 +243,7 @@ class Engine:
         self._announced(changed=False)
         for seed in seeds:
             if seed != parts.presence.address:
-                parts.seeds.add(seed, now)
+                parts.seeds.add(seed, now, share=parts.rng.uniform(0.25, 1.0))
                 parts.request_sync(now, seed, None, "join")
 
     def _leave(self, now: float) -> None:

@@ -96,7 +96,7 @@ class Judge:
             case Dead():
                 return self._accused(now, statement, statement.suspicions, at_once=not streamed)
             case Left():
-                return self._left(now, statement)
+                return self._left(now, statement, streamed=streamed)
         assert_never(statement)
 
     # ------------------------------------------------------------ the subject's own word
@@ -155,6 +155,8 @@ class Judge:
     ) -> Entry | None:
         """Take in a member never heard of, whose Alive was verified. None if there is no room. One that a stream
         told of is not told on: the others know it, or find out that their lists differ."""
+        if streamed and self._roster.full:
+            return None  # room is made for who shows itself; two full lists would push out each other's dead for ever
         member = self._member(now, alive, credential, None)
         link = Link(boot=alive.boot)
         entry = Entry(member=member, alive=alive, encoded=alive.encode(), link=link)
@@ -184,7 +186,7 @@ class Judge:
             since=before.since if before is not None and before.state is state else now,
         )
 
-    def _left(self, now: float, left: Left) -> Verdict:
+    def _left(self, now: float, left: Left, *, streamed: bool) -> Verdict:
         if left.subject == self._presence.id:
             return self._own(now, left)
         entry = self._roster.get(left.subject)
@@ -200,7 +202,8 @@ class Judge:
         entry.evidence = NO_EVIDENCE
         boot, incarnation = left.rank
         self._transit(now, entry, Event.DEPARTED, boot=boot, incarnation=incarnation)
-        self._broadcasts.tell(left.subject, "left", left.encode())
+        if not streamed or len(self._broadcasts.updates) < STREAMED_TOLD_MAX:
+            self._broadcasts.tell(left.subject, "left", left.encode())
         return Verdict.NEWS
 
     def _own(self, now: float, statement: Alive | Left) -> Verdict:
@@ -245,8 +248,8 @@ class Judge:
         if isinstance(claim, Suspect):
             return verdict
         hearsay = now < entry.hearsay_until
-        able = self._roster.able(entry.member)
-        if (at_once or hearsay) and len(entry.evidence) >= accusers_needed(self._config, able):
+        needed = accusers_needed(self._config, self._could_accuse(entry))
+        if (at_once or hearsay) and len(entry.evidence) >= needed:
             self._condemn(now, entry, spread=at_once)
             return Verdict.NEWS
         if not at_once and was_alive and entry.evidence:
@@ -254,6 +257,13 @@ class Judge:
                 entry
             )  # alive as far as was known here: it is asked before it is believed dead
         return verdict
+
+    def _could_accuse(self, entry: Entry) -> int:
+        """Members that may have accused `entry`. Suspects count, and so do accusers that are gone since: else one
+        member could suspect all others and leave, and would be all the evidence there can be."""
+        known = (self._roster.member(accuser) for accuser in entry.evidence)
+        gone = sum(member is not None and not member.live for member in known)
+        return self._roster.size - 1 + gone
 
     def _verified_suspicions(self, entry: Entry, suspicions: tuple[Suspect, ...]) -> list[Suspect] | None:
         """Those not yet in evidence whose signatures hold; None if all of them are of members unknown here. Raises

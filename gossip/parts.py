@@ -27,12 +27,13 @@ from gossip.probe import Probe, Probes, Purpose
 from gossip.rate import TokenBucket
 from gossip.roster import Entry, Roster
 from gossip.rtt import RoundTrips
+from gossip.sync import CHUNK_ITEMS_MAX
 from gossip.view import MemberList
 from gossip.wire import common_version
 from trust.credential import Credential
 from trust.identity import NodeIdentity
 
-SUMMONS_MAX: Final = 256  # of one step: a chunk of a stream is never about more members
+SUMMONS_MAX: Final = CHUNK_ITEMS_MAX  # of one step: a chunk of a stream is never about more members
 
 
 class Parts:
@@ -159,10 +160,11 @@ class Parts:
         self, now: float, address: Address, node: bytes | None, reason: str, *, spaced: bool = True
     ) -> None:
         """Ask the driver for a stream, unless one to this address was asked for just now. The fallback of a probe is
-        not `spaced`: it may be all that saves the target, and probes of one target are rare enough."""
+        not `spaced`: it may be all that saves the target, and probes of one target are rare enough; nor is knocking at
+        a seed's door while nobody is known."""
         if address == self.presence.address:
             return
-        if self.gate.ask(now, address) or not spaced:
+        if self.gate.ask(now, address, node) or not spaced:
             self.out.append(RequestSync(address=address, node=node, reason=reason))
 
     def probe(self, now: float, entry: Entry, purpose: Purpose) -> Probe | None:

@@ -23,10 +23,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
 
 from gossip.member import Member
 from gossip.message import SEQUENCE_MAX
 from gossip.roster import Entry, Roster
+
+RELAYS_PER_MEMBER_MAX: Final = 16  # so that no member takes the places of all others
 
 
 class Purpose(Enum):
@@ -200,7 +203,8 @@ class Probes:
 
     def relay(self, relay: Relay) -> int | None:
         """The sequence number for a ping on behalf of another, or None if too many are under way."""
-        if len(self._relays) >= self._relays_max:
+        own = sum(other.requester == relay.requester for other in self._relays.values())
+        if len(self._relays) >= self._relays_max or own >= RELAYS_PER_MEMBER_MAX:
             return None
         sequence = self._number()
         self._relays[sequence] = relay

@@ -127,7 +127,7 @@ class Roster:
         self._order = IdOrder(census.ids)  # everybody live, this node included
         self._order.add(own)
         self._known.remove(own)
-        self._holders: dict[tuple[str, int], bytes | None] = {}
+        self._holders: dict[tuple[str, int], tuple[bytes, ...]] = {}  # live, the last announced last
         self._unsettled_dead: dict[bytes, float] = {}  # in order of death; see `lately_dead`
         self._expiry_at: float = census.expires_at if census.ids else float("inf")
         counted = len(census.ids) - (own in census.seats)
@@ -166,10 +166,15 @@ class Roster:
 
     def holder(self, address: tuple[str, int]) -> bytes | None:
         """The live member last announced at `address`."""
-        if address in self._holders:
-            return self._holders[address]
-        node = self._census.addresses.get(address)
-        return None if node == self._own or node in self._reaped else node
+        holders = self._at(address)
+        return holders[-1] if holders else None
+
+    def _at(self, address: tuple[str, int]) -> tuple[bytes, ...]:
+        holders = self._holders.get(address)
+        if holders is None:
+            node = self._census.addresses.get(address)
+            holders = () if node is None or node == self._own or node in self._reaped else (node,)
+        return holders
 
     def members(self) -> Iterator[Member]:
         """All members, sorted by id."""
@@ -209,6 +214,10 @@ class Roster:
     def able(self, subject: Member) -> int:
         """Members alive, this node included, that could accuse `subject`."""
         return self._counts[State.ALIVE] + 1 - (subject.state is State.ALIVE)
+
+    @property
+    def full(self) -> bool:
+        return len(self._known) >= self._members_max
 
     def __len__(self) -> int:
         return len(self._known)
@@ -364,11 +373,12 @@ class Roster:
         if member.live:
             if by > 0:
                 self._order.add(node)
-                self._holders[address] = node
             else:
                 self._order.remove(node)
-                if self.holder(address) == node:
-                    self._holders[address] = None
+            others = tuple(holder for holder in self._at(address) if holder != node)
+            self._holders[address] = (*others, node) if by > 0 else others
+            if not self._holders[address] and address not in self._census.addresses:
+                del self._holders[address]
         elif member.state is State.DEAD:
             if by > 0:
                 self._unsettled_dead[node] = member.since

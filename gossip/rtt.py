@@ -9,7 +9,8 @@ probed once in hours while its zone is probed every few seconds, and members of 
 The floor is not for the network but for the process at the other end, which may be busy. A late ack counts too (it is
 measured from the first ping, so it can only be over-estimated): a zone that gets slow is given more time.
 
-Invariant: at most `ZONES_MAX` zones; the timeout of a zone never heard of is `probe_timeout_s`.
+Invariant: at most `ZONES_MAX` zones, of which the one measured longest ago makes room; the timeout of a zone never
+heard of is `probe_timeout_s`.
 """
 
 from dataclasses import dataclass
@@ -40,12 +41,15 @@ class RoundTrips:
 
     def measured(self, zone: str, rtt_s: float) -> None:
         """A member of `zone` answered a ping after `rtt_s`."""
-        estimate = self._zones.get(zone)
+        estimate = self._zones.pop(zone, None)
         if estimate is not None:
+            self._zones[zone] = estimate
             estimate.rttvar_s += _BETA * (abs(estimate.srtt_s - rtt_s) - estimate.rttvar_s)
             estimate.srtt_s += _ALPHA * (rtt_s - estimate.srtt_s)
-        elif len(self._zones) < ZONES_MAX:
-            self._zones[zone] = _Estimate(rtt_s, rtt_s / 2)
+            return
+        if len(self._zones) >= ZONES_MAX:
+            del self._zones[next(iter(self._zones))]
+        self._zones[zone] = _Estimate(rtt_s, rtt_s / 2)
 
     def timeout_s(self, zone: str) -> float:
         """How long to wait for the ack of a member of `zone`."""

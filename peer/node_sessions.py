@@ -15,6 +15,7 @@ from peer.session import SyncSession
 OUTBOUND_MAX: Final = 16
 INBOUND_MAX: Final = 16
 INBOUND_PER_NODE_MAX: Final = 2
+OUTBOUND_PER_NODE_MAX: Final = 2  # a member may announce any number of addresses, one after the other
 SESSION_S_MAX: Final = 30.0
 
 TOO_MANY: Final = "too many exchanges under way"
@@ -66,7 +67,10 @@ class Sessions:
 
     def begin(self, now: float, address: Address, node: bytes | None, *, with_members: bool) -> int | None:
         """The number of a new exchange of this node's; None if there are too many."""
-        if sum(exchange.address is not None for exchange in self._exchanges.values()) >= OUTBOUND_MAX:
+        outbound = [exchange for exchange in self._exchanges.values() if exchange.address is not None]
+        if len(outbound) >= OUTBOUND_MAX:
+            return None
+        if node is not None and sum(e.node == node for e in outbound) >= OUTBOUND_PER_NODE_MAX:
             return None
         stream = self._next
         self._next += 2

@@ -1,6 +1,7 @@
 import itertools
 
 from gossip.config import lan
+from gossip.contact import URGENT_ATTEMPTS
 from gossip.engine import Engine
 from gossip.events import Datagram, LoopLag, MemberChanged, Output, RequestSync, Send, Tick
 from gossip.member import State
@@ -181,9 +182,9 @@ def test_seeds_are_tried_for_ever_at_a_capped_rate_until_a_live_member_has_the_a
     while (now := engine.deadline or 0) < START + 3600:
         asked += [now for output in engine.step(now, Tick()) if isinstance(output, RequestSync)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
-    assert gaps[0] < 5
-    assert 29 < max(gaps[-50:]) < 32
-    assert len(asked) < 3600 / 29
+    assert max(gaps[:15]) <= 2.0  # nobody is known yet: the seed may just be busy with others who start too
+    assert 25 < max(gaps[-50:]) < 32
+    assert len(asked) < 3600 / 20 + URGENT_ATTEMPTS
     engine._parts.judge.hear(now, Speaker("t", address=("10.9.0.1", 7946)).alive())
     engine._clockwork._push_pull_at = now + 1e6
     seeds = []
@@ -192,5 +193,5 @@ def test_seeds_are_tried_for_ever_at_a_capped_rate_until_a_live_member_has_the_a
         now = engine.deadline or 0
         outputs = engine.step(now, Tick())
         seeds += [output for output in outputs if isinstance(output, RequestSync) and output.reason == "seed"]
-    assert now > asked[-1] + 35
+    assert now > asked[-1] + 30
     assert seeds == []

@@ -1,6 +1,6 @@
 import itertools
 
-from gossip.contact import Contacts
+from gossip.contact import URGENT_ATTEMPTS, Contacts
 
 
 def times(contacts: Contacts[str], target: str, until: float) -> list[float]:
@@ -51,3 +51,24 @@ def test_removed_and_added_starts_afresh() -> None:
     assert len(contacts) == 0
     contacts.add("x", 100.0)
     assert contacts.overdue(102, lambda _: True) == (102.0, "x")
+
+
+def test_while_it_is_urgent_the_back_off_begins_to_grow_later() -> None:
+    contacts: Contacts[str] = Contacts(backoff_s=2, backoff_s_max=30)
+    contacts.add("x", 0.0, share=0.5)
+    assert contacts.deadline == 1.0
+    gaps = []
+    for _ in range(URGENT_ATTEMPTS + 6):
+        contacts.tried("x", 0.0, urgent=True)
+        assert contacts.deadline is not None
+        gaps.append(contacts.deadline)
+    assert gaps[:URGENT_ATTEMPTS] == [2] * URGENT_ATTEMPTS
+    assert gaps[URGENT_ATTEMPTS:] == [2, 4, 8, 16, 30, 30]
+
+
+def test_a_target_no_longer_known_is_forgotten_when_its_time_comes() -> None:
+    contacts: Contacts[str] = Contacts(backoff_s=2, backoff_s_max=30)
+    contacts.add("gone", 0.0)
+    contacts.add("x", 0.5)
+    assert contacts.overdue(10, lambda _: True, known=lambda target: target != "gone") == (2.5, "x")
+    assert len(contacts) == 1

@@ -80,7 +80,10 @@ def look(
     starts: bool = True,
     members: int = 8,
 ) -> bool:
-    return judge.judge(now, theirs, settled=settled and judge.settled(now), starts=starts, members=members)
+    peer = repr(now).encode()  # another one each time
+    return judge.judge(
+        now, peer, theirs, settled=settled and judge.settled(now), starts=starts, members=members
+    )
 
 
 def test_lists_that_differ_are_worth_one_stream_within_the_spacing_whoever_differs() -> None:
@@ -127,12 +130,29 @@ def test_in_a_large_mesh_patience_is_longer() -> None:
     assert asked == [60, 110, 160]  # ten times as long at ten thousand members
 
 
-def test_agreement_with_anyone_shows_that_a_node_is_not_the_odd_one_out() -> None:
+def test_agreement_with_two_others_shows_that_a_node_is_not_the_odd_one_out() -> None:
     judge = lists()
     for now in range(10, 60):
         assert not look(judge, float(now), settled=False)
         if now % 4 == 0:
             assert not look(judge, float(now), OWN, settled=False)
+            assert not look(judge, now + 0.1, OWN, settled=False)
+
+
+def test_agreement_with_one_other_shows_it_only_where_there_is_no_more_than_one() -> None:
+    for members, expected in ((2, False), (3, True)):
+        judge, asked = lists(), False
+        for now in range(10, 60):
+            asked |= look(judge, float(now), settled=False, members=members)
+            judge.judge(now, b"the same", OWN, settled=False, starts=True, members=members)
+        assert asked is expected
+
+
+def test_exchanges_that_one_peer_asks_for_again_and_again_count_once() -> None:
+    judge = lists()
+    for now in range(10, 20):
+        judge.exchanged(float(now), b"evil", asked=False)
+    assert judge.settled(12.0)
 
 
 def exchanges(judge: ListDivergence, seconds: int) -> list[int]:
@@ -141,7 +161,7 @@ def exchanges(judge: ListDivergence, seconds: int) -> list[int]:
     for now in range(10, 10 + seconds):
         if look(judge, float(now)):
             times.append(now)
-            judge.exchanged(float(now))
+            judge.exchanged(float(now), repr(now).encode(), asked=True)
     return times
 
 
@@ -157,14 +177,15 @@ def test_a_change_or_an_agreement_ends_that() -> None:
     judge.observe(70.0, b"n" * 8)
     assert judge.settled(70.5)
     for now in (71.0, 73.0, 77.0):
-        judge.exchanged(now)
+        judge.exchanged(now, repr(now).encode(), asked=True)
     assert not judge.settled(80.0)
-    assert not look(judge, 80.0, b"n" * 8)
-    assert judge.settled(80.0)
+    for now in (80.0, 80.1):  # two others agree
+        assert not look(judge, now, b"n" * 8)
+    assert judge.settled(80.1)
 
 
 def test_the_other_side_of_an_exchange_is_left_alone_too() -> None:
     judge = lists()
-    judge.exchanged(10.0)
+    judge.exchanged(10.0, b"peer", asked=False)
     assert not judge.settled(11.9)
     assert judge.settled(12.0)

@@ -42,7 +42,8 @@ def test_a_seed_that_fails_is_tried_again() -> None:
     outputs = []
     while (now := engine.deadline or 0) < START + 5:
         outputs += engine.step(now, Tick())
-    assert outputs == [RequestSync(address=SEED, node=None, reason="seed")] * 2
+    assert 2 <= len(outputs) <= 5
+    assert set(outputs) == {RequestSync(address=SEED, node=None, reason="seed")}
 
 
 def test_more_seeds_than_the_bound_are_refused_whole() -> None:
