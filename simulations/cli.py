@@ -17,6 +17,7 @@ from typing import Literal, cast
 import click
 
 from peer.commands.options import Failure
+from simulations.large import large, validate
 from simulations.tables.cli import table
 
 PROFILES = ("lan", "wan", "local", "memberlist")
@@ -40,7 +41,8 @@ def sim() -> None:
     """The real node on a virtual clock and network: scenarios, campaigns, tables, pictures."""
 
 
-sim.add_command(table)
+for command in (table, large, validate):
+    sim.add_command(command)
 
 
 @sim.command("list")

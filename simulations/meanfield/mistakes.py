@@ -25,6 +25,7 @@ stops), and accusations of others at the same time. It is an estimate of what in
 Invariant: the estimator is unbiased for this model whatever the tilts; they only decide its scatter.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +35,7 @@ from gossip.config import GossipConfig, ProbeOrder
 from simulations.meanfield.arrays import Bools, Floats, Ints
 from simulations.meanfield.crowd import Crowd
 from simulations.meanfield.parameters import Network, Prober, probe_fails, relays_fail, suspicion_s
-from simulations.meanfield.spread import batches, first_heard_only
+from simulations.meanfield.spread import Update, batches
 
 _BIN_S: Final = 0.01
 _CURVE_S: Final = 20.0
@@ -102,8 +103,10 @@ def _curves(config: GossipConfig, members: int, network: Network, runs: int, see
         crowd = Crowd(config, network, members=members, meshes=meshes, items=1, rng=rng)
         counts = np.zeros((meshes, bins), dtype=np.int64)
         crowd.tellings = (_BIN_S, counts)
-        heard_at = first_heard_only(crowd, _CURVE_S)
-        known_s = max(known_s, float(np.quantile(heard_at, 0.99)))
+        update = Update(crowd, None)
+        crowd.run(update, _CURVE_S)
+        in_order = np.sort(update.heard_at)
+        known_s = max(known_s, float(in_order[math.ceil(0.99 * len(in_order)) - 1]))
         missed.append(np.cumsum(counts, axis=1) * reach)
     return _Curves(np.concatenate(missed), known_s)
 

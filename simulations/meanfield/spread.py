@@ -45,8 +45,9 @@ class Spread:
         return most
 
 
-class _Update:
-    """The story of one update in each mesh of a crowd. Without a `prober` the push is all there is."""
+class Update:
+    """The story of one update in each mesh of a crowd. Without a `prober` the push is all there is, and goes on until
+    nobody tells it any more."""
 
     def __init__(self, crowd: Crowd, prober: Prober | None) -> None:
         self._crowd, self._prober = crowd, prober
@@ -73,7 +74,7 @@ class _Update:
         self._crowd.tell(rows, at, 0, urgent=True)
 
     def over(self) -> bool:
-        return self._missing == 0
+        return self._missing == 0 and self._prober is not None
 
     # ------------------------------------------------------------ repair
     def due(self) -> None:
@@ -126,13 +127,14 @@ def spread(
     within_s: float = 600.0,
     repaired: bool = True,
 ) -> Spread:
-    """Publish one update in each of `runs` meshes. `repaired` False: the push alone."""
+    """Publish one update in each of `runs` meshes, until everybody has it. `repaired` False: the push alone, until
+    nobody tells it any more."""
     network = network or Network()
     prober = Prober(config, network, seed) if repaired else None
     heard_at, hops, datagrams = [], [], 0
     for meshes, rng in batches(members, runs, seed):
         crowd = Crowd(config, network, members=members, meshes=meshes, items=1, rng=rng)
-        update = _Update(crowd, prober)
+        update = Update(crowd, prober)
         crowd.run(update, within_s)
         heard_at.append(update.heard_at.reshape(meshes, members))
         hops.append(update.hops.reshape(meshes, members))
@@ -150,20 +152,3 @@ def batches(members: int, runs: int, seed: int) -> list[tuple[int, np.random.Gen
     return [
         (size, np.random.Generator(np.random.PCG64(child))) for size, child in zip(sizes, seeds, strict=True)
     ]
-
-
-def first_heard_only(crowd: Crowd, within_s: float) -> Floats:
-    """When each member of a crowd hears of one item by the push alone, for as long as it is told at all."""
-    update = _Update(crowd, None)
-    crowd.run(_Told(update), within_s)
-    return update.heard_at
-
-
-class _Told:
-    """An update's story that goes on until nobody tells it any more."""
-
-    def __init__(self, update: _Update) -> None:
-        self.heard, self.due = update.heard, update.due
-
-    def over(self) -> bool:
-        return False

@@ -18,7 +18,7 @@ from simulations.world import World
 WITHIN_S: Final = 300.0
 JOINS_NODES: Final = (100,)
 JOINS_NODES_LARGE: Final = (1000,)
-RESTARTS_NODES: Final = 100
+RESTARTS_NODES: Final = 50
 RESTARTS_EACH: Final = 10
 ROUND_S: Final = 1.0  # in which everybody is restarted once
 QUARTER_NODES: Final = (128,)

@@ -13,7 +13,7 @@ from simulations.tables.watch import Watch
 
 NODES_LOSSY: Final = 128
 LOSSES: Final = (0.05, 0.3, 0.5)
-LASTS_S: Final = 30.0
+LASTS_S: Final = 20.0
 RUNS: Final = 1
 
 
@@ -59,7 +59,7 @@ def _lossy(options: Options, nodes: int, share: float, profile: str) -> Row:
 LOSS: Final = Table(
     name="loss",
     title="Loss, and nobody slow",
-    about="Uniform loss of datagrams, and of segments of streams, for 30 s; every member is healthy all the time.",
+    about="Uniform loss of datagrams, and of segments of streams, for 20 s; every member is healthy all the time.",
     columns=(
         NODES,
         Column(key="loss", title="loss"),

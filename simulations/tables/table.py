@@ -17,7 +17,7 @@ Value: TypeAlias = float | int | str | None
 Row: TypeAlias = Mapping[str, Value]
 
 PROFILES_COMPARED: Final = ("lan", "memberlist")
-CPU_S: Final = 120.0
+CPU_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,7 +140,7 @@ def test_slow_finds_the_blocked_and_counts_verdicts_about_the_healthy(
 def test_slow_processes_that_are_stopped_come_with_the_large_rows(
     measure: Measure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow, "LASTS_S", 10.0)
+    monkeypatch.setattr(slow, "LASTS_LARGE_S", 10.0)
     monkeypatch.setattr(slow, "BLOCKED_S", (2.048,))
     monkeypatch.setattr(slow, "SLOW_LARGE", (3,))
     rows = measure("slow", nodes=(8,), profiles=("lan",), runs=1, large=True)
