@@ -13,6 +13,7 @@ help:
 	@echo "make demo    a whole mesh on this machine, told step by step"
 	@echo "make test    the test suite (real sockets, real processes)"
 	@echo "make check   format, lint, imports, types"
+	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
 
