@@ -7,6 +7,7 @@ round, not a burst of those missed.
 Invariant: a `tick` at or after `deadline` moves `deadline` forward.
 """
 
+import math
 from typing import assert_never
 
 from gossip.config import ProbeOrder
@@ -63,6 +64,13 @@ class Clockwork:
             if at is not None and at < least:
                 least = at
         return least
+
+    def awake(self, now: float) -> None:
+        """There is something to tell again: the gossip timer ran on all the while."""
+        behind_s = now - self._gossip_at
+        if behind_s > 0:
+            interval_s = self._parts.config.gossip_interval_s
+            self._gossip_at += math.ceil(behind_s / interval_s) * interval_s
 
     def tick(self, now: float) -> None:
         """Do all that is due."""

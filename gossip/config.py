@@ -52,6 +52,10 @@ class GossipConfig:
     # the suspect, and refutations are forwarded at once. It is the longest pause of a process that goes unpunished.
     suspicion_mult_alone: float = 4.0
     suspicion_mult_corroborated: float = 1.75
+    # However many accusers come at once, the suspect gets this long to refute since the last of them was heard, and a
+    # Dead is believed at once only of who has been suspect here for as long: a crowd of slow members that wake
+    # together brings all its accusations in one moment.
+    refutation_s: float = 0.5
     suspicion_max_mult: float = 6.0  # the ceiling, times the `alone` floor, while nobody else confirms
     confirmations: int = (
         2  # independent confirmations that bring the timeout to the floor (memberlist: mult - 2)
@@ -205,6 +209,7 @@ def wan() -> GossipConfig:
         probe_timeout_s_min=1.0,
         suspicion_mult_alone=6.0,
         suspicion_mult_corroborated=2.0,
+        refutation_s=3.0,
         loop_lag_s_max=1.0,
         gossip_interval_s=0.5,
         gossip_nodes=4,
@@ -228,6 +233,7 @@ def local() -> GossipConfig:
         probe_timeout_s=0.25,
         probe_timeout_s_min=0.15,
         suspicion_mult_corroborated=3.0,
+        refutation_s=0.3,
         loop_lag_s_max=0.125,
         gossip_interval_s=0.1,
         gossip_to_the_dead_s=15.0,
@@ -255,6 +261,8 @@ def memberlist() -> GossipConfig:
         indirect_timeout_mult=1.0,
         witnesses=0,
         suspicion_mult_corroborated=math.inf,
+        refutation_s=0.0,
+        loop_lag_s_max=math.inf,
         dead_on_word=True,
         feedback=False,
         urgent_rounds_per_s=0.0,

@@ -180,7 +180,11 @@ class Conversation:
                 entry.link.proved = source
                 if now >= probe.begun_at:  # else it was put off for a lag, and says nothing of the network
                     parts.round_trips.measured(entry.member.zone, now - probe.begun_at)
-            if probe.purpose is not Purpose.CONTACT:
+            if (
+                probe.purpose is Purpose.CONTACT
+            ):  # a partition may have healed: the two sides know different things
+                parts.request_sync(now, entry.member.address, node, "a dead member answered")
+            else:
                 parts.health.adjust(-1)
             return
         relay = parts.probes.finish_relay(sequence, sender=node)

@@ -122,6 +122,7 @@ class Engine:
         parts = self._parts
         self._now = now = max(now, self._now)
         parts.divergence.observe(now, parts.fingerprint)
+        silent = not parts.broadcasts
         match event:
             case Datagram():
                 self._conversation.datagram(now, event)
@@ -153,6 +154,8 @@ class Engine:
                 assert_never(event)
         parts.settle(now)
         parts.list_divergence.observe(now, parts.view.observe(now))
+        if silent and parts.broadcasts:
+            self._clockwork.awake(now)
         # a timer brought forward into the past could not have fired before now: that is no lag of this node
         self._deadline = max(self._clockwork.deadline, min(self._deadline, now))
         outputs, parts.out = parts.out, []

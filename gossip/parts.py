@@ -248,7 +248,7 @@ class Parts:
             self.spread_now(now)
 
     def _follow(self, now: float, change: Change) -> None:
-        entry, member, previous = change.entry, change.member, change.previous
+        entry, member = change.entry, change.member
         common = common_version(self.config.versions, entry.alive.versions) is not None
         strangers, entry.link.common = entry.link.common and not common, common
         if strangers:
@@ -261,8 +261,6 @@ class Parts:
         match member.state:
             case State.ALIVE:
                 self.dead.remove(member.id)
-                if previous is State.DEAD and self.presence.left is None:
-                    self.request_sync(now, member.address, member.id, "back from the dead")
             case State.SUSPECT:
                 self._call_witnesses(now, entry)
             case State.DEAD:

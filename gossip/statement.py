@@ -16,6 +16,7 @@ Decoding checks form only. Who signed is checked by gossip/judge.py, which knows
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, TypeAlias
 
@@ -205,8 +206,10 @@ def credential_digest(encoded: bytes) -> bytes:
     return sha256(b"gossamer/credential-digest/1" + encoded).digest()[:_DIGEST_BYTES]
 
 
+@lru_cache(maxsize=1024)
 def decode_statement(data: bytes) -> Statement:
-    """Any statement. Raises MalformedError."""
+    """Any statement. Raises MalformedError. The same statement comes from many members within seconds: the latest ones
+    are remembered."""
     values = unpack_array(data, size_max=STATEMENT_BYTES_MAX)
     match values:
         case [

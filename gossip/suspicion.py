@@ -17,7 +17,7 @@ The same count tells when a Dead heard from others is believed at once: `accuser
 The timeouts depend on the number of accusers and on the mesh, not on who is suspected, so the suspects are kept in a
 heap for each number of accusers: the next to run out is the oldest of one of these few.
 
-Invariant: more confirmations never lengthen a timeout, and the timeout is finite.
+Invariant: more confirmations never lengthen a timeout beyond `refutation_s`, and the timeout is finite.
 """
 
 import heapq
@@ -74,13 +74,16 @@ class Suspicions:
         """All suspects, the one suspected first first."""
         return iter(self._entries.values())
 
-    def note(self, entry: Entry) -> None:
-        """`entry` is a suspect with its present evidence."""
+    def note(self, entry: Entry, now: float) -> None:
+        """`entry` is a suspect with its present evidence. However short that makes its time, it has not less than
+        `refutation_s` from now on."""
         node, accusers = entry.member.id, len(entry.evidence)
         if self._accusers.get(node) == accusers:
             return
         self._entries[node] = entry
         self._accusers[node] = accusers
+        least_at = now + self._config.refutation_s - self._wait_s(accusers)
+        entry.suspected_at = max(entry.suspected_at, least_at)
         self._push(accusers, entry)
 
     def drop(self, node: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The anomaly of the Lifeguard paper: a process that takes part, but whose messages stand still.
+"""Slow processing of messages, as the Lifeguard paper varies it: a process runs, and its messages stand still.
 
 While a member is blocked nothing it sends leaves and nothing sent to it arrives; both go on, all at once, when the
 block ends. Its timers run. So it goes on probing, hears no answers, suspects whoever it probed, and sees those

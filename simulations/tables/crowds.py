@@ -41,7 +41,10 @@ def joins(options: Options) -> Iterator[Row]:
     """The rows of the table."""
     for nodes in options.sizes(JOINS_NODES, JOINS_NODES_LARGE):
         for profile in options.profiles:
-            with cold(nodes, profile=profile, seed=options.seed) as world, Watch(world) as watch:
+            with (
+                cold(nodes, profile=profile, seed=options.seed, push_pull=True) as world,
+                Watch(world) as watch,
+            ):
                 for host in world.hosts:
                     world.start(host)
                 took_s = world.run_until(world.converged, within_s=WITHIN_S, grain_s=0.1)
@@ -83,7 +86,7 @@ def restarts(options: Options) -> Iterator[Row]:
     """The rows of the table."""
     for nodes in options.sizes((RESTARTS_NODES,)):
         for profile in options.profiles:
-            with warm(nodes, profile=profile, seed=options.seed) as world:
+            with warm(nodes, profile=profile, seed=options.seed, push_pull=True) as world:
                 rng = stream(options.seed, "table restarts", nodes)
                 for _ in range(RESTARTS_EACH):
                     for index in rng.sample(range(nodes), nodes):
@@ -131,7 +134,7 @@ def quarter(options: Options) -> Iterator[Row]:
     """The rows of the table."""
     for nodes in options.sizes(QUARTER_NODES, QUARTER_NODES_LARGE):
         for profile in options.profiles:
-            with warm(nodes, profile=profile, seed=options.seed) as world:
+            with warm(nodes, profile=profile, seed=options.seed, push_pull=True) as world:
                 rng = stream(options.seed, "table quarter", nodes)
                 victims = [world.hosts[index] for index in rng.sample(range(1, nodes), nodes // 4)]
                 yield {"nodes": nodes, "profile": profile, **_killed(world, victims)}

@@ -4,11 +4,11 @@ A warm world begins with nodes that know one another for an hour, so that what i
 stand-in cryptography costs virtual time like the real one (simulations/crypto.py) and next to none of ours; sizes on
 the wire are the same.
 
-Random push-pull repairs what is rare in minutes and costs two member lists each time: 2 MB at 10,000 nodes. Above
-PUSH_PULL_NODES_MAX it is switched off, where no figure depends on it; what it would send is worked out from one
+Random push-pull repairs what is rare in minutes and costs two member lists each time, 7 MB at 10,000 nodes. Above
+PUSH_PULL_NODES_MAX it is switched off, unless a figure depends on it; what it would send is worked out from one
 exchange that does take place (`exchange_bytes`), how often it would run from the profile.
 
-Invariant: when `warm` ends, the memory of its world is free, and the collector is as it was.
+Invariant: when `warm` ends, the memory of its nodes is free, and the collector goes through everything again.
 """
 
 import gc
@@ -25,25 +25,21 @@ from simulations.world import World
 PUSH_PULL_NODES_MAX: Final = 300
 NEVER_S: Final = 1e9
 SETTLE_S: Final = 4.0  # a few probe intervals: each node has measured round trips
-# Steps make hardly any reference cycles, so the collector finds next to nothing: it may look rarely.
-_THRESHOLDS: Final = (100_000, 50, 100)
 
 
-def config_of(profile: str, nodes: int, *, push_pull: bool = True) -> GossipConfig:
-    """The settings of a profile for so many nodes."""
+def config_of(profile: str, nodes: int, *, push_pull: bool | None = None) -> GossipConfig:
+    """The settings of a profile for so many nodes. `push_pull` None: unless it is too much to simulate."""
     config = PROFILES[profile]()
-    if push_pull and nodes <= PUSH_PULL_NODES_MAX:
+    if push_pull or (push_pull is None and nodes <= PUSH_PULL_NODES_MAX):
         return config
     return replace(config, push_pull_interval_s=NEVER_S)
 
 
 @contextmanager
 def cold(
-    nodes: int, *, profile: str, seed: int, push_pull: bool = True, seeds: tuple[int, ...] = (0,)
+    nodes: int, *, profile: str, seed: int, push_pull: bool | None = None, seeds: tuple[int, ...] = (0,)
 ) -> Iterator[World]:
     """A world of that many hosts, none of them running; all are configured with `seeds`."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(*_THRESHOLDS)
     world = World(
         seed=seed, config=config_of(profile, nodes, push_pull=push_pull), size=nodes, crypto="model"
     )
@@ -53,18 +49,15 @@ def cold(
         yield world
     finally:
         _forget(world)
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        gc.unfreeze()  # a large world froze what it began with
         gc.collect()
 
 
 @contextmanager
-def warm(nodes: int, *, profile: str, seed: int, push_pull: bool = True) -> Iterator[World]:
+def warm(nodes: int, *, profile: str, seed: int, push_pull: bool | None = None) -> Iterator[World]:
     """A world of that many nodes that know one another, settled."""
     with cold(nodes, profile=profile, seed=seed, push_pull=push_pull) as world:
         world.start_warm(world.hosts)
-        gc.collect()
-        gc.freeze()  # what was made stays until the end: going through it again and again finds nothing
         world.run(SETTLE_S)
         yield world
 
@@ -79,7 +72,7 @@ def _forget(world: World) -> None:
 
 def exchange_bytes(world: World) -> int:
     """The stream bytes of one push-pull, both ways, between two nodes of the world as it is: it takes place."""
-    one, other = (host for host in world.hosts[-2:])
+    one, other = world.live()[-2:]
     before = _streamed(one) + _streamed(other)
     world.arrive(one, JoinSeeds(request=0, seeds=(other.address,)))
     world.run(5.0)

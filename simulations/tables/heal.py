@@ -65,7 +65,7 @@ def _row(options: Options, case: _Case, profile: str) -> Row:
     healed, streams, datagrams = [], 0, 0
     for run in range(case.runs):
         seed = options.seed + run
-        with warm(case.nodes, profile=profile, seed=seed) as world:
+        with warm(case.nodes, profile=profile, seed=seed, push_pull=True) as world:
             happen(world, _cut(world, case.shape, seed))
             world.run(case.cut_s)
             streams_before = world.streams.opened

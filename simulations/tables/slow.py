@@ -5,8 +5,8 @@ with too few processors. They are slow, not dead, and everybody else is healthy.
 about a healthy member; FP- counts those at healthy members, which are what makes a healthy mesh route around
 healthy hosts. Each (observer, subject) verdict counts as one, as there.
 
-Blocked means, as there, that messages stand still while timers run (simulations/tables/anomaly.py), or, with
-`--large`, that the process is stopped altogether (SIGSTOP), which is kinder: it knows afterwards that it was away.
+Blocked means that messages stand still while timers run (simulations/tables/anomaly.py), or, with `--large`, that the
+process is stopped altogether (SIGSTOP), which is kinder: it knows afterwards that it was away.
 
 Invariant: for one C and D and run both profiles block the same members at the same times.
 """

@@ -122,7 +122,7 @@ def test_a_dead_member_is_reclaimed_at_once_by_itself_with_new_address_and_metad
     rank: tuple[int, int],
 ) -> None:
     company = settled()
-    company.say("a", dead_of("s", "abc"))
+    company.bury("a", "s", "abc")
     assert company.state("s") is State.DEAD
     company.say("a", alive_of("s", rank, address=ELSEWHERE, meta={"role": "foo"}))
     member = company.member("s")
@@ -141,7 +141,7 @@ def test_an_alive_that_is_not_above_what_is_known_changes_nothing(
         case State.SUSPECT:
             company.say("a", suspicion("a", "s", (2, 3)))
         case State.DEAD:
-            company.say("a", dead_of("s", "abc", (2, 3)))
+            company.bury("a", "s", "abc", (2, 3))
         case State.LEFT:
             company.say("a", left_of("s", (2, 3)))
         case State.ALIVE:
@@ -218,7 +218,7 @@ def test_a_claim_about_oneself_is_refuted_once_and_costs_a_point_of_health(claim
 # ---------------------------------------------------------------- Dead, Left
 def test_a_proved_death_is_one_event_and_is_passed_on_with_its_proof() -> None:
     company = settled()
-    company.say("a", dead_of("s", "abc"))
+    company.bury("a", "s", "abc")
     assert company.state("s") is State.DEAD
     assert company.changes("s")[-1] == (company.now, company.changes("s")[-1][1], State.DEAD)
     count = len(company.changes("s"))
@@ -228,6 +228,16 @@ def test_a_proved_death_is_one_event_and_is_passed_on_with_its_proof() -> None:
         company.say(name, dead_of("s", "abc"), dead_of("s", "ab"), suspicion("c", "s"))
     spread(company)
     assert len(company.changes("s")) == count
+
+
+def test_a_proof_that_comes_before_the_subject_could_refute_is_a_suspicion_that_soon_is_a_verdict() -> None:
+    """memberlist believes any word of a death at once: a crowd that wakes together would bury the living."""
+    company = settled()
+    silent(company.peers["s"])
+    company.say("a", dead_of("s", "abc"))
+    assert company.state("s") is State.SUSPECT
+    waited = company.run_until("s", State.DEAD, within_s=10)
+    assert lan().refutation_s <= waited <= lan().suspicion_mult_corroborated * lan().probe_interval_s
 
 
 def test_one_word_of_a_death_is_a_suspicion_and_no_word_of_it_nothing() -> None:
@@ -353,7 +363,7 @@ def test_an_update_is_sent_as_often_as_the_size_of_the_mesh_says_and_no_more() -
 def test_the_recently_dead_hear_gossip_and_the_long_dead_do_not() -> None:
     company = settled()
     silent(company.peers["s"])
-    company.say("a", dead_of("s", "abc"))
+    company.bury("a", "s", "abc")
     died = company.now
     while company.now - died < 2 * lan().gossip_to_the_dead_s:
         company.step(SetMeta(meta={"at": int(company.now - died)}))

@@ -1,9 +1,10 @@
 from gossip.events import Datagram, Heard, MemberChanged, Output, Rejected, RequestSync, Send, Tick
 from gossip.member import State
 from gossip.message import Gossip, Ping
+from gossip.probe import Purpose
 from gossip.statement import decode_statement
 from tests.gossip.test_conversation import only, quiet
-from tests.gossip.world import START, Speaker, engine_of, identity_of, suspicion
+from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, suspicion
 
 NAMES = [f"m{index}" for index in range(12)]
 ADDRESS = {name: (f"10.9.0.{index + 1}", 7946) for index, name in enumerate(NAMES)}
@@ -54,7 +55,7 @@ def test_an_accuser_tells_the_witnesses_at_once() -> None:
     assert set(ranked("m0")) - {engine.id} <= told
 
 
-def test_who_comes_back_from_the_dead_is_asked_for_a_stream() -> None:
+def test_who_comes_back_from_the_dead_draws_no_stream_from_everybody() -> None:
     engine = quiet("s", "a")
     judge = engine._parts.judge
     judge.hear(START, suspicion("a", "s"))
@@ -66,10 +67,24 @@ def test_who_comes_back_from_the_dead_is_asked_for_a_stream() -> None:
     (changed,) = only(outputs, MemberChanged)
     assert isinstance(changed, MemberChanged)
     assert (changed.previous, changed.member.state) == (State.DEAD, State.ALIVE)
-    assert (
-        RequestSync(address=("10.9.9.9", 7946), node=identity_of("s").id, reason="back from the dead")
-        in outputs
-    )
+    assert only(outputs, RequestSync) == []
+
+
+def test_a_dead_member_that_answers_a_knock_is_asked_for_a_stream() -> None:
+    engine = quiet("s", "a")
+    judge = engine._parts.judge
+    judge.hear(START, suspicion("a", "s"))
+    judge.condemn_due(START + 1000)
+    engine.step(START, Tick())
+    entry = engine._parts.roster.get(identity_of("s").id)
+    assert entry is not None
+    probe = engine._parts.probe(START + 1, entry, Purpose.CONTACT)
+    assert probe is not None
+    outputs = engine.step(START + 1, Speaker("s").datagram("own", ack(probe.sequence)))
+    asked = only(outputs, RequestSync)
+    assert [(request.node, request.reason) for request in asked] == [
+        (identity_of("s").id, "a dead member answered")
+    ]
 
 
 def test_with_nobody_to_tell_the_queues_are_emptied() -> None:

@@ -1,6 +1,7 @@
 """Each table at a small size: the rows it should have, figures that make sense, the same ones for the same seed."""
 
 import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,12 +39,13 @@ def of(rows: list[Row], **wanted: Any) -> Row:
 # ---------------------------------------------------------------------- ground and watch
 
 
-def test_a_warm_world_is_settled_and_leaves_the_collector_as_it_was() -> None:
-    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
-    with warm(12, profile="lan", seed=1) as world:
+def test_a_warm_world_is_settled_and_its_nodes_are_gone_when_it_ends() -> None:
+    with warm(301, profile="lan", seed=1) as world:  # so many that the world freezes what it begins with
         assert world.converged()
-        assert gc.get_freeze_count() > frozen
-    assert gc.get_threshold() == thresholds
+        node = weakref.ref(world.hosts[7].node)
+        assert node() is not None
+        assert gc.get_freeze_count() > 0
+    assert node() is None
     assert gc.get_freeze_count() == 0
 
 
@@ -55,6 +57,7 @@ def test_a_cold_world_runs_nothing() -> None:
 def test_push_pull_is_off_only_where_it_is_too_much_to_simulate() -> None:
     assert config_of("lan", 300) == lan()
     assert config_of("lan", 301).push_pull_interval_s == NEVER_S
+    assert config_of("lan", 301, push_pull=True) == lan()
     assert config_of("lan", 32, push_pull=False).push_pull_interval_s == NEVER_S
 
 
