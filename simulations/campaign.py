@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from simulations.faults import tell
+from simulations.host import INBOX_DATAGRAMS_MAX
 from simulations.invariants import Watch
 from simulations.randomness import stream
 from simulations.sometimes import Sometimes, Tally
@@ -22,6 +23,11 @@ QUIET_S_MAX: Final = 120.0
 SETTLED_S: Final = 5.0
 BEGUN_S: Final = 5.0  # for the first joins
 DISK_DELAYS_S: Final = (0.002, 0.02, 0.5)  # flash, a busy disk, one that is about to fail
+INBOXES: Final = (
+    INBOX_DATAGRAMS_MAX,
+    INBOX_DATAGRAMS_MAX,
+    16,
+)  # a small one overflows at a process that stands still
 REAL_EVERY: Final = 8  # each so-many-th story has real keys and signatures
 
 
@@ -85,8 +91,11 @@ def tell_one(
         line=line,
     )
     watch, tally = Watch(world), Tally(world)
+    inbox = stream(seed, "inbox").choice(INBOXES)
     for index in range(plotted.hosts):
-        world.start(world.add(seeds=(0, 1) if index > 1 else (0,) if index else ()))
+        host = world.add(seeds=(0, 1) if index > 1 else (0,) if index else ())
+        host.inbox_datagrams_max = inbox
+        world.start(host)
     world.run(BEGUN_S)
     tell(world, plotted.story)
     world.run(plotted.lasts_s)

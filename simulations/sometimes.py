@@ -35,7 +35,7 @@ class Sometimes(Enum):
     RESTARTED = "a member came back with a higher boot"
     RETURNED = "a member that had left came back"
     LEFT = "a member left"
-    HEALED = "a stream was asked for by a member back from the dead"
+    HEALED = "a dead member that was knocked at answered"
     BEHIND = "a node found itself behind and asked"
     DIVERGED = "journals were found to differ"
     CONTACTED = "a seed or a dead member was knocked at"
@@ -51,7 +51,7 @@ class Sometimes(Enum):
 
 
 _REASONS: Final = {
-    "back from the dead": Sometimes.HEALED,
+    "a dead member answered": Sometimes.HEALED,
     "it knows of members unknown here": Sometimes.BEHIND,
     "diverged": Sometimes.DIVERGED,
     "seed": Sometimes.CONTACTED,
