@@ -53,7 +53,7 @@ class GossipConfig:
     suspicion_mult_alone: float = 4.0
     suspicion_mult_corroborated: float = 1.75
     # However many accusers come at once, the suspect gets this long to refute since the last of them was heard, and a
-    # Dead is believed at once only of who has been suspect here for as long: a crowd of slow members that wake
+    # Dead is believed at once only on accusations known here for as long: a crowd of slow members that wake
     # together brings all its accusations in one moment.
     refutation_s: float = 0.5
     suspicion_max_mult: float = 6.0  # the ceiling, times the `alone` floor, while nobody else confirms
@@ -61,6 +61,9 @@ class GossipConfig:
         2  # independent confirmations that bring the timeout to the floor (memberlist: mult - 2)
     )
     witnesses: int = 3  # one more than `confirmations`, so that one witness may be down too
+    heralds: int = (
+        5  # further members that tell a suspect of the suspicion, however many are suspected at once
+    )
     dead_on_word: bool = (
         False  # believe a Dead with a single suspicion in it (memberlist), not only a proven one
     )
@@ -148,7 +151,7 @@ class GossipConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("indirect_probes", "confirmations", "witnesses"):
+        for name in ("indirect_probes", "confirmations", "witnesses", "heralds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
         if not 0 < self.probe_timeout_s_min <= self.probe_timeout_s:
@@ -260,6 +263,7 @@ def memberlist() -> GossipConfig:
         probe_timeout_s_min=lan().probe_timeout_s,
         indirect_timeout_mult=1.0,
         witnesses=0,
+        heralds=0,
         suspicion_mult_corroborated=math.inf,
         refutation_s=0.0,
         loop_lag_s_max=math.inf,

@@ -6,9 +6,9 @@ of who may make it:
 
 - Alive and Left: the subject's, under a credential the mesh root signed.
 - Suspect: the accuser's, a member; for exactly the rank the subject has signed, so nobody can accuse ahead of time.
-- Dead: as many Suspects as this node would itself call corroborated, of one who has been suspect here long enough to
-  refute. Fewer, or sooner, they are just that: suspicions, which start or shorten the timer here. A node's own timer
-  running out condemns too; that verdict others have to reach alike.
+- Dead: as many Suspects as this node would itself call corroborated, known here for long enough that they could
+  have been refuted. Fewer, or sooner, they are just that: suspicions, which start or shorten the timer here. A node's
+  own timer running out condemns too; that verdict others have to reach alike.
   One that is part of a whole view (a stream) may be from beyond a partition that has just healed: a member alive here
   becomes a suspect by it, and is told at once (`summoned`), so that the other side's dead come back and take nobody
   of this side with them. Only of a member that the stream itself has just told of it is believed as it is.
@@ -19,7 +19,6 @@ whoever is behind: the sender gets what is newer, or this node asks for it.
 Invariant: a member's rank never falls; its state changes only by TRANSITIONS; `evidence` is for the present rank.
 """
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, assert_never
@@ -244,7 +243,6 @@ class Judge:
         valid = self._verified_suspicions(entry, suspicions)
         verdict = Verdict.AHEAD if valid is None else Verdict.KNOWN
         was_alive = entry.member.state is State.ALIVE
-        suspected_for_s = -math.inf if was_alive else now - entry.suspected_at
         for suspicion in valid or ():
             if self._testify(now, entry, suspicion, spread=at_once or isinstance(claim, Suspect)):
                 verdict = Verdict.NEWS
@@ -252,7 +250,7 @@ class Judge:
             return verdict
         hearsay = now < entry.hearsay_until
         needed = accusers_needed(self._config, self._could_accuse(entry))
-        had_its_time = suspected_for_s >= self._config.refutation_s or self._config.dead_on_word
+        had_its_time = now - entry.accused_at >= self._config.refutation_s
         if ((at_once and had_its_time) or hearsay) and len(entry.evidence) >= needed:
             self._condemn(now, entry, spread=at_once)
             return Verdict.NEWS
@@ -323,6 +321,7 @@ class Judge:
         if len(entry.evidence) > self._config.confirmations:
             return False
         entry.evidence = {**entry.evidence, suspicion.accuser: suspicion}
+        entry.accused_at = now
         if entry.member.state is not State.SUSPECT:
             entry.suspected_at = now
             self._transit(now, entry, Event.SUSPECTED)

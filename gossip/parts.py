@@ -269,13 +269,16 @@ class Parts:
                 self.dead.remove(member.id)
 
     def _call_witnesses(self, now: float, entry: Entry) -> None:
-        """A suspicion is new here: if it is this node's, its witnesses are told at once; a witness probes at once."""
+        """A suspicion is new here: if it is this node's, its witnesses are told at once; a witness probes at once, and
+        the heralds, who come next in the ring, tell the suspect, so that it can refute."""
         own = self.presence.id
         if self.presence.left is not None or entry.member.state is not State.SUSPECT:
             return
-        for node in self.roster.witnesses(entry.member.id, self.config.witnesses):
+        count = self.config.witnesses
+        for place, node in enumerate(self.roster.witnesses(entry.member.id, count + self.config.heralds)):
             witness = self.roster.get(node)
             if node == own and own not in entry.evidence:
-                self.probe(now, entry, Purpose.WITNESS)
-            elif witness is not None and own in entry.evidence:
+                if place >= count or self.probe(now, entry, Purpose.WITNESS) is None:
+                    self.send(now, entry, Gossip())  # a herald, or a witness that is busy: told at least
+            elif witness is not None and own in entry.evidence and place < count:
                 self.send(now, witness, Gossip(), updates=(entry.evidence[own].encode(),))

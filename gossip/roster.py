@@ -76,6 +76,7 @@ class Entry:
     left: Left | None = None
     evidence: Mapping[bytes, Suspect] = field(default_factory=lambda: NO_EVIDENCE)
     suspected_at: float = 0.0
+    accused_at: float = 0.0  # when the latest of its evidence came
     hearsay_until: float = 0.0  # until then only a stream has told of it
     counted: Standing = Standing.NONE  # as what the roster's digest counts it, at the member's present rank
 

@@ -113,6 +113,11 @@ class Suspicions:
             if at > now:
                 break
             _, _, entry = heapq.heappop(self._heaps[accusers])
+            least_at = entry.accused_at + self._config.refutation_s
+            if least_at > now:  # its wait has become shorter since: this node got better
+                entry.suspected_at = least_at - self._wait_s(accusers)
+                self._push(accusers, entry)
+                continue
             self.drop(entry.member.id)
             due.append(entry)
         return due

@@ -141,8 +141,8 @@ class Company:
         return self.step(self.peers[by].speaker.datagram(OWN, Gossip(), updates=updates))
 
     def bury(self, by: str, name: str, accusers: str, rank: tuple[int, int] = (1, 0)) -> list[Output]:
-        """`by` gossips an accusation of `name` and, when there was the time to refute it, the proof of its death."""
-        self.say(by, suspicion(accusers[0], name, rank))
+        """`by` gossips accusations of `name` and, when there was the time to refute them, the proof of its death."""
+        self.say(by, *(suspicion(accuser, name, rank) for accuser in accusers))
         self.now += self.engine._parts.config.refutation_s + 0.001
         return self.say(by, dead_of(name, accusers, rank))
 
