@@ -17,9 +17,6 @@ from peer.commands.options import Failure
 
 SIZES: Final = "1000,100000,1000000"
 LOSSES: Final = (0.0, 0.3)
-NODE_HOURS: Final = 1e6
-HEALTHY_LOSS: Final = 0.05
-HEALTHY_MEMBERS: Final = 128
 EXACT_RUNS: Final = (100, 24, 3)
 
 
@@ -44,12 +41,11 @@ _seed = click.option("--seed", type=click.IntRange(min=0), default=1, show_defau
 @_seed
 @click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True)
 def large(nodes: tuple[int, ...], seed: int, runs: int) -> None:
-    """Updates, deaths and wrong verdicts in meshes of up to a million nodes, by the numpy tier. Prints Markdown."""
+    """Updates and deaths in meshes of up to a million nodes, by the numpy tier. Prints Markdown."""
     try:
         import numpy as np
 
         from simulations.meanfield.detection import detection
-        from simulations.meanfield.mistakes import mistakes
         from simulations.meanfield.parameters import Network
         from simulations.meanfield.spread import spread
     except ImportError as error:
@@ -83,21 +79,6 @@ def large(nodes: tuple[int, ...], seed: int, runs: int) -> None:
     _print(
         ("nodes", "profile", "first verdict (s)", "seen dead, p50 (s)", "p99 (s)", "by all, max (s)"), rows
     )
-    rows = []
-    for profile in ("lan", "memberlist"):
-        config = PROFILES[profile]()
-        network = Network(loss=HEALTHY_LOSS, stream_segments=6)
-        rates = mistakes(config, HEALTHY_MEMBERS, network, compared=config.compare_members, seed=seed)
-        expected, low, high = rates.expected(NODE_HOURS)
-        rows.append(
-            (profile, f"{rates.probe_fails:.2g}", f"{rates.suspicions_per_hour:.3g}",
-             f"{rates.verdict_if_suspected:.2g}", f"{expected:.2g} ({low:.2g} to {high:.2g})")
-        )  # fmt: skip
-    _print(
-        ("profile", "a probe fails", "suspicions per node-hour", "verdict if suspected",
-         "expected wrong verdicts in 10^6 node-hours (95 %)"),
-        rows,
-    )  # fmt: skip
     click.echo(f"{runs} runs each, seed {seed}, {time.process_time() - began:.0f} s of processor time")
 
 

@@ -6,13 +6,12 @@ of one, so a million of them hear of an update in seconds. What is computed, and
 
 - Spread (gossip/broadcast.py; SWIM, section 4.1). Each member that hears an update tells it `retransmits(n)` times to
   members drawn at random. Bailey (1975) gives the curve of such a push epidemic; with one telling per round and none
-  lost, all know after log2 n + ln n + O(1) rounds (Pittel, 1987), and after a limited number k of tellings each a
-  share x = exp(-k (1 - loss) (1 - x)) never hears (Karp, Schindelhauer, Shenker and Voecking, 2000, section 2): that
-  is why fingerprints on pings repair. `meanfield.spread`.
+  lost, all know after log2 n + ln n + O(1) rounds where they are in step (Pittel, 1987) and after 2 ln n + O(1) where
+  they are not, as here (Janson, 1999); and after a limited number k of tellings each a share x = exp(-k (1 - loss)
+  (1 - x)) never hears (Karp, Schindelhauer, Shenker and Voecking, 2000, section 2): that is why fingerprints on pings
+  repair. `meanfield.spread`.
 - Detection (SWIM, sections 3 and 4.3; Lifeguard, sections 3.1 and 3.2): who probes whom when, suspicions that gather
   accusers and are then verdicts, witnesses. `meanfield.detection`.
-- Wrong verdicts: a chain of unlikely losses, each conditioned on, so that 10^-12 per node-hour is a product of numbers
-  that are known well and not a count of events never seen. `meanfield.mistakes`.
 - Healing of a partition: who knocks where, and how the word gets round. `meanfield.healing`.
 
 **The mean-field assumption.** Members are exchangeable and meet at random: what a member's datagram says depends on

@@ -2,17 +2,18 @@
 
 Each member holds up to eight items, as bits of one byte, and for each how often it has still to tell it. An item is
 told in gossip rounds of `gossip_nodes` datagrams (one at once when the news is urgent, then one each gossip interval)
-and on the pings and acks that go anyway; a datagram carries all items that the sender has still to tell. As in the
-engine, the gossip timer is looked at only when the node wakes, so that after quiet the first round of the tick usually
-comes at once: a quiet node woke last for its latest probe.
+and on the pings and acks that go anyway; a datagram carries all items that the sender has still to tell. The
+gossip timer runs on through silence, so news waits for a tick at random; but what a node learns from a timer of its own
+(a probe that failed, a suspicion that ran out) it tells in that very step, if its latest tick is a gossip interval ago.
 
 Several meshes of the same size stand side by side in one array (member i of mesh m is row m * members + i), so that a
 hundred runs of a hundred members cost little more than one.
 
 Time is cut into slices no longer than the least latency. What happens in a slice is done kind by kind, arrivals first;
-what it sends arrives in a later one.
+what it sends arrives in a later one. Pings and acks, whose moments are random, are looked at every 20 slices.
 
-Hearing an item counts like telling it where the profile has feedback (Demers et al., 1987).
+Who was heard to tell an item is not told it, and hearing may count like telling (Demers et al., 1987, feedback); which
+echoes do is the story's to say.
 
 Invariant: an item is told at most `limit` times by each member that was given it, and to one member at most once
 while the crowd remembers who was told (up to REMEMBERED_MEMBERS_MAX members a mesh).
@@ -28,10 +29,11 @@ from numpy.typing import NDArray
 
 from gossip.config import GossipConfig, ProbeOrder
 from simulations.meanfield.arrays import Bools, Bytes, Floats, Ints, distinct_others, first_of_each
-from simulations.meanfield.parameters import Network, wakes_per_s
+from simulations.meanfield.parameters import Network
 
 REMEMBERED_MEMBERS_MAX: Final = 4096
 ITEMS_MAX: Final = 8
+_SLICES_A_RIDE: Final = 20
 Column = NDArray[np.int64]
 
 
@@ -142,10 +144,9 @@ class Crowd:
         self._left: Bytes = np.zeros((items, self.rows), dtype=np.uint8)
         self._echoes: Bytes = np.zeros((items, self.rows), dtype=np.uint8)
         self._ticking: Bools = np.zeros(self.rows, dtype=np.bool_)
-        self._riding: Bools = np.zeros(self.rows, dtype=np.bool_)
+        self._riding = {kind: np.zeros(self.rows, dtype=np.bool_) for kind in (Kind.PING, Kind.ACK)}
         self._ticked_at: Floats = np.full(self.rows, -np.inf)
         self._epoch_at: Floats = rng.random(self.rows // members) * config.probe_interval_s
-        self._wakes_per_s = wakes_per_s(config, network)
         remembers = members <= REMEMBERED_MEMBERS_MAX
         self._told: Bytes | None = np.zeros((self.rows, members), dtype=np.uint8) if remembers else None
 
@@ -169,8 +170,10 @@ class Crowd:
                     self._ride(kind, batch[0], batch[1][0])
 
     # ------------------------------------------------------------ telling
-    def tell(self, rows: Ints, at: Floats, item: int, *, urgent: Bools | bool) -> None:
-        """Members `rows`, each once, have an item to tell from time `at` on."""
+    def tell(
+        self, rows: Ints, at: Floats, item: int, *, urgent: Bools | bool, from_timer: bool = False
+    ) -> None:
+        """Members `rows`, each once, have an item to tell from `at` on. `from_timer`: a timer of theirs told them."""
         if not len(rows):
             return
         self._left[item, rows] = self.limit
@@ -182,19 +185,19 @@ class Crowd:
             now = np.broadcast_to(np.asarray(urgent), rows.shape)
             self.calendar.put(Kind.ROUND, at[now], rows[now])
         quiet = ~self._ticking[rows]
-        self._wake(rows[quiet], at[quiet])
+        self._wake(rows[quiet], at[quiet], from_timer=from_timer)
 
     def drop(self, rows: Ints, items: int) -> None:
         """Tell `items` (bits) no more."""
         self.pending[rows] &= np.uint8(0xFF ^ items)
 
-    def echoed(self, rows: Ints, senders: Ints, items: Ints) -> None:
-        """Members heard from `senders` what they have: these need not be told, and each echo counts as a telling, for
-        up to half of the limit (gossip/broadcast.py)."""
-        if not self.config.feedback or not len(rows):
-            return
+    def echoed(self, rows: Ints, senders: Ints, items: Ints, *, counts: bool) -> None:
+        """Members heard from `senders` what they have: these need not be told, and each echo that `counts` is as good
+        as a telling, for up to half of the limit (gossip/broadcast.py)."""
         if self._told is not None:
             np.bitwise_or.at(self._told, (rows, senders % self.members), items.astype(np.uint8))
+        if not counts:
+            return
         waiting = self.pending[rows] & items
         for item in range(len(self._left)):
             having, echoes = np.unique(rows[(waiting >> item & 1) == 1], return_counts=True)
@@ -230,39 +233,41 @@ class Crowd:
     def _spent(self, rows: Ints, item: int) -> None:
         self.pending[rows] &= np.uint8(0xFF ^ (1 << item))
 
-    def _wake(self, rows: Ints, at: Floats) -> None:
+    def _wake(self, rows: Ints, at: Floats, *, from_timer: bool) -> None:
         """Start the ticks of members that were quiet, and watch out for their next ping and ack."""
-        config, interval_s = self.config, self.config.probe_interval_s
-        since_s, until_s = self._around_ping(rows, at)
-        since_s = np.minimum(since_s, at - self._ticked_at[rows])
-        if self._wakes_per_s:
-            since_s = np.minimum(since_s, self.rng.exponential(1 / self._wakes_per_s, len(rows)))
+        interval_s, tick_s = self.config.probe_interval_s, self.config.gossip_interval_s
+        wait_s = self.rng.random(len(rows)) * tick_s
+        if from_timer:  # and the latest tick was for its latest ping, or a gossip round
+            since_s = self.rng.random(len(rows)) * interval_s
+            wait_s = np.maximum(0.0, tick_s - np.minimum(since_s, at - self._ticked_at[rows]))
         self._ticking[rows] = True
-        self.calendar.put(Kind.TICK, at + np.maximum(0.0, config.gossip_interval_s - since_s), rows)
-        still = ~self._riding[rows]
-        rows, at, until_s = rows[still], at[still], until_s[still]
-        self._riding[rows] = True
-        self.calendar.put(Kind.PING, at + until_s, rows)
-        pinged_s = self._until_pinged(len(rows), again=False)
-        self.calendar.put(Kind.ACK, at + pinged_s * interval_s, rows)
+        self.calendar.put(Kind.TICK, at + wait_s, rows)
+        pinged_s = self._until_pinged(len(rows), again=False) * interval_s
+        for kind, until_s in ((Kind.PING, self._until_ping(rows, at)), (Kind.ACK, pinged_s)):
+            still = ~self._riding[kind][rows]
+            self._riding[kind][rows] = True
+            self.calendar.put(kind, self._coarse(at + until_s)[still], rows[still])
 
-    def _around_ping(self, rows: Ints, at: Floats) -> tuple[Floats, Floats]:
-        """(time since the latest ping, time until the next) of members at times `at`."""
+    def _until_ping(self, rows: Ints, at: Floats) -> Floats:
+        """Time until the next ping of members at times `at`: under a permutation its moment within an epoch is the
+        target's, and so another one in each."""
         interval_s = self.config.probe_interval_s
         if self.config.probe_order is ProbeOrder.ROUND_ROBIN:
-            since_s = self.rng.random(len(rows)) * interval_s
-            return since_s, interval_s - since_s
+            return self.rng.random(len(rows)) * interval_s
         moment = (at + self._epoch_at[rows // self.members]) % interval_s
-        before, this, after = self.rng.random((3, len(rows))) * interval_s
-        done = this <= moment
-        since_s = np.where(done, moment - this, moment + interval_s - before)
-        return since_s, np.where(done, interval_s - moment + after, this - moment)
+        this, after = self.rng.random((2, len(rows))) * interval_s
+        return np.asarray(np.where(this <= moment, interval_s - moment + after, this - moment))
 
     def _until_pinged(self, count: int, *, again: bool) -> Floats:
         """Probe intervals until a member is pinged (`again`: just was)."""
         if self.config.probe_order is ProbeOrder.ROUND_ROBIN:
             return self.rng.exponential(1.0, count)
         return np.ones(count) if again else self.rng.random(count)
+
+    def _coarse(self, at: Floats) -> Floats:
+        """Later than `at`, at one of fewer moments: pings come at random moments, so some slices do for all of them."""
+        grain_s = _SLICES_A_RIDE * self.calendar.slice_s
+        return np.asarray((np.floor(at / grain_s) + 1) * grain_s)
 
     def _round(self, at: Floats, rows: Ints, *, tick: bool) -> None:
         """A gossip round of each of `rows`."""
@@ -284,14 +289,13 @@ class Crowd:
         """What rides on a ping, or on the ack to a ping that came."""
         interval_s = self.config.probe_interval_s
         busy = self.pending[rows] != 0
-        if kind is Kind.PING:
-            self._riding[rows[~busy]] = False
+        self._riding[kind][rows[~busy]] = False
         rows, at = rows[busy], at[busy]
         if kind is Kind.PING:
-            self.calendar.put(kind, at + np.maximum(self._around_ping(rows, at)[1], 1e-9), rows)
+            self.calendar.put(kind, self._coarse(at + self._until_ping(rows, at)), rows)
         else:
             next_s = self._until_pinged(len(rows), again=True) * interval_s
-            self.calendar.put(kind, at + next_s, rows)
+            self.calendar.put(kind, self._coarse(at + next_s), rows)
             if self.network.loss:
                 pinged = self.rng.random(len(rows)) >= self.network.loss
                 rows, at = rows[pinged], at[pinged]

@@ -9,8 +9,9 @@ One member of a settled mesh stops. What follows is played as the engine does it
    of the regular order adds an accuser as well. A member keeps, and tells on, as many accusations as it expects
    confirmations, and one.
 3. Each member's own timer runs from the first accusation it heard, for as long as its accusers so far make it
-   (`gossip.suspicion.timeout_s`). When it runs out the verdict spreads, and is believed by whoever then holds enough
-   accusers, or at once by all where one word is enough.
+   (`gossip.suspicion.timeout_s`), and not less than `refutation_s` from the latest of them. When it runs out the
+   verdict spreads, and is believed by whoever then holds enough accusers and has suspected for that long, or at once
+   by all where one word is enough.
 
 Members that under loss missed an accusation others have get it from those they meet, as updates are repaired
 (meanfield/spread.py); a verdict met that way is only evidence.
@@ -35,6 +36,7 @@ from simulations.meanfield.spread import batches
 _ACCUSERS_MAX: Final = 7
 _ACCUSED: Final = 0x7F  # the items that are accusations, one an accuser
 _TURNS_PLANNED: Final = 600  # probe intervals; by then everybody has long had a verdict
+_ROUNDING_S: Final = 1e-9
 _DEAD: Final = 7  # the item that is the verdict
 _BITS: Final = np.array([number.bit_count() for number in range(256)], dtype=np.int64)
 
@@ -82,6 +84,7 @@ class _Crash:
         self._crowd, self._prober = crowd, prober
         self.suspected_at: Floats = np.full(crowd.rows, np.inf)
         self.dead_at: Floats = np.full(crowd.rows, np.inf)
+        self._since: Floats = np.full(crowd.rows, np.inf)  # from when on the timer runs
         self._evidence: Bytes = np.zeros(crowd.rows, dtype=np.uint8)
         crowd.proofs = self._evidence
         meshes = crowd.rows // members
@@ -152,11 +155,11 @@ class _Crash:
             first = bool(np.isinf(self.suspected_at[row]))
             self._evidence[row] |= np.uint8(1 << item)
             if first:
-                self.suspected_at[row] = moment
+                self.suspected_at[row] = self._since[row] = moment
                 others = self._witnesses[mesh][self._witnesses[mesh] != row]
                 senders, items = np.full(len(others), row), np.full(len(others), 1 << item)
                 crowd.send(np.full(len(others), moment), senders, others, items)
-            crowd.tell(one, now, item, urgent=first)
+            crowd.tell(one, now, item, urgent=first, from_timer=True)
             self._set_timers(one, now)
 
     # ------------------------------------------------------------ what is heard
@@ -168,7 +171,8 @@ class _Crash:
         )  # a verdict names accusers, but accuses nobody itself
         repeated = said & np.where(open_, known, 1 << _DEAD)
         echoes = repeated != 0
-        self._crowd.echoed(targets[echoes], senders[echoes], repeated[echoes])
+        if self._crowd.config.feedback:
+            self._crowd.echoed(targets[echoes], senders[echoes], repeated[echoes], counts=True)
         matters = np.flatnonzero(open_ & ((items & ~known) != 0))
         if not len(matters):
             return
@@ -185,10 +189,11 @@ class _Crash:
         new = np.where(room, items & np.uint8(_ACCUSED) & ~known, np.uint8(0))
         self._evidence[rows] = known | new
         first = np.isinf(self.suspected_at[rows]) & (new != 0)
-        self.suspected_at[rows[first]] = at[first]
+        had_its_time = at - self._since[rows] >= crowd.config.refutation_s
+        self.suspected_at[rows[first]] = self._since[rows[first]] = at[first]
         dead = (items >> _DEAD) == 1
-        condemned = dead & (_BITS[known | new] >= self._needed)
-        self._condemn(rows[condemned], at[condemned])
+        condemned = dead & (_BITS[known | new] >= self._needed) & (had_its_time | crowd.config.dead_on_word)
+        self._condemn(rows[condemned], at[condemned], from_timer=False)
         left = ~condemned
         for item in range(_ACCUSERS_MAX):
             having = left & (new >> item & 1 == 1)
@@ -200,28 +205,31 @@ class _Crash:
         self._set_timers(rows[changed], at[changed])
 
     # ------------------------------------------------------------ timers and verdicts
-    def _due_at(self, rows: Ints) -> Floats:
-        wait_s = self._timeout_s[self._health[rows], _BITS[self._evidence[rows]]]
-        return np.asarray(self.suspected_at[rows] + wait_s)
+    def _wait_s(self, rows: Ints) -> Floats:
+        return np.asarray(self._timeout_s[self._health[rows], _BITS[self._evidence[rows]]])
 
     def _set_timers(self, rows: Ints, at: Floats) -> None:
-        due_at = np.maximum(at, self._due_at(rows))
-        self._crowd.calendar.put(Kind.TIMER, due_at, rows)
+        """The evidence of members, each once, changed at times `at`."""
+        wait_s = self._wait_s(rows)
+        least_at = at + self._crowd.config.refutation_s - wait_s
+        self._since[rows] = np.maximum(self._since[rows], least_at)
+        self._crowd.calendar.put(Kind.TIMER, self._since[rows] + wait_s, rows)
 
-    def _condemn(self, rows: Ints, at: Floats) -> None:
+    def _condemn(self, rows: Ints, at: Floats, *, from_timer: bool) -> None:
         self.dead_at[rows] = at
         self._undecided -= len(rows)
         self._crowd.drop(rows, _ACCUSED)
-        self._crowd.tell(rows, at, _DEAD, urgent=True)
+        self._crowd.tell(rows, at, _DEAD, urgent=True, from_timer=from_timer)
 
     def due(self) -> None:
         calendar = self._crowd.calendar
         timers = calendar.take(Kind.TIMER)
         if timers is not None:
             at, (rows,) = timers
-            late = np.isinf(self.dead_at[rows]) & (self._due_at(rows) <= at)
+            due = self._since[rows] + self._wait_s(rows) <= at + _ROUNDING_S
+            late = np.isinf(self.dead_at[rows]) & due
             rows, places = first_of_each(rows[late], at[late])
-            self._condemn(rows, at[late][places])
+            self._condemn(rows, at[late][places], from_timer=True)
         probes = calendar.take(Kind.PROBE)
         if probes is not None:
             self._probe(probes[0], *probes[1])

@@ -61,14 +61,6 @@ def probe_fails(config: GossipConfig, network: Network) -> float:
     return network.round_trip_lost**2 * relays_fail(config, network) * network.stream_lost
 
 
-def wakes_per_s(config: GossipConfig, network: Network) -> float:
-    """How often a quiet node wakes besides for its own probes: when a ping of its own went unanswered, and twice for
-    each ping it sent for another that did (to say so, and to forget it)."""
-    own = network.round_trip_lost
-    relayed = own * (1 - network.loss) * config.indirect_probes * network.round_trip_lost
-    return (own + 2 * relayed) / config.probe_interval_s
-
-
 def suspicion_s(config: GossipConfig, members: int, *, accusers: int, health: int = 0) -> float:
     """From the first accusation to the verdict in a mesh of `members`, the suspect one of them."""
     return timeout_s(config, members=members, able=members - 1, accusers=accusers, health=health)

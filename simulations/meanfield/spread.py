@@ -7,13 +7,15 @@ stream; so do two of which one did not answer the other's ping, since that is wh
 Rarest, and for a protocol without fingerprints the only repair, is the regular push-pull.
 
 Rounds are hops: how many members the update went through before it reached this one. That is what a round is in the
-literature's synchronous model; with rounds sent at once it has nothing to do with the gossip interval.
+literature's synchronous model; with rounds sent at once it has nothing to do with the gossip interval. Who had it over
+a stream, or from one who had, has none.
 
 Invariant: `heard_at` never changes once it is set, and nobody hears earlier than who told it.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -22,8 +24,9 @@ from simulations.meanfield.arrays import Floats, Ints, first_of_each
 from simulations.meanfield.crowd import REMEMBERED_MEMBERS_MAX, Crowd, Kind
 from simulations.meanfield.parameters import Network, Prober
 
-ROWS_MAX = 2_000_000  # members simulated side by side: about 100 MB
-CELLS_MAX = 1 << 27  # pairs remembered side by side, a byte each
+_STREAMED: Final = 0b11  # the item, and that it came over a stream
+ROWS_MAX: Final = 2_000_000  # members simulated side by side: about 100 MB
+CELLS_MAX: Final = 1 << 27  # pairs remembered side by side, a byte each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,26 +34,25 @@ class Spread:
     """What became of one update in each of several runs: row r of each array is run r, one column a member."""
 
     heard_at: Floats  # seconds after it was published; inf: not within the time simulated
-    hops: Ints  # members it went through; 0 for the publisher
+    hops: Ints  # members it went through; 0 for the publisher, -1 where a stream had part in it
     datagrams: float  # a run, on average
 
     def seconds(self, share: float) -> Floats:
         """Until that share of the members had it, of each run."""
         return np.sort(self.heard_at, axis=1)[:, math.ceil(share * self.heard_at.shape[1]) - 1]
 
-    def rounds(self, share: float) -> Ints:
-        """The most hops among the first members that make up that share, of each run."""
-        order = np.argsort(self.heard_at, axis=1)[:, : math.ceil(share * self.heard_at.shape[1])]
-        most: Ints = np.take_along_axis(self.hops, order, axis=1).max(axis=1)
-        return most
+    def rounds(self, share: float) -> Floats:
+        """The hops within which that share of the members it was pushed to had it, of each run."""
+        values = [np.sort(hops[hops >= 0]) for hops in self.hops]
+        return np.array([hops[math.ceil(share * len(hops)) - 1] for hops in values], dtype=np.float64)
 
 
 class Update:
     """The story of one update in each mesh of a crowd. Without a `prober` the push is all there is, and goes on until
-    nobody tells it any more."""
+    nobody tells it any more. A `statement` about a member is told like a record, but for its echoes."""
 
-    def __init__(self, crowd: Crowd, prober: Prober | None) -> None:
-        self._crowd, self._prober = crowd, prober
+    def __init__(self, crowd: Crowd, prober: Prober | None, *, statement: bool = False) -> None:
+        self._crowd, self._prober, self._statement = crowd, prober, statement
         self.heard_at: Floats = np.full(crowd.rows, np.inf)
         self.hops: Ints = np.zeros(crowd.rows, dtype=np.int64)
         self._missing = crowd.rows
@@ -64,9 +66,16 @@ class Update:
         fresh = np.flatnonzero(np.isinf(self.heard_at[targets]))
         rows, places = first_of_each(targets[fresh], at[fresh])
         places = fresh[places]
-        self.hops[rows] = self.hops[senders[places]] + 1
+        pushed = (items[places] == 1) & (self.hops[senders[places]] >= 0)
+        self.hops[rows] = np.where(pushed, self.hops[senders[places]] + 1, -1)
         self._take_in(rows, at[places])
-        self._crowd.echoed(targets, senders, items)  # the first counts too: who sent it has it
+        if not self._statement:  # the one it came from counts, and all others are only known to have it
+            self._crowd.echoed(rows, senders[places], items[places], counts=True)
+            self._crowd.echoed(targets, senders, items, counts=False)
+        elif self._crowd.config.feedback:
+            again = np.ones(len(targets), dtype=np.bool_)
+            again[places] = False
+            self._crowd.echoed(targets[again], senders[again], items[again], counts=True)
 
     def _take_in(self, rows: Ints, at: Floats) -> None:
         self.heard_at[rows] = at
@@ -114,7 +123,7 @@ class Update:
         meets = (differs | waits | (streams == 1)) & (self.heard_at[others] <= at)
         rows, others, at = rows[meets], others[meets], at[meets]
         took_s = crowd.delays_s(len(at)) + crowd.delays_s(len(at))
-        crowd.calendar.put(Kind.ARRIVAL, at + took_s, rows, others, np.ones(len(rows), dtype=np.int64))
+        crowd.calendar.put(Kind.ARRIVAL, at + took_s, rows, others, np.full(len(rows), _STREAMED))
 
 
 def spread(

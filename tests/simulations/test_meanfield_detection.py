@@ -10,6 +10,9 @@ from gossip.suspicion import timeout_s
 from simulations.meanfield.detection import detection, first_probes_s
 from simulations.meanfield.parameters import Network, Prober
 
+# longer ways make longer slices, and so shorter runs
+SLOW = {loss: Network(loss=loss, latency_s=(0.005, 0.02)) for loss in (0.0, 0.3, 0.6)}
+
 
 def generator(seed: int = 1) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
@@ -36,8 +39,8 @@ def test_under_round_robin_the_first_probe_is_exponential(members: int) -> None:
 def test_under_round_robin_each_observer_comes_by_within_two_passes() -> None:
     each_s = first_probes_s(memberlist(), 50, 500, generator())
     assert each_s.max() < 2 * 49
-    # forward recurrence of waits of two uniform places: half a pass, and a third of one more on average
-    assert each_s.mean() == pytest.approx(49 * (1 / 2 + 1 / 6), rel=0.08)
+    # the wait until the next event, where the time between two has mean one pass and variance a sixth of its square
+    assert each_s.mean() == pytest.approx(49 * (1 + 1 / 6) / 2, rel=0.03)
 
 
 # ---------------------------------------------------------------- verdicts
@@ -51,7 +54,7 @@ def test_the_first_verdict_is_one_corroborated_wait_after_the_first_suspicion() 
 
 def test_memberlist_waits_its_longer_floor() -> None:
     config, members = memberlist(), 1000
-    result = detection(config, members, runs=20, seed=2)
+    result = detection(config, members, runs=8, seed=2)
     waited_s = result.first_verdict_s - result.first_suspicion_s
     assert (waited_s >= 12.0 - 1e-6).all()
     assert np.median(waited_s) == pytest.approx(12.0, abs=0.01)  # two more probes came by meanwhile
@@ -59,7 +62,7 @@ def test_memberlist_waits_its_longer_floor() -> None:
 
 def test_without_anybody_to_confirm_the_wait_is_the_ceiling() -> None:
     config = replace(memberlist(), probe_interval_s=1.0, confirmations=2, gossip_nodes=3)
-    members = 20_000
+    members = 3_000
     only_one = replace(
         config, suspicion_max_mult=1.0
     )  # ceiling and floor are one: confirmations change nothing
@@ -69,7 +72,7 @@ def test_without_anybody_to_confirm_the_wait_is_the_ceiling() -> None:
 
 
 def test_the_first_suspicion_comes_a_probe_after_the_first_probe() -> None:
-    result = detection(lan(), 200, runs=300, seed=4)
+    result = detection(lan(), 100, runs=300, seed=4, network=Network(latency_s=(0.002, 0.004)))
     probe_s = 0.2 * (1 + lan().indirect_timeout_mult)
     assert result.first_suspicion_s.min() == pytest.approx(probe_s, abs=0.02)
     assert result.first_suspicion_s.max() == pytest.approx(probe_s + 1.0, abs=0.02)
@@ -77,18 +80,20 @@ def test_the_first_suspicion_comes_a_probe_after_the_first_probe() -> None:
 
 
 def test_witnesses_make_the_difference() -> None:
-    with_them = detection(lan(), 1000, runs=20, seed=5).first_verdict_s
-    without = detection(replace(lan(), witnesses=0), 1000, runs=20, seed=5).first_verdict_s
-    # without them the second confirmation is the second next probe of the order, two intervals later
-    assert (with_them < without + 1e-9).all()
-    assert without.mean() - with_them.mean() == pytest.approx(
-        2.0 - lan().suspicion_mult_corroborated, abs=0.1
+    config = replace(lan(), suspicion_mult_corroborated=0.8, refutation_s=0.1)
+    with_them, without = (
+        detection(replace(config, witnesses=witnesses), 300, runs=10, seed=5) for witnesses in (3, 0)
     )
+    waited_s = with_them.first_verdict_s - with_them.first_suspicion_s
+    assert waited_s == pytest.approx(np.full(10, 0.8), abs=0.005)
+    # without them the second confirmation is the second next probe of the order, two intervals later
+    waited_s = without.first_verdict_s - without.first_suspicion_s
+    assert waited_s == pytest.approx(np.full(10, 2.0 + 0.1), abs=0.01)
 
 
 def test_nobody_has_a_verdict_before_a_suspicion() -> None:
     for config in (lan(), memberlist()):
-        result = detection(config, 300, runs=20, seed=6, network=Network(loss=0.3))
+        result = detection(config, 300, runs=20, seed=6, network=SLOW[0.3])
         assert np.isfinite(result.dead_at).all()
         assert (result.suspected_at <= result.dead_at).all()
         assert (result.first_suspicion_s > 0).all()
@@ -97,7 +102,7 @@ def test_nobody_has_a_verdict_before_a_suspicion() -> None:
 @pytest.mark.parametrize("config", [lan(), memberlist()], ids=["lan", "memberlist"])
 def test_more_loss_never_speeds_up_detection(config: GossipConfig) -> None:
     means = [
-        detection(config, 300, runs=60, seed=7, network=Network(loss=loss)).all_verdicts_s.mean()
+        detection(config, 300, runs=40, seed=7, network=SLOW[loss]).all_verdicts_s.mean()
         for loss in (0.0, 0.3, 0.6)
     ]
     assert means[0] < means[1] < means[2]
@@ -110,8 +115,8 @@ def test_one_seed_gives_one_result() -> None:
     assert not np.array_equal(first.dead_at, other.dead_at)
 
 
-def test_the_goals_at_a_thousand_and_the_same_at_a_hundred_thousand() -> None:
-    thousand = detection(lan(), 1000, runs=100, seed=10).dead_at
+def test_a_crash_among_a_thousand_is_known_in_time_and_among_a_hundred_thousand_too() -> None:
+    thousand = detection(lan(), 1000, runs=40, seed=10).dead_at
     assert np.median(thousand) <= 3.0
     assert np.quantile(thousand, 0.99) <= 6.0
     assert np.quantile(detection(lan(), 100_000, seed=10).dead_at, 0.99) <= 6.0

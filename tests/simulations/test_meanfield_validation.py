@@ -95,7 +95,7 @@ def bound(exact_runs: int, large_runs: int) -> float:
     return 1.95 * float(np.sqrt(1 / exact_runs + 1 / large_runs))
 
 
-@pytest.mark.parametrize(("members", "runs"), [(32, 40), (100, 16)])
+@pytest.mark.parametrize(("members", "runs"), [(32, 30), (100, 8)])
 @pytest.mark.parametrize("config", [lan(), memberlist()], ids=["lan", "memberlist"])
 def test_an_update_spreads_as_among_real_engines(config: GossipConfig, members: int, runs: int) -> None:
     exact = spreads(members, runs, 1, config, 0.0)
@@ -105,12 +105,13 @@ def test_an_update_spreads_as_among_real_engines(config: GossipConfig, members: 
     for share in (0.5, 0.9):
         engines = exact[:, int(np.ceil(share * members)) - 1]
         assert distance(engines, large.seconds(share)) < bound(runs, 400)
-    assert distance(exact[:, 1:].ravel(), large.heard_at[large.heard_at > 0]) < 0.1
+    # from the first hearing on (before it a run may wait for the publisher's tick, all of its members alike)
+    engines, arrays = (np.sort(heard, axis=1)[:, 1:] for heard in (exact, large.heard_at))
+    assert distance((engines - engines[:, :1]).ravel(), (arrays - arrays[:, :1]).ravel()) < 0.1
 
 
-@pytest.mark.parametrize("loss", [0.3, 0.5])
-def test_under_loss_the_push_misses_as_many_as_among_real_engines(loss: float) -> None:
-    members, runs = 32, 30
+def test_under_loss_the_push_misses_as_many_as_among_real_engines() -> None:
+    members, runs, loss = 32, 20, 0.3
     exact = spreads(members, runs, 2, lan(), loss)
     network = network_like_world(loss)
     large = spread(lan(), members, runs=600, seed=2, network=network, repaired=False, within_s=3.0).heard_at
@@ -122,7 +123,7 @@ def test_under_loss_the_push_misses_as_many_as_among_real_engines(loss: float) -
 @pytest.mark.parametrize("question", [Question.SUSPECTED, Question.DEAD])
 @pytest.mark.parametrize("config", [lan(), memberlist()], ids=["lan", "memberlist"])
 def test_a_crash_is_detected_as_among_real_engines(config: GossipConfig, question: Question) -> None:
-    runs = 24
+    runs = 12
     comparison = compare(
         engine_samples,
         question,
@@ -141,7 +142,7 @@ def test_probes_of_real_engines_fail_as_often_as_computed() -> None:
     """Streams are made to fail, so that loss alone decides; each failed probe of a member is one accusation."""
     from simulations.meanfield.parameters import probe_fails
 
-    loss, seconds, members = 0.15, 120, 32
+    loss, seconds, members = 0.2, 40, 32
     world = settled_mesh(members, seed=3, config=lan(), loss=loss)
     world._sync = lambda host, request: None
     accusations = 0
