@@ -16,7 +16,6 @@ tell a difference that matters from a push still under way.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias, TypedDict
 
 from gossip.codec import as_array, as_bytes, as_uint, pack, unpack_array
@@ -24,6 +23,7 @@ from gossip.config import DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX
 from gossip.digest import ROOT_BYTES
 from gossip.errors import MalformedError
 from gossip.statement import STATEMENT_BYTES_MAX
+from gossip.value import value
 from trust.identity import ID_BYTES
 
 FINGERPRINT_BYTES: Final = 16
@@ -37,7 +37,7 @@ _SETTLED, _MEMBERS_SETTLED = 1, 2
 _PING, _ACK, _PING_REQUEST, _NACK, _GOSSIP = 1, 2, 3, 4, 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Ping:
     sequence: int
     fingerprint: bytes
@@ -46,7 +46,7 @@ class Ping:
     members_settled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Ack:
     sequence: int
     fingerprint: bytes
@@ -55,7 +55,7 @@ class Ack:
     members_settled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PingRequest:
     """Carries fingerprints too, so that it is no smaller than the Ack that answers it."""
 
@@ -67,12 +67,12 @@ class PingRequest:
     members_settled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Nack:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Gossip:
     pass
 

@@ -142,9 +142,9 @@ class Node:
         out: list[Output] = []
         match event:
             case DatagramReceived():
-                self._engine(now, membership.Datagram(source=event.source, data=event.data), out)
+                self._engine(now, event, out)
             case Tick():
-                self._tick(now, out)
+                self._tick(now, event, out)
             case StreamOpened():
                 self._stream_opened(now, event, out)
             case StreamFrame():
@@ -173,9 +173,9 @@ class Node:
                 assert_never(event)
         return out
 
-    def _tick(self, now: float, out: list[Output]) -> None:
+    def _tick(self, now: float, event: Tick, out: list[Output]) -> None:
         if self.engine.deadline <= now:
-            self._engine(now, membership.Tick(), out)
+            self._engine(now, event, out)
         for number in self._sessions.overdue(now):
             out.append(CloseStream(stream=number, reason="took too long"))
             self._finish(now, number, "took too long", out)
@@ -189,8 +189,8 @@ class Node:
     def _engine(self, now: float, event: membership.Input, out: list[Output]) -> None:
         for result in self.engine.step(now, event):
             match result:
-                case membership.Send():
-                    out.append(SendDatagram(address=result.address, data=result.data))
+                case SendDatagram():
+                    out.append(result)
                 case membership.RequestSync():
                     self._open(now, result.address, result.node, True, result.reason, out)
                 case membership.Diverged():
