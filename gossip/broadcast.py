@@ -228,7 +228,7 @@ class Broadcasts:
         return len(self.updates) + len(self.payloads)
 
     def __bool__(self) -> bool:
-        return bool(self.updates) or bool(self.payloads)
+        return bool(self.updates._items or self.payloads._items)  # not through them: asked at each step
 
     def clear(self) -> None:
         """Forget everything: nobody is there to be told."""

@@ -57,9 +57,9 @@ class Clockwork:
         if parts.presence.left is None:
             if parts.roster.others:
                 least = min(least, self._probe_at, self._push_pull_at)
-            if parts.dead or parts.seeds:
-                due = [at for at in (parts.dead.deadline, parts.seeds.deadline) if at is not None]
-                least = min(least, max(self._contact_at, min(due)))
+            for at in (parts.dead.deadline, parts.seeds.deadline):
+                if at is not None:
+                    least = min(least, max(self._contact_at, at))
         for at in (parts.probes.deadline, parts.judge.deadline):
             if at is not None and at < least:
                 least = at
@@ -132,14 +132,15 @@ class Clockwork:
         parts.ping(now, entry, probe.sequence)
         relays = parts.roster.sample_alive(parts.rng, parts.config.indirect_probes, but=probe.target)
         probe.asked = tuple(relay.member.id for relay in relays)
+        members, members_settled = parts.list_state(now)
         for relay in relays:
             request = PingRequest(
                 sequence=probe.sequence,
                 target=probe.target,
                 fingerprint=parts.fingerprint,
                 settled=parts.divergence.settled(now),
-                members=parts.view.root,
-                members_settled=parts.list_settled(now),
+                members=members,
+                members_settled=members_settled,
             )
             parts.send(now, relay, request)
         parts.request_sync(now, entry.member.address, probe.target, "no answer to pings", spaced=False)

@@ -45,6 +45,8 @@ _BOOT: Final = struct.Struct(">Q")
 
 def common_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
     """The highest version both read; None if there is none."""
+    if ours == theirs:
+        return ours[1]  # nearly always
     highest = min(ours[1], theirs[1])
     return highest if highest >= max(ours[0], theirs[0]) else None
 

@@ -125,12 +125,12 @@ class Node:
         self.engine.fingerprint = journal.fingerprint()
         for subject in registry.revocations.subjects():
             self._evict(now, subject, [])
+        self.deadline = self._due()  # when `Tick` is due, in the clock of `now`
 
     # ------------------------------------------------------------------ the machine
 
-    @property
-    def deadline(self) -> float:
-        """When `Tick` is due, in the clock of `now`."""
+    def _due(self) -> float:
+        """The deadline, as things stand after a step."""
         least = self.engine.deadline
         for at in (self._sessions.deadline, self._retry_at, self._writes.deadline):
             if at is not None and at < least:
@@ -171,6 +171,7 @@ class Node:
                 self._engine(now, membership.SetMeta(meta=event.meta), out)
             case _:
                 assert_never(event)
+        self.deadline = self._due()
         return out
 
     def _tick(self, now: float, event: Tick, out: list[Output]) -> None:
