@@ -198,11 +198,9 @@ class Parts:
         """Tell what is queued to a few members at random, the recently dead among them."""
         if not self.broadcasts:
             return
-        dead = [
-            entry
-            for entry in self.roster.lately_dead(now, self.config.gossip_to_the_dead_s)
-            if entry.member.id not in self.judge.evicted
-        ]
+        dead = self.roster.lately_dead(now, self.config.gossip_to_the_dead_s)
+        if self.judge.evicted:
+            dead = [entry for entry in dead if entry.member.id not in self.judge.evicted]
         if not dead and self.roster.others == 0:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
