@@ -199,7 +199,8 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """State has been exchanged whole with one other node since this one started."""
+    """State has been exchanged whole with another node that knows the mesh, for the first time since this one
+    started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

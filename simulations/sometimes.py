@@ -42,6 +42,7 @@ class Sometimes(Enum):
     REPLAYED = "a datagram that came twice was refused"
     STRANGER = "a datagram that could not be opened was refused"
     LAGGED = "a late process noticed that it was late"
+    ASKED = "a node in doubt of its own journal asked one more member"
     RELEARNT = "a node got its own journal back from the others"
     TORN = "a crash took what was on its way to the disk"
     OVERFLOWED = "a socket's buffer overflowed"
@@ -54,6 +55,7 @@ _REASONS: Final = {
     "a dead member answered": Sometimes.HEALED,
     "it knows of members unknown here": Sometimes.BEHIND,
     "diverged": Sometimes.DIVERGED,
+    "own journal": Sometimes.ASKED,
     "seed": Sometimes.CONTACTED,
     "dead member": Sometimes.CONTACTED,
 }

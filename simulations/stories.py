@@ -40,7 +40,8 @@ HOSTS_MIN: Final = 3
 HOSTS_MAX: Final = 12
 JOINED_MAX: Final = 3
 SIZES: Final = (60, 400, 900, 3000, 16_000)  # of records: some ride on a datagram, some need a stream
-DISK_LOST_APART_S: Final = 5.0
+DISK_LOST_APART_S: Final = 5.0  # from a partition
+KNOWING_MIN: Final = 2  # hosts that have kept their disks, so that somebody can tell the others
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class _Author:
     stopped: set[int] = field(default_factory=set)
     skewed: set[int] = field(default_factory=set)
     slow: set[int] = field(default_factory=set)
+    blank: set[int] = field(default_factory=set)  # whose disk was lost some time
     walls: int = 0
     standing: set[str] = field(default_factory=set)
     disk_lost_at: float = -math.inf
@@ -82,16 +84,17 @@ class _Author:
         return Crash(host=host, power=self.rng.random() < 0.3)
 
     def restart(self) -> Fault | None:
-        """A disk is lost only where others can tell what was on it: two lost at once, or one on the wrong side of a
-        partition, may have been all there was, and the node would number its records anew from what it is told."""
+        """A disk is lost only where others can tell what was on it: on the wrong side of a partition nobody may, and
+        the node would number its records anew from what it is told (`peer/node_doubt.py`)."""
         down = set(range(self.count)) - self.up
         host = self.one(down) if down and self.rng.random() < 0.7 else self.rng.randrange(self.count)
         keeps = self.rng.choices([Keeps.ALL, Keeps.IDENTITY, Keeps.NOTHING], [6, 2, 1])[0]
         if keeps is Keeps.IDENTITY:
-            alone = self.standing or len(self.up - self.stopped) < 3
-            if host in self.up or alone or self.at - self.disk_lost_at < DISK_LOST_APART_S:
+            knowing = self.up - self.stopped - self.blank - {host}
+            if host in self.up or self.standing or len(knowing) < KNOWING_MIN:
                 return None
             self.disk_lost_at = self.at
+            self.blank.add(host)
         self.up.add(host)
         self.stopped.discard(host)
         self.slow.discard(host)

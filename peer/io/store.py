@@ -9,6 +9,11 @@ SQLite replays its log up to the first frame that does not fit and says nothing 
 right: what follows was never acknowledged. But a transaction is synced before the next begins, so two commits behind
 the misfit mean that acknowledged ones were damaged. The store then goes on from the state before, and says so.
 
+A whole file may be an old one: put back from a backup, or a copy. The database remembers which file it is (its inode),
+and one found in another file is in *doubt*, as is one whose log was damaged, until another peer has told this one the
+state of the mesh (`trust`): its owner may have written more than it holds. A snapshot of the whole disk shows nothing
+of this; the clones then meet as an equivocation.
+
 The database is made under another name and renamed when its schema is complete. A file under the final name that
 is empty or without a schema is therefore damage, never a start that was interrupted.
 
@@ -30,6 +35,8 @@ from peer.io.keys import fsync_directory
 STORE_NAME: Final = "store.db"
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
+_FILE: Final = "file"  # in meta: the inode the database was last trusted in
+_DOUBT: Final = "doubt"  # in meta: why it may hold less than was written
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA: Final = f"""
@@ -105,7 +112,8 @@ class Loaded:
 
 class Store:
     """An open store. `fresh`: it holds nothing yet (a first start, or the old one was set aside).
-    `set_aside`: where a damaged file went (the database, or its log alone), `damage` says what was wrong with it."""
+    `set_aside`: where a damaged file went (the database, or its log alone), `damage` says what was wrong with it.
+    `doubt`: why what it holds may be older than what was written, or ""."""
 
     def __init__(
         self, connection: sqlite3.Connection, lock: DataDirLock, *, path: Path, fresh: bool, set_aside: Path | None,
@@ -115,6 +123,7 @@ class Store:
         self.fresh = fresh
         self.set_aside = set_aside
         self.damage = damage
+        self.doubt = ""
         self._connection = connection
         self._lock = lock
 
@@ -133,15 +142,19 @@ class Store:
                 if path.exists():
                     try:
                         connection, log = _open_checked(path)
-                        return cls(
+                        store = cls(
                             connection, held, path=path, fresh=False, set_aside=log,
                             damage="its log is damaged: what was stored last is lost" if log else "",
                         )  # fmt: skip
+                        store._doubt()
+                        return store
                     except _DamagedError as error:
                         damage = str(error)
                         set_aside = move_aside(path)
                 _create(path)
-                return cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
+                store = cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
+                store.trust()
+                return store
         except BaseException:
             if lock is None:
                 held.close()
@@ -187,6 +200,25 @@ class Store:
                 "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)",
                 (key, value, row_crc((key, value))),
             )
+
+    def trust(self) -> None:
+        """What it holds is no longer in doubt. Durable when it returns."""
+        self.meta_set(_DOUBT, b"")
+        self.meta_set(_FILE, self._inode())
+        self.doubt = ""
+
+    def _doubt(self) -> None:
+        """Find out whether what it holds may be too old, and keep it in mind beyond this run."""
+        found = self.damage
+        if not found and self.meta_get(_FILE) not in (None, self._inode()):
+            found = "it is another file than the one last written: a copy, or restored from a backup"
+        known = (self.meta_get(_DOUBT) or b"").decode()
+        if found and not known:
+            self.meta_set(_DOUBT, found.encode())
+        self.doubt = known or found
+
+    def _inode(self) -> bytes:
+        return b"%d" % self.path.stat().st_ino
 
     def close(self) -> None:
         """Fold the log into the database and release the directory."""
