@@ -17,6 +17,7 @@ from typing import Final
 from simulations.faults import (
     Crash,
     Cut,
+    Delete,
     Disorder,
     Fault,
     Heal,
@@ -169,7 +170,8 @@ class _Author:
     def skew(self) -> Fault | None:
         host = self.rng.randrange(self.count)
         self.skewed.add(host)
-        offset_s, drift = self.rng.uniform(-2, 2), self.rng.choice([0.0, 1e-3, -1e-3])
+        most_s = self.rng.choice([2.0, 2.0, 8.0])  # the last is further than a record may be stamped ahead
+        offset_s, drift = self.rng.uniform(-most_s, most_s), self.rng.choice([0.0, 1e-3, -1e-3])
         return Skew(host=host, offset_s=round(offset_s, 3), drift=drift)
 
     def leave(self) -> Fault | None:
@@ -190,8 +192,14 @@ class _Author:
         if not self.up:
             return None
         self.keys += 1
-        key = f"k{self.keys if self.rng.random() < 0.7 else self.rng.randrange(1, self.keys + 1)}"
+        key = f"k{self.keys if self.rng.random() < 0.5 else self.rng.randrange(1, self.keys + 1)}"
         return Publish(host=self.one(self.up), key=key, size=self.rng.choice(SIZES))
+
+    def delete(self) -> Fault | None:
+        """Of something that may be there."""
+        if not self.up or not self.keys:
+            return None
+        return Delete(host=self.one(self.up), key=f"k{self.rng.randrange(1, self.keys + 1)}")
 
     def ending(self) -> list[Fault]:
         """Put everything right."""
@@ -219,6 +227,7 @@ _KINDS: Final[tuple[tuple[Callable[[_Author], Fault | None], int], ...]] = (
     (_Author.leave, 1),
     (_Author.join, 1),
     (_Author.publish, 4),
+    (_Author.delete, 2),
 )
 
 

@@ -14,7 +14,7 @@ def test_a_seed_has_one_story() -> None:
 
 def test_two_hundred_stories_use_every_kind_of_fault_and_no_story_all_of_them() -> None:
     kinds = Counter(type(fault).__name__ for seed in range(200) for _, fault in plot(seed).story)
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     assert min(kinds.values()) > 50
     each = [len({type(fault).__name__ for _, fault in plot(seed).story}) for seed in range(200)]
     assert min(each) < 8 < max(each)
