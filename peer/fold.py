@@ -1,27 +1,27 @@
 """From records to the view: the folds of the `service` and `policy` kinds.
 
-Decoded payloads are kept by (writer, key, seq), so that a change costs decoding what changed, not everything.
-A record whose writer was not entitled to it (`Registry.objection`) is left out and counted.
+Decoded services are kept by (writer, key, seq), so that a change costs decoding what changed, not everything;
+policies are kept folded (`peer/policyfold.py`). A record whose writer was not entitled to it (`Registry.objection`)
+is left out and counted.
 
 Invariant: equal journals, memberships and revocations give equal views.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 from crdt.journal import Journal
-from crdt.ormap import live_versions
-from crdt.record import Record
+from crdt.record import Context, Record
 from gossip.member import Member, State
-from peer.catalog import Host, PolicyEntry, PolicyVersion, ServiceInstance
+from peer.catalog import Host, PolicyEntry, ServiceInstance
+from peer.policyfold import PolicyFold
 from peer.records import (
     POLICY,
     SERVICE,
     PayloadError,
     Registry,
     ServicePayload,
-    decode_policy,
     decode_service,
 )
 from trust.identity import format_id
@@ -52,9 +52,9 @@ class Folder:
     def __init__(self, journal: Journal, registry: Registry) -> None:
         self._journal = journal
         self._registry = registry
-        self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: Counter()}
+        self._policies = PolicyFold(journal, registry)
+        self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: self._policies.ignored}
         self._services: dict[tuple[bytes, str, int], ServicePayload] = {}
-        self._documents: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
 
     def services(self, members: Iterable[Member], *, but: bytes) -> tuple[ServiceInstance, ...]:
         """The services of all nodes in the mesh `but` one (a node knows its own at first hand), in order of name."""
@@ -84,31 +84,20 @@ class Folder:
         return tuple(sorted(found, key=lambda s: (s.namespace, s.name, s.node)))
 
     def policies(self) -> tuple[PolicyEntry, ...]:
-        """All policies with their live versions, in order of key."""
-        self.ignored[POLICY].clear()
-        records = [record for record in self._journal.records(POLICY) if self._obeyed(record)]
-        kept: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
-        entries = []
-        for key, versions in sorted(live_versions(records).items()):
-            decoded = []
-            for record in versions:
-                place = (record.writer, record.key, record.seq)
-                document = self._documents.get(place) or _document(record)
-                if document is None:
-                    continue
-                kept[place] = document
-                decoded.append(
-                    PolicyVersion(
-                        resource=document, writer=format_id(record.writer), seq=record.seq, hlc=record.hlc
-                    )
-                )
-            if decoded:
-                kind, namespace, name = key.split("/")
-                entries.append(
-                    PolicyEntry(kind=kind, namespace=namespace, name=name, versions=tuple(decoded))
-                )
-        self._documents = kept
-        return tuple(entries)
+        """All policies with their live versions, in order of key; the same tuple until something changes."""
+        return self._policies.all()
+
+    def policy(self, key: str) -> PolicyEntry | None:
+        """The policy `<Kind>/<namespace>/<name>`, if there is one."""
+        return self._policies.get(key)
+
+    def policy_context(self, key: str, editor: bytes) -> Context:
+        """The causal context that an edit or deletion of a policy by `editor` carries now."""
+        return self._policies.context_for(key, editor)
+
+    def conflicts(self) -> tuple[str, ...]:
+        """The keys of the policies with concurrent versions, sorted."""
+        return self._policies.conflicts()
 
     def _obeyed(self, record: Record) -> bool:
         reason = self._registry.objection(record)
@@ -141,10 +130,3 @@ def _service(record: Record) -> ServicePayload | None:
         return decode_service(record.payload)
     except PayloadError:
         return None  # `objection` has said why
-
-
-def _document(record: Record) -> Mapping[str, Any] | None:
-    try:
-        return decode_policy(record.payload)
-    except PayloadError:
-        return None  # as above

@@ -22,7 +22,7 @@ from peer.publishing import Publishing
 from peer.units import QuantityError, format_address, parse_address
 from trust.admission import create_token
 from trust.errors import TrustError
-from trust.identity import format_id
+from trust.identity import format_id, parse_id
 
 EXPIRY_WARNING_SHARE: Final = 0.25  # of a certificate's life: by then two renewals should have happened
 
@@ -34,7 +34,6 @@ class Operations:
         self._daemon = daemon
         self._publishing = Publishing(
             node=daemon.identity.id,
-            journal=daemon.journal,
             folder=daemon.folder,
             write=daemon.write,
             names=self._name_of,
@@ -206,9 +205,7 @@ class Operations:
         add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
         add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
-        conflicts = [
-            f"{e.kind}/{e.namespace}/{e.name}" for e in daemon.folder.policies() if len(e.versions) > 1
-        ]
+        conflicts = daemon.folder.conflicts()
         add(
             "conflicts",
             f"concurrent edits: {', '.join(conflicts[:5])}" if conflicts else "",
@@ -267,13 +264,12 @@ class Operations:
         return "entering the mesh"
 
     def _name_of(self, node: str) -> str:
-        for member in self._daemon.node.engine.members():
-            if format_id(member.id) == node:
-                return member.name
-        for credential in self._daemon.registry.credentials.values():
-            if format_id(credential.node) == node:
-                return credential.name
-        return ""
+        node_id = parse_id(node)
+        member = self._daemon.node.engine.member(node_id)
+        if member is not None:
+            return member.name
+        credential = self._daemon.registry.credentials.get(node_id)
+        return credential.name if credential is not None else ""
 
     def _member(self, member: Member) -> Json:
         return {

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crdt.clock import hlc_ms
-from crdt.journal import Journal
-from crdt.register import context_for
 from peer.api import ApiError, Json
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.fold import Folder
@@ -33,7 +31,6 @@ class Publishing:
     `statuses` is what compiling said of each policy."""
 
     node: bytes
-    journal: Journal
     folder: Folder
     write: Callable[[Sequence[Draft]], Awaitable[Written]]
     names: Callable[[str], str]
@@ -47,7 +44,8 @@ class Publishing:
             resources = parse_documents(documents, source)
         except ResourceError as error:
             raise ApiError(str(error), code=2) from error
-        known = {policy_key(e.kind, e.namespace, e.name): e for e in self.folder.policies()}
+        entries = {resource.key: self.folder.policy(resource.key) for resource in resources}
+        known = {key: entry for key, entry in entries.items() if entry is not None}
         actions = {resource.key: _action(resource, known.get(resource.key)) for resource in resources}
         changed = [resource for resource in resources if actions[resource.key] != "unchanged"]
         seqs: dict[str, int] = {}
@@ -91,13 +89,7 @@ class Publishing:
     def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """Resources as written, with their status. Raises ApiError for an unknown kind, or a name that is not there."""
         wanted = None if kind.lower() == ALL else _kind(kind)
-        found = [
-            entry
-            for entry in self.folder.policies()
-            if (wanted is None or entry.kind == wanted)
-            and (namespace is None or entry.namespace == namespace)
-            and (name is None or entry.name == name)
-        ]
+        found = self._found(wanted, namespace, name)
         if name is not None and not found:
             raise ApiError(f"there is no {wanted or 'resource'} {namespace or 'default'}/{name}")
         return [self._shown(entry) for entry in found]
@@ -110,15 +102,28 @@ class Publishing:
         ]
         return {**self._shown(entry), "versions": versions}
 
+    def _found(self, kind: str | None, namespace: str | None, name: str | None) -> list[PolicyEntry]:
+        """The policies of a kind, namespace and name, each None for any."""
+        if kind is not None and namespace is not None and name is not None:
+            entry = self.folder.policy(policy_key(kind, namespace, name))
+            return [] if entry is None else [entry]
+        return [
+            entry
+            for entry in self.folder.policies()
+            if (kind is None or entry.kind == kind)
+            and (namespace is None or entry.namespace == namespace)
+            and (name is None or entry.name == name)
+        ]
+
     def _entry(self, kind: str, namespace: str, name: str) -> PolicyEntry:
-        for entry in self.folder.policies():
-            if (entry.kind, entry.namespace, entry.name) == (kind, namespace, name):
-                return entry
-        raise ApiError(f"there is no {kind} {namespace}/{name}")
+        entry = self.folder.policy(policy_key(kind, namespace, name))
+        if entry is None:
+            raise ApiError(f"there is no {kind} {namespace}/{name}")
+        return entry
 
     def _draft(self, key: str, payload: bytes) -> Draft:
-        seen = [record for record in self.journal.records(POLICY) if record.key == key]
-        return Draft(kind=POLICY, key=key, payload=payload, context=context_for(seen, self.node))
+        context = self.folder.policy_context(key, self.node)
+        return Draft(kind=POLICY, key=key, payload=payload, context=context)
 
     def _version_after(self, key: str, seqs: Mapping[str, int], known: Mapping[str, PolicyEntry]) -> str:
         if key in seqs:

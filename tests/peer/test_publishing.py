@@ -31,7 +31,6 @@ class Desk:
         self.statuses: dict[str, Any] = {}
         self.publishing = Publishing(
             node=self.node.identity.id,
-            journal=self.node.journal,
             folder=Folder(self.node.journal, self.node.registry),
             write=self._write,
             names=lambda node: f"name of {node[:4]}",
