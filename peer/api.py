@@ -61,8 +61,9 @@ class PeerApi(Protocol):
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         """One resource with who wrote it, when, conflicts, and its status on this node."""
 
-    async def delete(self, kind: str, namespace: str, name: str) -> Json:
-        """{kind, namespace, name, action: "deleted", version}"""
+    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+        """Delete resources by (kind, namespace, name), all in one write: [{kind, namespace, name, action, version}]
+        with action deleted | absent (there was none; it has no version). An error when none of them is there."""
 
     async def token_create(
         self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool

@@ -156,10 +156,10 @@ class Operations:
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._publishing.describe(kind, namespace, name)
 
-    async def delete(self, kind: str, namespace: str, name: str) -> Json:
-        result, reach = await self._publishing.delete(kind, namespace, name)
+    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+        results, reach = await self._publishing.delete(resources)
         await self._settled(reach)
-        return result
+        return results
 
     async def _settled(self, reach: Mapping[bytes, int]) -> None:
         """Until this host's own data plane serves what was written, or refuses to."""

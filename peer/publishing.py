@@ -71,20 +71,27 @@ class Publishing:
         ]
         return results, reach
 
-    async def delete(self, kind: str, namespace: str, name: str) -> tuple[Json, dict[bytes, int]]:
-        """Raises ApiError when there is no such policy."""
-        kind = _kind(kind)
-        self._entry(kind, namespace, name)
-        written = await self.write([self._draft(policy_key(kind, namespace, name), b"")])
-        seq = written.records[-1].seq
-        result = {
-            "kind": kind,
-            "namespace": namespace,
-            "name": name,
-            "action": "deleted",
-            "version": f"{format_id(self.node)}:{seq}",
-        }
-        return result, {self.node: seq}
+    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> tuple[list[Json], dict[bytes, int]]:
+        """What was done to each, and how far this node's journal reaches with it. All that are there go in one write;
+        one that is not has the action `absent`. Raises ApiError, also when none of them is there."""
+        wanted = list(dict.fromkeys((_kind(kind), namespace, name) for kind, namespace, name in resources))
+        there = [key for key in (policy_key(*each) for each in wanted) if self.folder.policy(key) is not None]
+        if not there:
+            words = "; ".join(f"there is no {kind} {namespace}/{name}" for kind, namespace, name in wanted)
+            raise ApiError(words or "nothing to delete is named")
+        written = await self.write([self._draft(key, b"") for key in there])
+        seqs = {record.key: record.seq for record in written.records}
+        results: list[Json] = []
+        for kind, namespace, name in wanted:
+            seq = seqs.get(policy_key(kind, namespace, name))
+            row: Json = {"kind": kind, "namespace": namespace, "name": name}
+            outcome = (
+                {"action": "absent"}
+                if seq is None
+                else {"action": "deleted", "version": f"{format_id(self.node)}:{seq}"}
+            )
+            results.append(row | outcome)
+        return results, {self.node: max(seqs.values())}
 
     def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """Resources as written, with their status. Raises ApiError for an unknown kind, or a name that is not there."""

@@ -90,8 +90,9 @@ class AdminClient:
     def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._object("GET", _path("resources", kind, namespace, name))
 
-    def delete(self, kind: str, namespace: str, name: str) -> Json:
-        return self._object("DELETE", _path("resources", kind, namespace, name))
+    def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+        named = [{"kind": kind, "namespace": namespace, "name": name} for kind, namespace, name in resources]
+        return self._list("POST", "/v1/deletions", {"resources": named})
 
     def token_create(
         self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool

@@ -126,7 +126,8 @@ def _private_app(api: PeerApi) -> web.Application:
             web.post("/v1/resources", _apply),
             web.get("/v1/resources/{kind}", _get),
             web.get("/v1/resources/{kind}/{namespace}/{name}", _describe),
-            web.delete("/v1/resources/{kind}/{namespace}/{name}", _delete),
+            web.delete("/v1/resources/{kind}/{namespace}/{name}", _delete_one),
+            web.post("/v1/deletions", _delete),
             web.post("/v1/tokens", _token_create),
             web.get("/v1/stat", _stat),
             web.get("/v1/check", _check),
@@ -193,9 +194,15 @@ async def _describe(request: web.Request) -> web.Response:
     return reply(await request.app[_API].describe(part["kind"], part["namespace"], part["name"]))
 
 
-async def _delete(request: web.Request) -> web.Response:
+async def _delete_one(request: web.Request) -> web.Response:
     part = request.match_info
-    return reply(await request.app[_API].delete(part["kind"], part["namespace"], part["name"]))
+    rows = await request.app[_API].delete([(part["kind"], part["namespace"], part["name"])])
+    return reply(rows[0])
+
+
+async def _delete(request: web.Request) -> web.Response:
+    body = await _body(request, {"resources"})
+    return reply(await request.app[_API].delete(_resources(body)))
 
 
 async def _token_create(request: web.Request) -> web.Response:
@@ -267,6 +274,18 @@ def _documents(body: dict[str, Any]) -> list[dict[str, Any]]:
     if len(value) > DOCUMENTS_MAX:
         raise ApiError(f"at most {DOCUMENTS_MAX} documents at once, these are {len(value)}", code=2)
     return value
+
+
+def _resources(body: dict[str, Any]) -> list[tuple[str, str, str]]:
+    value = body.get("resources")
+    if not isinstance(value, list) or not value or len(value) > DOCUMENTS_MAX:
+        raise ApiError(f"resources must be a list of 1 to {DOCUMENTS_MAX} objects", code=2)
+    found = []
+    for each in value:
+        if not isinstance(each, dict) or each.keys() != {"kind", "namespace", "name"}:
+            raise ApiError("a resource is an object of kind, namespace and name", code=2)
+        found.append((_string(each, "kind"), _string(each, "namespace"), _string(each, "name")))
+    return found
 
 
 def _number(body: dict[str, Any], key: str, low: float, high: float) -> float:

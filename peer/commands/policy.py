@@ -124,7 +124,10 @@ def delete(
     data_dir: Path,
     output: str,
 ) -> None:
-    """Delete a resource by KIND and NAME, or those in files."""
+    """Delete a resource by KIND and NAME, or those in files.
+
+    All that are there are deleted at once, in one write. Those that are not are named, and the exit code is 1.
+    """
     keys: list[tuple[str, str, str]] = []
     if arguments:
         if kind is not None:
@@ -137,23 +140,18 @@ def delete(
         where, name = split_name(name, namespace)
         wanted = read_kind(kind)
         keys = [(wanted, where or home_of(wanted), name)]
-    rows = []
-    failures: list[str] = []
-    client = client_of(data_dir)
-    code = 1
-    for key in keys:  # each deletion stands by itself: what is gone already must not keep the rest alive
-        try:
-            with CallsPeer():
-                rows.append(client.delete(*key))
-        except Failure as error:
-            code = error.code
-            failures += error.lines
+    with CallsPeer():
+        rows = client_of(data_dir).delete(keys)
+    gone = [row for row in rows if row.get("action") != "absent"]
     if output != "table":
-        print_data(rows, output, [])
+        print_data(gone, output, [])
     else:
-        print_lines([_action(row) for row in rows])
-    if failures:
-        raise Failure(*failures, code=code)
+        print_lines([_action(row) for row in gone])
+    absent = [row for row in rows if row.get("action") == "absent"]
+    if absent:  # the rest is deleted: what is gone already must not keep it alive
+        raise Failure(
+            *(f"there is no {row.get('kind')} {row.get('namespace')}/{row.get('name')}" for row in absent)
+        )
 
 
 @click.command()

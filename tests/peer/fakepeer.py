@@ -86,15 +86,12 @@ class FakePeer:
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._answer("describe", {"kind": kind}, kind, namespace, name)
 
-    async def delete(self, kind: str, namespace: str, name: str) -> Json:
-        row = {
-            "kind": kind,
-            "namespace": namespace,
-            "name": name,
-            "action": "deleted",
-            "version": f"{NODE}:2",
-        }
-        return self._answer("delete", row, kind, namespace, name)
+    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+        rows = [
+            {"kind": kind, "namespace": namespace, "name": name, "action": "deleted", "version": f"{NODE}:2"}
+            for kind, namespace, name in resources
+        ]
+        return self._answer("delete", rows, list(resources))
 
     async def token_create(
         self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool

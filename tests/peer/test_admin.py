@@ -46,7 +46,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.get("HTTPRoute") == []
     assert client.get("all", "shop", "a/b ü?") == []
     assert client.describe("HTTPRoute", "shop", "r") == {"kind": "HTTPRoute"}
-    assert client.delete("HTTPRoute", "shop", "a.b-c")["action"] == "deleted"
+    assert client.delete([("HTTPRoute", "shop", "a.b-c")])[0]["action"] == "deleted"
     token = client.token_create(services=["shop/*"], ttl_s=60.0, uses=3, publish=False, invite=True)
     assert token == "gsm1.secret"
     assert client.stat() == []
@@ -63,7 +63,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("get", ("HTTPRoute", None, None)),
         ("get", ("all", "shop", "a/b ü?")),
         ("describe", ("HTTPRoute", "shop", "r")),
-        ("delete", ("HTTPRoute", "shop", "a.b-c")),
+        ("delete", ([("HTTPRoute", "shop", "a.b-c")],)),
         ("token_create", (["shop/*"], 60.0, 3, False, True)),
     ]
 
@@ -141,6 +141,9 @@ def post(served: ServedPeer, path: str, body: bytes) -> tuple[int, dict]:
         ("/v1/resources", b'{"documents": [], "source": "x", "wait_percent": "99"}', "wait_percent must be a number"),
         ("/v1/resources", b'{"documents": [], "source": "x", "timeout_s": 1e99}', "timeout_s must be a number"),
         ("/v1/resources", b'{"documents": [], "source": "x", "timeout_s": NaN}', "timeout_s must be a number"),
+        ("/v1/deletions", b'{"resources": []}', "resources must be a list of 1 to"),
+        ("/v1/deletions", b'{"resources": [{"kind": "a", "name": "b"}]}', "object of kind, namespace and name"),
+        ("/v1/find", b'{"resources": 7}', "resources must be a list of 1 to"),
         ("/v1/tokens", b'{"services": [], "ttl_s": true, "uses": 1}', "ttl_s must be a number from 1"),
         ("/v1/tokens", b'{"services": [], "ttl_s": 60, "uses": 0}', "uses must be a number from 1"),
         ("/v1/tokens", b'{"services": [], "ttl_s": 60, "uses": 1, "publish": 1}', "publish must be true or false"),

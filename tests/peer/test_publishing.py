@@ -141,14 +141,50 @@ async def test_what_one_peer_wrote_another_can_delete_and_it_stays_deleted(world
     world.run(2)
     await a.apply(document("one"))
     world.run(1)
-    result, reach = await b.publishing.delete("TrafficPolicy", "default", "one")
+    (result,), reach = await b.publishing.delete([("TrafficPolicy", "default", "one")])
     assert result["action"] == "deleted"
     assert reach == {b.node.identity.id: 1}
     world.run(1)
     for desk in (a, b):
         assert desk.publishing.get("all", None, None) == []
         with pytest.raises(ApiError, match="there is no TrafficPolicy default/one"):
-            await desk.publishing.delete("TrafficPolicy", "default", "one")
+            await desk.publishing.delete([("TrafficPolicy", "default", "one")])
+
+
+async def test_several_are_deleted_in_one_write_and_what_is_not_there_is_named(
+    world: Any, monkeypatch: Any
+) -> None:
+    desk = Desk(world, world.node(1))
+    await desk.apply(document("one"), document("two"), document("three"))
+    writes: list[int] = []
+    feed = world.feed
+    monkeypatch.setattr(
+        world, "feed",
+        lambda at, event: (writes.append(len(event.drafts)) if isinstance(event, Write) else None, feed(at, event)),
+    )  # fmt: skip
+    kinds = [("trafficpolicy", "default", name) for name in ("one", "nope", "two", "one")]
+    rows, reach = await desk.publishing.delete(kinds)
+    assert [(row["name"], row["action"]) for row in rows] == [
+        ("one", "deleted"), ("nope", "absent"), ("two", "deleted"),
+    ]  # fmt: skip
+    assert writes == [2]
+    assert reach == {desk.node.identity.id: 5}
+    assert [each["metadata"]["name"] for each in desk.publishing.get("all", None, None)] == ["three"]
+    with pytest.raises(ApiError, match="there is no TrafficPolicy default/one; there is no"):
+        await desk.publishing.delete(kinds)
+
+
+async def test_a_deletion_that_cannot_be_written_deletes_nothing(world: Any, monkeypatch: Any) -> None:
+    desk = Desk(world, world.node(1))
+    await desk.apply(document("one"), document("two"))
+    real = type(desk.node.registry).objection
+    monkeypatch.setattr(
+        type(desk.node.registry), "objection",
+        lambda self, r: "closed" if r.deleted and r.key.endswith("two") else real(self, r),
+    )  # fmt: skip
+    with pytest.raises(ApiError, match="closed"):
+        await desk.publishing.delete([("TrafficPolicy", "default", n) for n in ("one", "two")])
+    assert len(desk.publishing.get("all", None, None)) == 2
 
 
 async def test_a_peer_without_the_right_is_told_and_nothing_is_written(world: Any) -> None:

@@ -111,6 +111,18 @@ def test_delete_by_name_and_by_file(gossamer, served, route):
     served.raises("delete", "there is no HTTPRoute default/canary")
     ended = gossamer("delete", "-f", route)
     assert (ended.code, ended.err) == (1, "error: there is no HTTPRoute default/canary\n")
+    first, second = ({"kind": "HTTPRoute", "namespace": "default", "name": name} for name in ("a", "b"))
+    served.api.answers["delete"] = [
+        first | {"action": "deleted", "version": f"{NODE}:7"},
+        second | {"action": "absent"},
+    ]
+    served.api.calls.clear()
+    Path(route).write_text(ROUTE.replace("canary", "a") + "---" + ROUTE.replace("canary", "b"))
+    ended = gossamer("delete", "-f", route)
+    assert (ended.code, ended.out) == (1, "HTTPRoute default/a deleted\n")
+    assert ended.err == "error: there is no HTTPRoute default/b\n"
+    assert [row["name"] for row in gossamer("delete", "-f", route, "-o", "json").data] == ["a"]
+    assert len(served.api.calls) == 2  # one call, one write, for all that a file holds
     assert gossamer("delete").code == 2
     assert gossamer("delete", "httproute").code == 2
     assert gossamer("delete", "httproute", "x", "-f", route).code == 2
