@@ -58,6 +58,9 @@ class PeerApi(Protocol):
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """The resources as written, with metadata.name, metadata.namespace and status. `kind` "all" is every kind."""
 
+    async def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        """The resources of these (kind, namespace, name) as `get` shows them; None for one that is not there."""
+
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         """One resource with who wrote it, when, conflicts, and its status on this node."""
 

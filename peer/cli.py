@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "apply": "peer.commands.policy:apply",
     "get": "peer.commands.policy:get",
     "describe": "peer.commands.policy:describe",
+    "diff": "peer.commands.compare:diff",
     "delete": "peer.commands.policy:delete",
     "validate": "peer.commands.policy:validate",
 }

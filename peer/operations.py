@@ -153,6 +153,9 @@ class Operations:
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         return self._publishing.get(kind, namespace, name)
 
+    async def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        return self._publishing.find(resources)
+
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._publishing.describe(kind, namespace, name)
 

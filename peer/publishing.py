@@ -101,6 +101,14 @@ class Publishing:
             raise ApiError(f"there is no {wanted or 'resource'} {namespace or 'default'}/{name}")
         return [self._shown(entry) for entry in found]
 
+    def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        """Each as `get` shows it; None for one that is not there. Raises ApiError for an unknown kind."""
+        entries = [
+            self.folder.policy(policy_key(_kind(kind), namespace, name))
+            for kind, namespace, name in resources
+        ]
+        return [None if entry is None else self._shown(entry) for entry in entries]
+
     def describe(self, kind: str, namespace: str, name: str) -> Json:
         """One resource with all its live versions. Raises ApiError."""
         entry = self._entry(_kind(kind), namespace, name)

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 TIMEOUT_S: Final = 30.0
 # A leave drains first; the peer's own limit on that is an hour, its default 45 s.
 LEAVE_TIMEOUT_S: Final = 3600.0
+FIND_MAX: Final = 1000
 REPLY_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
@@ -90,9 +91,17 @@ class AdminClient:
     def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._object("GET", _path("resources", kind, namespace, name))
 
+    def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        """In batches that fit into a request; they need not be of one moment."""
+        found: list[Json | None] = []
+        for start in range(0, len(resources), FIND_MAX):
+            found += self._list(
+                "POST", "/v1/find", {"resources": _named(resources[start : start + FIND_MAX])}
+            )
+        return found
+
     def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
-        named = [{"kind": kind, "namespace": namespace, "name": name} for kind, namespace, name in resources]
-        return self._list("POST", "/v1/deletions", {"resources": named})
+        return self._list("POST", "/v1/deletions", {"resources": _named(resources)})
 
     def token_create(
         self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
@@ -184,6 +193,10 @@ class AdminClient:
                 code=code if code in (1, 2, 3) else 1,
             )
         return reply
+
+
+def _named(resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+    return [{"kind": kind, "namespace": namespace, "name": name} for kind, namespace, name in resources]
 
 
 def _path(*parts: str) -> str:

@@ -128,6 +128,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.get("/v1/resources/{kind}/{namespace}/{name}", _describe),
             web.delete("/v1/resources/{kind}/{namespace}/{name}", _delete_one),
             web.post("/v1/deletions", _delete),
+            web.post("/v1/find", _find),
             web.post("/v1/tokens", _token_create),
             web.get("/v1/stat", _stat),
             web.get("/v1/check", _check),
@@ -203,6 +204,11 @@ async def _delete_one(request: web.Request) -> web.Response:
 async def _delete(request: web.Request) -> web.Response:
     body = await _body(request, {"resources"})
     return reply(await request.app[_API].delete(_resources(body)))
+
+
+async def _find(request: web.Request) -> web.Response:
+    body = await _body(request, {"resources"})
+    return reply(await request.app[_API].find(_resources(body)))
 
 
 async def _token_create(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from peer.commands.files import read_files, read_resources, read_services, source_of
+from peer.commands.files import FILES_HELP, read_files, read_resources, read_services, source_of
 from peer.commands.kinds import ALL, home_of, read_kind
 from peer.commands.options import (
     DURATION,
@@ -23,7 +23,6 @@ from peer.commands.options import (
 from peer.render import Column, print_data, print_documents, print_lines
 from peer.units import format_age
 
-_FILES_HELP = "File of resources, directory, or - for standard input; repeatable."
 _COLORS = {
     "active": "green",
     "accepted": "green",
@@ -34,7 +33,7 @@ _COLORS = {
 
 
 @click.command()
-@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=_FILES_HELP)
+@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=FILES_HELP)
 @click.option(
     "--wait", type=PERCENT, metavar="PERCENT", help="Wait until this share of the mesh enforces it."
 )
@@ -112,7 +111,7 @@ def describe(kind: str, name: str, namespace: str | None, data_dir: Path, output
 @click.command()
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
-@click.option("-f", "--file", "arguments", multiple=True, metavar="FILE", help=_FILES_HELP)
+@click.option("-f", "--file", "arguments", multiple=True, metavar="FILE", help=FILES_HELP)
 @namespace_option
 @data_dir_option
 @output_option
@@ -155,7 +154,7 @@ def delete(
 
 
 @click.command()
-@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=_FILES_HELP)
+@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=FILES_HELP)
 @output_option
 def validate(arguments: tuple[str, ...], output: str) -> None:
     """Check files of resources or services without a peer."""

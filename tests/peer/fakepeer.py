@@ -83,6 +83,9 @@ class FakePeer:
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         return self._answer("get", [], kind, namespace, name)
 
+    async def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        return self._answer("find", [None for _ in resources], list(resources))
+
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._answer("describe", {"kind": kind}, kind, namespace, name)
 

@@ -45,6 +45,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.apply([document], "r.yaml")[0]["name"] == "r"
     assert client.get("HTTPRoute") == []
     assert client.get("all", "shop", "a/b ü?") == []
+    assert client.find([("HTTPRoute", "shop", "r")]) == [None]
     assert client.describe("HTTPRoute", "shop", "r") == {"kind": "HTTPRoute"}
     assert client.delete([("HTTPRoute", "shop", "a.b-c")])[0]["action"] == "deleted"
     token = client.token_create(services=["shop/*"], ttl_s=60.0, uses=3, publish=False, invite=True)
@@ -62,6 +63,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("apply", ([document], "r.yaml", None, 10.0)),
         ("get", ("HTTPRoute", None, None)),
         ("get", ("all", "shop", "a/b ü?")),
+        ("find", ([("HTTPRoute", "shop", "r")],)),
         ("describe", ("HTTPRoute", "shop", "r")),
         ("delete", ([("HTTPRoute", "shop", "a.b-c")],)),
         ("token_create", (["shop/*"], 60.0, 3, False, True)),

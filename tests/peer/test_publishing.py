@@ -151,6 +151,15 @@ async def test_what_one_peer_wrote_another_can_delete_and_it_stays_deleted(world
             await desk.publishing.delete([("TrafficPolicy", "default", "one")])
 
 
+async def test_resources_are_found_by_key_and_what_is_not_there_is_none(desk: Desk) -> None:
+    await desk.apply(document("one"))
+    there, absent = desk.publishing.find([("trafficpolicy", "default", name) for name in ("one", "two")])
+    assert there == desk.publishing.get("TrafficPolicy", "default", "one")[0]
+    assert absent is None
+    with pytest.raises(ApiError, match="teapot"):
+        desk.publishing.find([("teapot", "default", "one")])
+
+
 async def test_several_are_deleted_in_one_write_and_what_is_not_there_is_named(
     world: Any, monkeypatch: Any
 ) -> None:
