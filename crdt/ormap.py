@@ -76,6 +76,10 @@ class ObservedMap:
         """The current versions of a key, latest first; empty if it is absent."""
         return self._versions.get(key, ())
 
+    def records(self, key: str) -> tuple[Record, ...]:
+        """All of a key's records, each writer's newest: also tombstones, replaced ones, and those that do not count."""
+        return tuple(self._by_key.get(key, {}).values())
+
     def context_for(self, key: str, editor: bytes | None = None) -> Context:
         """The context an edit or deletion of that key needs now."""
         return register.context_for(self._by_key.get(key, {}).values(), editor)

@@ -64,6 +64,11 @@ class PeerApi(Protocol):
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         """One resource with who wrote it, when, conflicts, and its status on this node."""
 
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        """What this node knows of a policy's versions, latest first: [{version, author, authorName, writtenAt, action,
+        state, replaced: [version], document}] with action written | deleted and state current | conflicting |
+        replaced | ignored (its author was not entitled: `reason`)."""
+
     async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
         """Delete resources by (kind, namespace, name), all in one write: [{kind, namespace, name, action, version}]
         with action deleted | absent (there was none; it has no version). An error when none of them is there."""

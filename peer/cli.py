@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "get": "peer.commands.policy:get",
     "describe": "peer.commands.policy:describe",
     "diff": "peer.commands.compare:diff",
+    "history": "peer.commands.compare:history",
     "delete": "peer.commands.policy:delete",
     "validate": "peer.commands.policy:validate",
 }

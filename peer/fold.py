@@ -91,6 +91,10 @@ class Folder:
         """The policy `<Kind>/<namespace>/<name>`, if there is one."""
         return self._policies.get(key)
 
+    def policy_records(self, key: str) -> tuple[tuple[Record, str], ...]:
+        """Each writer's newest record of a policy, tombstones included, with why it is not obeyed ("": it is)."""
+        return self._policies.records(key)
+
     def policy_context(self, key: str, editor: bytes) -> Context:
         """The causal context that an edit or deletion of a policy by `editor` carries now."""
         return self._policies.context_for(key, editor)

@@ -19,6 +19,7 @@ from peer.daemon import Daemon
 from peer.driver import DriverClosedError
 from peer.enforcement import wait_enforced
 from peer.publishing import Publishing
+from peer.records import POLICY
 from peer.units import QuantityError, format_address, parse_address
 from trust.admission import create_token
 from trust.errors import TrustError
@@ -38,6 +39,7 @@ class Operations:
             write=daemon.write,
             names=self._name_of,
             statuses=lambda: daemon.dataplane.statuses,
+            past=lambda key: daemon.disk.run(lambda store: store.past(POLICY, key)),
         )
 
     # ------------------------------------------------------------------ the mesh
@@ -158,6 +160,9 @@ class Operations:
 
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._publishing.describe(kind, namespace, name)
+
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        return await self._publishing.history(kind, namespace, name)
 
     async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
         results, reach = await self._publishing.delete(resources)

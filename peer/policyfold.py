@@ -64,6 +64,11 @@ class PolicyFold:
         self._catch_up()
         return tuple(sorted(self._map.conflicts()))
 
+    def records(self, key: str) -> tuple[tuple[Record, str], ...]:
+        """Each writer's newest record of `key`, tombstones included, with why it is not obeyed ("": it is)."""
+        self._catch_up()
+        return tuple((each, self._objections.get((each.writer, key), "")) for each in self._map.records(key))
+
     def context_for(self, key: str, editor: bytes) -> Context:
         """The causal context that an edit or deletion of `key` by `editor` carries now."""
         self._catch_up()

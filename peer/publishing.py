@@ -16,6 +16,7 @@ from crdt.clock import hlc_ms
 from peer.api import ApiError, Json
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.fold import Folder
+from peer.history import PastVersion, versions
 from peer.messages import Draft, Written
 from peer.policies import Status
 from peer.records import POLICY, PayloadError, encode_policy, policy_key
@@ -28,13 +29,14 @@ ALL: Final = "all"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publishing:
     """The policies of the mesh as this node sees them. `write` raises ApiError; `names` gives a node's name by id;
-    `statuses` is what compiling said of each policy."""
+    `statuses` is what compiling said of each policy; `past` the records of a policy that the disk remembers."""
 
     node: bytes
     folder: Folder
     write: Callable[[Sequence[Draft]], Awaitable[Written]]
     names: Callable[[str], str]
     statuses: Callable[[], Mapping[str, Status]]
+    past: Callable[[str], Awaitable[Sequence[bytes]]]
 
     async def apply(
         self, documents: Sequence[Mapping[str, Any]], source: str
@@ -117,6 +119,31 @@ class Publishing:
         ]
         return {**self._shown(entry), "versions": versions}
 
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        """All versions this node knows, latest first. Raises ApiError when it knows none."""
+        key = policy_key(_kind(kind), namespace, name)
+        found = versions(self.folder.policy_records(key), await self.past(key), key)
+        if not found:
+            raise ApiError(f"this peer knows no version of {_kind(kind)} {namespace}/{name}")
+        conflict = sum(each.current and not each.record.deleted for each in found) > 1
+        return [self._past(each, conflict) for each in found]
+
+    def _past(self, version: PastVersion, conflict: bool) -> Json:
+        record = version.record
+        state = "replaced"
+        if version.objection:
+            state = "ignored"
+        elif version.current:
+            state = "conflicting" if conflict and not record.deleted else "current"
+        row: Json = {
+            **self._authored(format_id(record.writer), record.seq, record.hlc),
+            "action": "deleted" if record.deleted else "written",
+            "state": state,
+            "replaced": [f"{format_id(dot.writer)}:{dot.seq}" for dot in version.replaced],
+            "document": version.document,
+        }
+        return row | ({"reason": version.objection} if version.objection else {})
+
     def _found(self, kind: str | None, namespace: str | None, name: str | None) -> list[PolicyEntry]:
         """The policies of a kind, namespace and name, each None for any."""
         if kind is not None and namespace is not None and name is not None:
@@ -160,11 +187,14 @@ class Publishing:
         return {**effective.resource, "status": shown}
 
     def _authorship(self, version: PolicyVersion) -> Json:
-        written_at = hlc_ms(version.hlc) / 1000
+        return self._authored(version.writer, version.seq, version.hlc)
+
+    def _authored(self, writer: str, seq: int, hlc: int) -> Json:
+        written_at = hlc_ms(hlc) / 1000
         return {
-            "author": version.writer,
-            "authorName": self.names(version.writer),
-            "version": _version(version),
+            "author": writer,
+            "authorName": self.names(writer),
+            "version": f"{writer}:{seq}",
             "writtenAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(written_at)),
         }
 

@@ -100,6 +100,9 @@ class AdminClient:
             )
         return found
 
+    def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        return self._list("GET", _path("history", kind, namespace, name))
+
     def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
         return self._list("POST", "/v1/deletions", {"resources": _named(resources)})
 

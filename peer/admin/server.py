@@ -127,6 +127,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.get("/v1/resources/{kind}", _get),
             web.get("/v1/resources/{kind}/{namespace}/{name}", _describe),
             web.delete("/v1/resources/{kind}/{namespace}/{name}", _delete_one),
+            web.get("/v1/history/{kind}/{namespace}/{name}", _history),
             web.post("/v1/deletions", _delete),
             web.post("/v1/find", _find),
             web.post("/v1/tokens", _token_create),
@@ -204,6 +205,11 @@ async def _delete_one(request: web.Request) -> web.Response:
 async def _delete(request: web.Request) -> web.Response:
     body = await _body(request, {"resources"})
     return reply(await request.app[_API].delete(_resources(body)))
+
+
+async def _history(request: web.Request) -> web.Response:
+    part = request.match_info
+    return reply(await request.app[_API].history(part["kind"], part["namespace"], part["name"]))
 
 
 async def _find(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""`diff`: what applying files would change."""
+"""`diff` and `history`: what applying files would change, and what has changed so far."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from peer.commands.files import FILES_HELP, read_files, read_resources
-from peer.commands.options import CallsPeer, Failure, client_of, data_dir_option, output_option
-from peer.render import print_data, print_diff, print_notes, unified
+from peer.commands.kinds import home_of, read_kind
+from peer.commands.options import (
+    CallsPeer,
+    Failure,
+    client_of,
+    data_dir_option,
+    namespace_option,
+    output_option,
+    split_name,
+)
+from peer.render import Column, print_data, print_diff, print_lines, print_notes, unified
 
 if TYPE_CHECKING:
     from proxy.resources import Resource
@@ -42,6 +51,67 @@ def diff(arguments: tuple[str, ...], data_dir: Path, output: str) -> None:
         _show(rows)
     if any(row["action"] != "unchanged" for row in rows):
         raise click.exceptions.Exit(EXIT_DIFFERENT)
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@click.option("--diff", "with_diff", is_flag=True, help="Show what each version changed.")
+@namespace_option
+@data_dir_option
+@output_option
+def history(
+    kind: str, name: str, with_diff: bool, namespace: str | None, data_dir: Path, output: str
+) -> None:
+    """Show the versions of a resource, the latest first.
+
+    They are those this peer has seen and still remembers (the last ten that were replaced): a peer that joined
+    later, or was away, has seen fewer. -o json and -o yaml have the documents.
+    """
+    wanted = read_kind(kind)
+    where, name = split_name(name, namespace)
+    with CallsPeer():
+        rows = client_of(data_dir).history(wanted, where or home_of(wanted), name)
+    if with_diff:
+        rows = _with_diffs(rows, f"{wanted}/{where or home_of(wanted)}/{name}")
+    if output != "table":
+        print_data(rows, output, [])
+    elif with_diff:
+        for row in rows:
+            print_lines([_title(row)])
+            print_diff(row["diff"])
+    else:
+        print_data(rows, output, _HISTORY)
+
+
+_HISTORY: Final = [
+    Column("WRITTEN", "writtenAt"),
+    Column("AUTHOR", lambda row: str(row.get("authorName") or row.get("author")), squeeze=True),
+    Column("ACTION", "action", colors={"deleted": "red"}),
+    Column("STATE", "state", colors={"current": "green", "conflicting": "yellow", "ignored": "red"}),
+    Column("VERSION", "version", squeeze=True),
+    Column("REPLACED", "replaced", squeeze=True, drop=1),
+]
+
+
+def _with_diffs(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Each with what it changed in the first version it replaced of which the document is known."""
+    documents = {row["version"]: row["document"] for row in rows}
+    compared = []
+    for row in rows:
+        before = next((each for each in row["replaced"] if documents.get(each) is not None), None)
+        text = unified(
+            documents[before] if before is not None else None,
+            row["document"],
+            (f"{name}@{before}", f"{name}@{row['version']}"),
+        )
+        compared.append(row | {"diff": text})
+    return compared
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    author = row.get("authorName") or row.get("author")
+    return f"{row['action']} by {author} at {row['writtenAt']}, {row['state']}: {row['version']}"
 
 
 def _row(resource: "Resource", held: Mapping[str, Any] | None) -> dict[str, Any]:

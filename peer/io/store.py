@@ -30,6 +30,8 @@ from typing import Final, Self
 
 from peer.io.damage import SIDE_FILES, commits_after, copy_aside, move_aside, row_crc
 from peer.io.datadir import DataDirLock, lock_data_dir
+from peer.io.history import SCHEMA as HISTORY_SCHEMA
+from peer.io.history import History
 from peer.io.keys import fsync_directory
 
 STORE_NAME: Final = "store.db"
@@ -53,6 +55,7 @@ CREATE TABLE spent_tokens (
     token BLOB NOT NULL, node BLOB NOT NULL, expires_at INTEGER NOT NULL, crc INTEGER NOT NULL,
     PRIMARY KEY (token, node)
 ) WITHOUT ROWID;
+{HISTORY_SCHEMA}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -66,6 +69,7 @@ _HEAD: Final = """
 INSERT INTO heads (writer, seq, crc) VALUES (?, ?, ?)
 ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, crc = excluded.crc WHERE excluded.seq > heads.seq
 """
+_ANY_SEQ: Final = 2**62
 _ROWS: Final = (
     "SELECT crc, writer, kind, key, seq, data FROM records",
     "SELECT crc, writer, seq FROM heads",
@@ -87,13 +91,15 @@ class _DamagedError(Exception):
 class Batch:
     """What one transaction changes: first `delete`, then the rest.
 
-    `put`: (writer, kind, key, seq, encoded record). `delete`: (writer, kind, key). `introductions` replace.
-    `spent`: (token id, node id, when the token expires in Unix seconds). `forget_spent`: ids of tokens that have
-    expired, so that the table stays bounded.
+    `put`: (writer, kind, key, seq, encoded record). `delete`: (writer, kind, key). What these replace or drop goes to
+    the history (`peer/io/history.py`), and so do `past` rows, which others of this batch have replaced.
+    `introductions` replace. `spent`: (token id, node id, when the token expires in Unix seconds). `forget_spent`: ids
+    of tokens that have expired, so that the table stays bounded.
     """
 
     put: Sequence[tuple[bytes, str, str, int, bytes]] = ()
     delete: Sequence[tuple[bytes, str, str]] = ()
+    past: Sequence[tuple[bytes, str, str, int, bytes]] = ()
     heads: Mapping[bytes, int] = field(default_factory=dict)
     introductions: Mapping[bytes, bytes] = field(default_factory=dict)
     spent: Sequence[tuple[bytes, bytes, int]] = ()
@@ -126,6 +132,7 @@ class Store:
         self.doubt = ""
         self._connection = connection
         self._lock = lock
+        self._history = History(connection)
 
     @classmethod
     def open(cls, data_dir: Path, lock: DataDirLock | None = None) -> Self:
@@ -175,8 +182,9 @@ class Store:
         """Apply the batch, durable when it returns; StoreError means that nothing of it was."""
         with _plain_words(self.path, "write to"), self._transaction() as connection:
             many = connection.executemany
+            self._history.keep([(place, _ANY_SEQ) for place in batch.delete])
             many("DELETE FROM records WHERE writer = ? AND kind = ? AND key = ?", batch.delete)
-            many(_PUT, [(*row, row_crc(row)) for row in batch.put])
+            self._put(batch)
             many(_HEAD, [(*row, row_crc(row)) for row in batch.heads.items()])
             many(
                 "INSERT OR REPLACE INTO introductions (writer, blob, crc) VALUES (?, ?, ?)",
@@ -187,6 +195,22 @@ class Store:
                 [(*row, row_crc(row)) for row in batch.spent],
             )
             many("DELETE FROM spent_tokens WHERE token = ?", [(token,) for token in batch.forget_spent])
+
+    def past(self, kind: str, key: str) -> list[bytes]:
+        """The encoded records of a key that newer ones have replaced, as far as they are kept, latest kept first."""
+        return self._history.read(kind, key)
+
+    def _put(self, batch: Batch) -> None:
+        """Put records; one that another of this batch replaces goes to the history without having been in the table."""
+        newest: dict[tuple[bytes, str, str], tuple[bytes, str, str, int, bytes]] = {}
+        past = list(batch.past)
+        for row in batch.put:
+            before = newest.setdefault(row[:3], row)
+            if before is not row:
+                newest[row[:3]] = max(before, row, key=lambda each: each[3])
+                past.append(min(row, before, key=lambda each: each[3]))
+        self._history.keep([(place, row[3]) for place, row in newest.items()], past)
+        self._connection.executemany(_PUT, [(*row, row_crc(row)) for row in newest.values()])
 
     def meta_get(self, key: str) -> bytes | None:
         with _plain_words(self.path, "read"):
@@ -238,6 +262,7 @@ class Store:
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            self._history.forget_state()
             raise
 
 

@@ -89,6 +89,9 @@ class FakePeer:
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._answer("describe", {"kind": kind}, kind, namespace, name)
 
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        return self._answer("history", [], kind, namespace, name)
+
     async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
         rows = [
             {"kind": kind, "namespace": namespace, "name": name, "action": "deleted", "version": f"{NODE}:2"}

@@ -47,6 +47,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.get("all", "shop", "a/b ü?") == []
     assert client.find([("HTTPRoute", "shop", "r")]) == [None]
     assert client.describe("HTTPRoute", "shop", "r") == {"kind": "HTTPRoute"}
+    assert client.history("HTTPRoute", "shop", "r") == []
     assert client.delete([("HTTPRoute", "shop", "a.b-c")])[0]["action"] == "deleted"
     token = client.token_create(services=["shop/*"], ttl_s=60.0, uses=3, publish=False, invite=True)
     assert token == "gsm1.secret"
@@ -65,6 +66,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("get", ("all", "shop", "a/b ü?")),
         ("find", ([("HTTPRoute", "shop", "r")],)),
         ("describe", ("HTTPRoute", "shop", "r")),
+        ("history", ("HTTPRoute", "shop", "r")),
         ("delete", ([("HTTPRoute", "shop", "a.b-c")],)),
         ("token_create", (["shop/*"], 60.0, 3, False, True)),
     ]

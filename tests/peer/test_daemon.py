@@ -427,6 +427,23 @@ async def test_two_peers_hold_enforce_and_show_the_same(hosts: Any) -> None:
     assert {row["status"] for row in await two.operations.check()} == {"ok"}
 
 
+async def test_history_survives_a_restart_and_a_peer_that_came_later_has_seen_less(hosts: Any) -> None:
+    one, two = hosts(1), hosts(2)
+    await one.ready(bootstrap=True)
+    for seconds in (1, 2, 3):
+        spec = ROUTE["spec"] | {"timeouts": {"request": f"{seconds}s"}}
+        await one.operations.apply([ROUTE | {"spec": spec}], "f.yaml")
+    await one.operations.delete([("TrafficPolicy", "default", "one")])
+    before = await one.operations.history("TrafficPolicy", "default", "one")
+    assert [row["action"] for row in before] == ["deleted", "written", "written", "written"]
+    await one.stop()
+    await one.ready()
+    assert await one.operations.history("TrafficPolicy", "default", "one") == before
+    await two.ready(token=await one.token(), seeds=(f"{one.address}:7946",))
+    (row,) = await two.operations.history("TrafficPolicy", "default", "one")
+    assert row["version"] == before[0]["version"]
+
+
 async def test_a_leave_is_told_even_when_there_is_no_time_to_drain(hosts: Any) -> None:
     one, two = await pair(hosts)
     await two.stop(graceful=True)

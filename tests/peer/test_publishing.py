@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from crdt.record import encode_record
 from peer.api import ApiError
 from peer.fold import Folder
 from peer.messages import Draft, Write, Written
 from peer.publishing import Publishing
+from peer.records import POLICY
 from proxy.resources import parse_documents
 from trust.identity import format_id
 
@@ -29,13 +31,18 @@ class Desk:
         self.world, self.address = world, address
         self.node = world.nodes[address]
         self.statuses: dict[str, Any] = {}
+        self.past: list[bytes] = []
         self.publishing = Publishing(
             node=self.node.identity.id,
             folder=Folder(self.node.journal, self.node.registry),
             write=self._write,
             names=lambda node: f"name of {node[:4]}",
             statuses=lambda: self.statuses,
+            past=self._past,
         )
+
+    async def _past(self, _key: str) -> Sequence[bytes]:
+        return self.past
 
     async def _write(self, drafts: Sequence[Draft]) -> Written:
         self.world.answers[self.address].clear()
@@ -201,6 +208,47 @@ async def test_a_peer_without_the_right_is_told_and_nothing_is_written(world: An
     with pytest.raises(ApiError, match="may not publish"):
         await desk.apply(document("one"))
     assert world.disk[desk.address] == {}
+
+
+async def test_history_tells_who_wrote_what_and_what_it_replaced(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    world.join(b.address, a.address)
+    world.run(2)
+    await a.apply(document("one", seconds=1))
+    world.run(1)
+    first = a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")
+    await b.apply(document("one", seconds=2))
+    world.run(1)
+    await a.publishing.delete([("TrafficPolicy", "default", "one")])
+    world.run(1)
+    a.past.append(encode_record(first))  # as the disk remembers it
+    ids = {"a": format_id(a.node.identity.id), "b": format_id(b.node.identity.id)}
+    rows = await a.publishing.history("trafficpolicy", "default", "one")
+    assert [(row["version"], row["action"], row["state"], row["replaced"]) for row in rows] == [
+        (f"{ids['a']}:2", "deleted", "current", [f"{ids['b']}:1"]),
+        (f"{ids['b']}:1", "written", "replaced", [f"{ids['a']}:1"]),
+        (f"{ids['a']}:1", "written", "replaced", []),
+    ]
+    assert [row["document"] and row["document"]["spec"]["timeouts"]["request"] for row in rows] == [
+        None,
+        "2s",
+        "1s",
+    ]
+    assert rows[0]["author"] == ids["a"]
+    assert rows[0]["writtenAt"].endswith("Z")
+    assert len(await b.publishing.history("trafficpolicy", "default", "one")) == 2  # what b has seen and kept
+    with pytest.raises(ApiError, match="knows no version of TrafficPolicy default/two"):
+        await a.publishing.history("trafficpolicy", "default", "two")
+
+
+async def test_history_of_a_conflict(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    await a.apply(document("one", seconds=1))
+    await b.apply(document("one", seconds=2))
+    world.join(b.address, a.address)
+    world.run(2)
+    rows = await a.publishing.history("trafficpolicy", "default", "one")
+    assert [row["state"] for row in rows] == ["conflicting", "conflicting"]
 
 
 async def test_looking_for_what_is_not_there(desk: Desk) -> None:

@@ -1,11 +1,11 @@
-"""`diff`: what applying a file would change, and the exit code that says whether it would."""
+"""`diff` and `history`: what applying a file would change, and what has changed so far."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.peer.fakepeer import ROUTE
+from tests.peer.fakepeer import NODE, ROUTE
 from tests.peer.test_cli import on_terminal
 
 
@@ -94,3 +94,54 @@ def test_what_a_document_holds_cannot_drive_the_terminal(gossamer, served, route
     ended = gossamer("diff", "-f", route)
     assert "\x1b" not in ended.out
     assert "\u202e" not in ended.out
+
+
+# ------------------------------------------------------------------ history
+
+
+def version(number: int, *replaced: int, weight: int | None = 90, **changes) -> dict:
+    document = None if weight is None else yaml.safe_load(ROUTE.replace("90", str(weight)))
+    return {
+        "version": f"{NODE}:{number}", "author": NODE, "authorName": "one", "writtenAt": f"2026-01-0{number}T00:00:00Z",
+        "action": "deleted" if weight is None else "written", "state": "replaced",
+        "replaced": [f"{NODE}:{each}" for each in replaced], "document": document,
+    } | changes  # fmt: skip
+
+
+def test_history_is_a_table_of_versions(gossamer, served):
+    served.api.answers["history"] = [
+        version(3, 2, weight=None, state="current"), version(2, 1), version(1, authorName="")
+    ]  # fmt: skip
+    lines = [line.split() for line in gossamer("history", "route", "shop/canary").out.splitlines()]
+    assert lines[0] == ["WRITTEN", "AUTHOR", "ACTION", "STATE", "VERSION", "REPLACED"]
+    assert lines[1] == ["2026-01-03T00:00:00Z", "one", "deleted", "current", f"{NODE}:3", f"{NODE}:2"]
+    assert lines[3][1] == NODE
+    gossamer("history", "route", "canary", "-n", "shop")
+    gossamer("history", "mesh", "default")
+    assert [arguments for _, arguments in served.api.calls] == [
+        ("HTTPRoute", "shop", "canary"),
+        ("HTTPRoute", "shop", "canary"),
+        ("MeshConfig", "gossamer-system", "default"),
+    ]
+
+
+def test_history_with_diffs(gossamer, served):
+    served.api.answers["history"] = [version(3, 2, weight=None), version(2, 1, weight=80), version(1, 7)]
+    lines = gossamer("history", "route", "canary", "--diff").out.splitlines()
+    assert lines[0] == f"deleted by one at 2026-01-03T00:00:00Z, replaced: {NODE}:3"
+    assert f"--- HTTPRoute/default/canary@{NODE}:1" in lines
+    assert "-      weight: 90" in lines
+    assert "+      weight: 80" in lines
+    assert lines.count("--- /dev/null") == 1  # what the first one replaced is not known here
+    rows = gossamer("history", "route", "canary", "--diff", "-o", "json").data
+    assert rows[1]["diff"].startswith("--- HTTPRoute/default/canary@")
+    assert rows[1]["document"]["kind"] == "HTTPRoute"
+    assert "diff" not in gossamer("history", "route", "canary", "-o", "json").data[0]
+
+
+def test_history_of_what_nobody_knows(gossamer, served):
+    served.raises("history", "this peer knows no version of HTTPRoute default/canary")
+    ended = gossamer("history", "route", "canary")
+    assert (ended.code, ended.err) == (1, "error: this peer knows no version of HTTPRoute default/canary\n")
+    assert gossamer("history", "teapot", "x").code == 2
+    assert gossamer("history", "route").code == 2
