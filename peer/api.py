@@ -62,7 +62,9 @@ class PeerApi(Protocol):
         """The resources of these (kind, namespace, name) as `get` shows them; None for one that is not there."""
 
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
-        """One resource with who wrote it, when, conflicts, and its status on this node."""
+        """One resource with who wrote it, when, conflicts, and its status on this node; `versions`: each live version
+        with author, time and document; `members`: {live, asked, nodes: [{node, id, state}]} with state enforced | held
+        | missing | unreachable, of all live members or of a sample. Takes a little over two seconds at most."""
 
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
         """What this node knows of a policy's versions, latest first: [{version, author, authorName, writtenAt, action,

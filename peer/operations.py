@@ -17,7 +17,7 @@ from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
 from peer.daemon import Daemon
 from peer.driver import DriverClosedError
-from peer.enforcement import wait_enforced
+from peer.enforcement import survey, wait_enforced
 from peer.publishing import Publishing
 from peer.records import POLICY
 from peer.units import QuantityError, format_address, parse_address
@@ -25,6 +25,7 @@ from trust.admission import create_token
 from trust.errors import TrustError
 from trust.identity import format_id, parse_id
 
+SURVEY_S: Final = 2.0  # for asking who holds a policy
 EXPIRY_WARNING_SHARE: Final = 0.25  # of a certificate's life: by then two renewals should have happened
 
 
@@ -159,7 +160,14 @@ class Operations:
         return self._publishing.find(resources)
 
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
-        return self._publishing.describe(kind, namespace, name)
+        reach = self._publishing.reach(kind, namespace, name)
+        members, rows = await survey(self._daemon, reach, within_s=SURVEY_S)
+        nodes = [
+            {"node": member.name, "id": format_id(member.id), "state": standing.value}
+            for member, standing in rows
+        ]
+        described = self._publishing.describe(kind, namespace, name)
+        return described | {"members": {"live": members, "asked": len(rows), "nodes": nodes}}
 
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
         return await self._publishing.history(kind, namespace, name)

@@ -119,6 +119,11 @@ class Publishing:
         ]
         return {**self._shown(entry), "versions": versions}
 
+    def reach(self, kind: str, namespace: str, name: str) -> dict[bytes, int]:
+        """How far journals go with all live versions of a resource (writer -> seq). Raises ApiError."""
+        entry = self._entry(_kind(kind), namespace, name)
+        return {parse_id(version.writer): version.seq for version in entry.versions}
+
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
         """All versions this node knows, latest first. Raises ApiError when it knows none."""
         key = policy_key(_kind(kind), namespace, name)

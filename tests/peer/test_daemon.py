@@ -427,6 +427,25 @@ async def test_two_peers_hold_enforce_and_show_the_same(hosts: Any) -> None:
     assert {row["status"] for row in await two.operations.check()} == {"ok"}
 
 
+async def test_describe_tells_who_holds_and_who_enforces_it(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    await one.operations.apply([ROUTE], "f.yaml", wait_percent=100)
+    described = await two.operations.describe("trafficpolicy", "default", "one")
+    assert described["members"]["live"] == described["members"]["asked"] == 2
+    assert [(each["node"], each["state"]) for each in described["members"]["nodes"]] == [
+        ("host-1", "enforced"),
+        ("host-2", "enforced"),
+    ]
+    assert described["status"]["accepted"] is True
+    assert [each["authorName"] for each in described["versions"]] == ["host-1"]
+    await two.daemon.channels._server.close()  # it still gossips, and answers nobody
+    described = await one.operations.describe("trafficpolicy", "default", "one")
+    states = {each["node"]: each["state"] for each in described["members"]["nodes"]}
+    assert states == {"host-1": "enforced", "host-2": "unreachable"}
+    with pytest.raises(ApiError, match="there is no TrafficPolicy default/two"):
+        await one.operations.describe("trafficpolicy", "default", "two")
+
+
 async def test_history_survives_a_restart_and_a_peer_that_came_later_has_seen_less(hosts: Any) -> None:
     one, two = hosts(1), hosts(2)
     await one.ready(bootstrap=True)

@@ -105,6 +105,17 @@ def test_describe(gossamer, served):
     ]
 
 
+def test_describe_groups_the_members_for_people(gossamer, served):
+    nodes = [("a", "enforced"), ("b", "enforced"), ("c", "unreachable"), ("d", "held")]
+    rows = [{"node": node, "id": NODE, "state": state} for node, state in nodes]
+    served.api.answers["describe"] = document() | {"members": {"live": 4, "asked": 4, "nodes": rows}}
+    shown = yaml.safe_load(gossamer("describe", "route", "canary").out)
+    assert shown["members"] == {
+        "live": 4, "asked": 4, "enforced": ["a", "b"], "unreachable": ["c"], "held": ["d"],
+    }  # fmt: skip
+    assert gossamer("describe", "route", "canary", "-o", "json").data["members"]["nodes"] == rows
+
+
 def test_delete_by_name_and_by_file(gossamer, served, route):
     assert gossamer("delete", "httproute", "canary").out == "HTTPRoute default/canary deleted\n"
     assert gossamer("delete", "-f", route, "-o", "json").data[0]["action"] == "deleted"
