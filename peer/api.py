@@ -5,10 +5,11 @@ Every method returns plain JSON data in the shapes of the command line's documen
 Invariant: no method half-applies. What raises changed nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Json = dict[str, Any]
+Progress = Callable[[Json], None]
 
 
 class ApiError(Exception):
@@ -51,9 +52,14 @@ class PeerApi(Protocol):
         *,
         wait_percent: float | None = None,
         timeout_s: float = 10.0,
+        progress: Progress | None = None,
     ) -> list[Json]:
         """Publish resources, all or none, durable when it returns. [{kind, namespace, name, action, version}]
-        with action created | configured | unchanged."""
+        with action created | configured | unchanged.
+
+        With `wait_percent`: return when that share of the members enforces it. `progress` is first told
+        {"published": the rows}, then again and again {"enforcement": {members, asked, enforced, share, low, high,
+        missing, seconds}}. An error of code 3 says that it is published, but was not enforced in time."""
 
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """The resources as written, with metadata.name, metadata.namespace and status. `kind` "all" is every kind."""
@@ -71,9 +77,17 @@ class PeerApi(Protocol):
         state, replaced: [version], document}] with action written | deleted and state current | conflicting |
         replaced | ignored (its author was not entitled: `reason`)."""
 
-    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+    async def delete(
+        self,
+        resources: Sequence[tuple[str, str, str]],
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+        progress: Progress | None = None,
+    ) -> list[Json]:
         """Delete resources by (kind, namespace, name), all in one write: [{kind, namespace, name, action, version}]
-        with action deleted | absent (there was none; it has no version). An error when none of them is there."""
+        with action deleted | absent (there was none; it has no version). An error when none of them is there.
+        Waiting as with `apply`."""
 
     async def token_create(
         self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool

@@ -11,7 +11,7 @@ from typing import Any, Final
 from gossip.events import Address
 from gossip.member import Member, State
 from peer.admin.stat import stat_rows
-from peer.api import ApiError, Json
+from peer.api import ApiError, Json, Progress
 from peer.catalog import ServiceInstance
 from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
@@ -146,11 +146,10 @@ class Operations:
         *,
         wait_percent: float | None = None,
         timeout_s: float = 10.0,
+        progress: Progress | None = None,
     ) -> list[Json]:
         results, reach = await self._publishing.apply(documents, source)
-        await self._settled(reach)
-        if wait_percent is not None:
-            await wait_enforced(self._daemon, reach, share=wait_percent / 100, timeout_s=timeout_s)
+        await self._spread(results, reach, wait_percent, timeout_s, progress)
         return results
 
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
@@ -172,10 +171,39 @@ class Operations:
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
         return await self._publishing.history(kind, namespace, name)
 
-    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+    async def delete(
+        self,
+        resources: Sequence[tuple[str, str, str]],
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+        progress: Progress | None = None,
+    ) -> list[Json]:
         results, reach = await self._publishing.delete(resources)
-        await self._settled(reach)
+        await self._spread(results, reach, wait_percent, timeout_s, progress)
         return results
+
+    async def _spread(
+        self,
+        results: list[Json],
+        reach: Mapping[bytes, int],
+        wait_percent: float | None,
+        timeout_s: float,
+        progress: Progress | None,
+    ) -> None:
+        """See that what was written is enforced: here, or, if that is asked for, by that share of the members."""
+        tell: Progress = progress or (lambda _event: None)
+        tell({"published": results})
+        if wait_percent is None:
+            await self._settled(reach)
+            return
+        await wait_enforced(
+            self._daemon,
+            reach,
+            share=wait_percent / 100,
+            timeout_s=timeout_s,
+            progress=lambda count: tell({"enforcement": count.document()}),
+        )
 
     async def _settled(self, reach: Mapping[bytes, int]) -> None:
         """Until this host's own data plane serves what was written, or refuses to."""
