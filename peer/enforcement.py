@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from gossip.member import Member
+from gossip.member import Member, State
 from peer.api import ApiError
 from peer.estimate import Count, choose
 from peer.io.stream import ASK, FrameStream, StreamError, connect, greet
@@ -33,7 +33,7 @@ WRITERS_MAX: Final = 64
 AT_ONCE_MAX: Final = 32
 AGAIN_S: Final = 0.05
 TURN_S: Final = 1.0  # with one member, before others get their turn
-COUNT_AGAIN_S: Final = 0.25  # members die and leave without an answer
+COUNT_AGAIN_S: Final = 0.25  # members leave without an answer
 ASKING_S_MAX: Final = 30.0  # on one stream; whoever waits longer calls again
 
 
@@ -128,11 +128,12 @@ async def wait_enforced(
         done.add(member.id)
 
     def count() -> Count:
-        """Whoever has died or left meanwhile is no member any more."""
-        live = {m.id for m in daemon.node.engine.members() if m.live}
-        counted = [m for m in asked if m.id in done or m.id in live]
+        """Whoever has left meanwhile is no member any more. Who seems dead is: its data plane may go on serving, out
+        of this node's sight."""
+        left = {m.id for m in daemon.node.engine.members() if m.state is State.LEFT}
+        counted = [m for m in asked if m.id in done or m.id not in left]
         return Count(
-            members=sum(node in live or node in done for node in members),
+            members=sum(node not in left or node in done for node in members),
             asked=len(counted),
             enforced=len(done),
             missing=tuple(sorted(m.name for m in counted if m.id not in done)),

@@ -5,6 +5,7 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,15 +165,27 @@ async def test_progress_is_told_as_it_goes_and_ends_with_the_result(live: Any, p
     assert [each.enforced for each in told] == sorted(each.enforced for each in told)
 
 
-async def test_who_dies_meanwhile_is_not_waited_for(live: Any, post: Any) -> None:
+@pytest.mark.parametrize(("state", "counted"), [(State.LEFT, 2), (State.DEAD, 3)])
+async def test_who_leaves_meanwhile_is_not_waited_for_but_who_seems_dead_is(
+    live: Any, post: Any, state: State, counted: int
+) -> None:
     one, two, three = [await post(live.member(n)) for n in (1, 2, 3)]
     two.heads[b"w" * 16] = 5
     daemon = daemon_of(live, one, two, three)
-    waiting = asyncio.create_task(wait_enforced(daemon, {b"w" * 16: 5}, share=1.0, timeout_s=10))
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
-    daemon.node.engine.members = daemon_of(live, one, two, dead=1).node.engine.members
-    assert (await waiting).asked == 2
+    told: list[Count] = []
+    waiting = asyncio.create_task(
+        wait_enforced(daemon, {b"w" * 16: 5}, share=1.0, timeout_s=1, progress=told.append)
+    )
+    while not told or told[-1].enforced < 2:
+        await asyncio.sleep(0.001)
+    *others, last = daemon.node.engine.members()
+    daemon.node.engine.members = lambda: (*others, replace(last, state=state))
+    if state is State.LEFT:
+        assert (await waiting).asked == counted
+    else:  # cut off from here it may still serve what it had
+        with pytest.raises(ApiError, match=r"only 2 of 3 members after 1 s; missing: node-3"):
+            await waiting
+    assert told[-1].asked == counted
 
 
 async def test_a_member_that_hangs_keeps_nobody_else_from_being_asked(
