@@ -87,17 +87,17 @@ class Folder:
         """All policies with their live versions, in order of key; the same tuple until something changes."""
         return self._policies.all()
 
-    def policy(self, key: str) -> PolicyEntry | None:
-        """The policy `<Kind>/<namespace>/<name>`, if there is one."""
-        return self._policies.get(key)
+    def policies_of(self, keys: Iterable[str]) -> dict[str, PolicyEntry]:
+        """Those of the policies `<Kind>/<namespace>/<name>` that there are, by key."""
+        return self._policies.get(keys)
 
     def policy_records(self, key: str) -> tuple[tuple[Record, str], ...]:
         """Each writer's newest record of a policy, tombstones included, with why it is not obeyed ("": it is)."""
         return self._policies.records(key)
 
-    def policy_context(self, key: str, editor: bytes) -> Context:
-        """The causal context that an edit or deletion of a policy by `editor` carries now."""
-        return self._policies.context_for(key, editor)
+    def policy_contexts(self, keys: Iterable[str], editor: bytes) -> dict[str, Context]:
+        """The causal context that an edit or deletion of each policy by `editor` carries now."""
+        return self._policies.contexts(keys, editor)
 
     def conflicts(self) -> tuple[str, ...]:
         """The keys of the policies with concurrent versions, sorted."""

@@ -54,10 +54,10 @@ class PolicyFold:
             self._all = tuple(self._entries.values())
         return self._all
 
-    def get(self, key: str) -> PolicyEntry | None:
+    def get(self, keys: Iterable[str]) -> dict[str, PolicyEntry]:
+        """Those of these policies that there are, by key."""
         self._catch_up()
-        entry: PolicyEntry | None = self._entries.get(key)
-        return entry
+        return {key: self._entries[key] for key in keys if key in self._entries}
 
     def conflicts(self) -> tuple[str, ...]:
         """The keys with concurrent versions, sorted."""
@@ -69,10 +69,10 @@ class PolicyFold:
         self._catch_up()
         return tuple((each, self._objections.get((each.writer, key), "")) for each in self._map.records(key))
 
-    def context_for(self, key: str, editor: bytes) -> Context:
-        """The causal context that an edit or deletion of `key` by `editor` carries now."""
+    def contexts(self, keys: Iterable[str], editor: bytes) -> dict[str, Context]:
+        """The causal context that an edit or deletion of each key by `editor` carries now."""
         self._catch_up()
-        return self._map.context_for(key, editor)
+        return {key: self._map.context_for(key, editor) for key in keys}
 
     def rights_changed(self) -> None:
         """Judge every record again."""

@@ -46,8 +46,7 @@ class Publishing:
             resources = parse_documents(documents, source)
         except ResourceError as error:
             raise ApiError(str(error), code=2) from error
-        entries = {resource.key: self.folder.policy(resource.key) for resource in resources}
-        known = {key: entry for key, entry in entries.items() if entry is not None}
+        known = self.folder.policies_of(resource.key for resource in resources)
         actions = {resource.key: _action(resource, known.get(resource.key)) for resource in resources}
         changed = [resource for resource in resources if actions[resource.key] != "unchanged"]
         seqs: dict[str, int] = {}
@@ -58,7 +57,7 @@ class Publishing:
                 writer = parse_id(version.writer)
                 reach[writer] = max(version.seq, reach.get(writer, 0))
         if changed:
-            written = await self.write([self._draft(each.key, _payload(each)) for each in changed])
+            written = await self.write(self._drafts({each.key: _payload(each) for each in changed}))
             seqs = {record.key: record.seq for record in written.records}
             reach[self.node] = max(reach.get(self.node, 0), *seqs.values())
         results = [
@@ -77,11 +76,11 @@ class Publishing:
         """What was done to each, and how far this node's journal reaches with it. All that are there go in one write;
         one that is not has the action `absent`. Raises ApiError, also when none of them is there."""
         wanted = list(dict.fromkeys((_kind(kind), namespace, name) for kind, namespace, name in resources))
-        there = [key for key in (policy_key(*each) for each in wanted) if self.folder.policy(key) is not None]
+        there = self.folder.policies_of(policy_key(*each) for each in wanted)
         if not there:
             words = "; ".join(f"there is no {kind} {namespace}/{name}" for kind, namespace, name in wanted)
             raise ApiError(words or "nothing to delete is named")
-        written = await self.write([self._draft(key, b"") for key in there])
+        written = await self.write(self._drafts(dict.fromkeys(there, b"")))
         seqs = {record.key: record.seq for record in written.records}
         results: list[Json] = []
         for kind, namespace, name in wanted:
@@ -105,11 +104,9 @@ class Publishing:
 
     def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
         """Each as `get` shows it; None for one that is not there. Raises ApiError for an unknown kind."""
-        entries = [
-            self.folder.policy(policy_key(_kind(kind), namespace, name))
-            for kind, namespace, name in resources
-        ]
-        return [None if entry is None else self._shown(entry) for entry in entries]
+        keys = [policy_key(_kind(kind), namespace, name) for kind, namespace, name in resources]
+        there = self.folder.policies_of(keys)
+        return [self._shown(there[key]) if key in there else None for key in keys]
 
     def describe(self, kind: str, namespace: str, name: str) -> Json:
         """One resource with all its live versions. Raises ApiError."""
@@ -152,8 +149,7 @@ class Publishing:
     def _found(self, kind: str | None, namespace: str | None, name: str | None) -> list[PolicyEntry]:
         """The policies of a kind, namespace and name, each None for any."""
         if kind is not None and namespace is not None and name is not None:
-            entry = self.folder.policy(policy_key(kind, namespace, name))
-            return [] if entry is None else [entry]
+            return list(self.folder.policies_of([policy_key(kind, namespace, name)]).values())
         return [
             entry
             for entry in self.folder.policies()
@@ -163,14 +159,16 @@ class Publishing:
         ]
 
     def _entry(self, kind: str, namespace: str, name: str) -> PolicyEntry:
-        entry = self.folder.policy(policy_key(kind, namespace, name))
-        if entry is None:
-            raise ApiError(f"there is no {kind} {namespace}/{name}")
-        return entry
+        for entry in self.folder.policies_of([policy_key(kind, namespace, name)]).values():
+            return entry
+        raise ApiError(f"there is no {kind} {namespace}/{name}")
 
-    def _draft(self, key: str, payload: bytes) -> Draft:
-        context = self.folder.policy_context(key, self.node)
-        return Draft(kind=POLICY, key=key, payload=payload, context=context)
+    def _drafts(self, payloads: Mapping[str, bytes]) -> list[Draft]:
+        contexts = self.folder.policy_contexts(payloads, self.node)
+        return [
+            Draft(kind=POLICY, key=key, payload=payload, context=contexts[key])
+            for key, payload in payloads.items()
+        ]
 
     def _version_after(self, key: str, seqs: Mapping[str, int], known: Mapping[str, PolicyEntry]) -> str:
         if key in seqs:
