@@ -26,7 +26,9 @@ from simulations.tables.table import NODES, PROFILE, Column, Options, Row, Table
 from simulations.world import World
 
 LOSSES: Final = (0.0, 0.3, 0.5)
-LOSSY_NODES_MAX: Final = 300  # more of them with loss only with --large: a lossy mesh is busy with suspicions
+LOSSY_NODES_MAX: Final = (
+    1000  # more of them with loss only with --large: a lossy mesh is busy with suspicions
+)
 UPDATES: Final = 5
 WITHIN_S: Final = 120.0
 REST_S: Final = 3.0
