@@ -26,7 +26,7 @@ DOWN_S: Final = 30.0
 CHURNED_BEFORE_S: Final = 30.0  # before anything is counted
 CHURN_S: Final = 60.0
 CHURN_LARGE_S: Final = 20.0
-CHURN_NODES_MAX: Final = 300  # more of them only with --large
+CHURN_NODES_MAX: Final = 1000  # more of them only with --large
 COMPARED_WITH: Final = 100
 
 
@@ -66,7 +66,7 @@ def traffic(options: Options) -> Iterator[Row]:
             against = total / base[profile] if profile in base else None
             yield {**row, "push_pull_bytes": push_pull, "total_bytes": total, "against": against}
     for nodes in sizes:
-        if nodes > CHURN_NODES_MAX and not (options.large or options.nodes):
+        if nodes > CHURN_NODES_MAX and not options.large:
             continue
         for profile in options.profiles:
             yield _churned(options, nodes, profile)
