@@ -1,7 +1,7 @@
 """From the view to the snapshot: what this host's data plane is to do, and what became of every policy.
 
-Each policy is compiled by itself. One that cannot be read is set aside with the reason in its status, and the rest
-goes on: a bad update changes nothing but its own effect.
+Each policy is compiled by itself. One that cannot be read, or on which this compiler itself breaks, is set aside with
+the reason in its status, and the rest goes on: a bad update changes nothing but its own effect.
 
 The root namespace is `gossamer-system`: an AuthorizationPolicy there without selection holds for the whole mesh,
 and the one MeshConfig, `gossamer-system/default`, lives there. Of two TrafficPolicies for one service the first by
@@ -12,12 +12,13 @@ Invariant: compilation is a pure function of its arguments; equal views give equ
 names is in it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from peer.attachment import Attachments, Place, attach, longer_s
 from peer.catalog import ServiceInstance, View
+from peer.culprits import find
 from peer.directory import Directory, ServiceKey, cluster_name, host_name, port_names
 from peer.limits import tightest
 from peer.policies import Condition, Policy, Reader, Status
@@ -45,6 +46,7 @@ __all__ = ["Compiled", "Condition", "Reader", "Status", "compile_snapshot", "lis
 
 REQUEST_TIMEOUT_S: Final = 15.0  # Envoy's route timeout
 HTTP_PORT_DEFAULT: Final = 80  # of an upstream nothing is known of yet
+TRIES_MAX: Final = 64  # compilations to find the policies on which one broke: enough for four among hundreds
 
 # Every answer of the default conditions says that the request was not processed.
 _RETRY: Final = RetryPolicy(on=("connect-failure", "refused-stream", "unavailable", "cancelled"))
@@ -53,10 +55,12 @@ assert set(_RETRY.on) <= set(RETRY_CONDITIONS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A snapshot and what became of each policy, by `<Kind>/<namespace>/<name>`."""
+    """A snapshot and what became of each policy, by `<Kind>/<namespace>/<name>`. `faults` are the tracebacks of those
+    that were set aside by a mistake of ours."""
 
     snapshot: Snapshot
     statuses: Mapping[str, Status] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def compile_snapshot(
@@ -71,8 +75,74 @@ def compile_snapshot(
 ) -> Compiled:
     """Compile a view. `listeners` are those of `listeners_for`. A `reader` kept from one call to the next reads each
     policy once; the result does not depend on it."""
+    reader = reader or Reader()
     directory = Directory(view)
-    policies = (reader or Reader()).read(view.policies)
+
+    def attempt(policies: tuple[Policy, ...]) -> Compiled:
+        return _compiled(
+            view,
+            directory,
+            policies,
+            version=version,
+            listeners=listeners,
+            certificates=certificates,
+            trust_bundle_pem=trust_bundle_pem,
+            limits=limits or Limits(),
+        )
+
+    policies = reader.read(view.policies)
+    try:
+        compiled = attempt(policies)
+    except Exception as error:
+        _set_aside_culprits(view, reader, policies, error, attempt)
+        compiled = attempt(reader.read(view.policies))
+    return replace(compiled, faults=dict(reader.faults))
+
+
+def _set_aside_culprits(
+    view: View,
+    reader: Reader,
+    policies: tuple[Policy, ...],
+    error: Exception,
+    attempt: Callable[[tuple[Policy, ...]], object],
+) -> None:
+    """Find the policies on which compiling breaks. Raises what was raised when it is not a policy's doing."""
+    entries = {f"{each.kind}/{each.namespace}/{each.name}": each for each in view.policies}
+    by_key = {policy.key: policy for policy in policies if policy.versions}
+    errors: dict[str, Exception] = {}
+
+    def reason(policies: tuple[Policy, ...]) -> str:
+        try:
+            attempt(policies)
+        except Exception as problem:
+            errors[repr(problem)] = problem
+            return repr(problem)
+        return ""
+
+    if reason(()) or not by_key:
+        raise error
+    errors[repr(error)] = error
+
+    def attempt_with(keys: tuple[str, ...]) -> str:
+        chosen = set(keys)
+        return reason(tuple(policy for policy in policies if policy.key in chosen))
+
+    found = find(sorted(by_key), repr(error), attempt=attempt_with, tries_max=TRIES_MAX)
+    for key, why in found.items():
+        reader.set_aside(entries[key], errors.get(why, error))
+
+
+def _compiled(
+    view: View,
+    directory: Directory,
+    policies: tuple[Policy, ...],
+    *,
+    version: int,
+    listeners: Sequence[Listener],
+    certificates: Sequence[Certificate],
+    trust_bundle_pem: bytes,
+    limits: Limits,
+) -> Compiled:
     statuses = {policy.key: list(policy.conditions) for policy in policies}
     readable = [policy for policy in policies if policy.versions]
 
@@ -103,7 +173,7 @@ def compile_snapshot(
             inbound=tuple(_inbound(directory, allowed, traffic, routes)),
             clusters=clusters,
             destinations=destinations,
-            limits=limits or Limits(),
+            limits=limits,
             access_log=access_log,
         ),
         statuses={key: Status(conditions=tuple(each)) for key, each in sorted(statuses.items())},

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from peer.catalog import View
-from peer.compile import compile_snapshot, listeners_for
+from peer.compile import Compiled, compile_snapshot, listeners_for
 from peer.policies import Reader, Status
 from peer.sockets import BindError, ListeningSockets
 from proxy.plane import Plane, Rejected
@@ -52,6 +52,7 @@ class DataPlane:
     rejected: str = ""
     served: Snapshot | None = None
     _reader: Reader = field(default_factory=Reader)
+    _faults: Mapping[str, str] = field(default_factory=dict)
     _version: int = 0
     _reserved: tuple[Listener, ...] = ()  # of a change that is being made; not in any snapshot yet
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -119,7 +120,7 @@ class DataPlane:
             limits=self.limits,
             reader=self._reader,
         )
-        self.statuses = compiled.statuses
+        self._tell(compiled)
         snapshot = compiled.snapshot
         if self.served is None or replace(snapshot, version=self.served.version) != self.served:
             self._version += 1
@@ -133,6 +134,15 @@ class DataPlane:
         obeyed = sum(status.accepted for status in self.statuses.values())
         log.debug("enforced", extra={"fields": {"snapshot": self._version, "policies": obeyed}})
         self.sockets.keep_only([*listeners, *self._reserved])
+
+    def _tell(self, compiled: Compiled) -> None:
+        """Take the statuses, and log each policy that is newly set aside by a mistake of ours."""
+        for key in compiled.faults.keys() - self._faults.keys():
+            message = compiled.statuses[key].message
+            log.error("policy_quarantined", extra={"fields": {"policy": key, "reason": message}})
+            log.debug("policy_broke_the_compiler: %s", compiled.faults[key])
+        self._faults = compiled.faults
+        self.statuses = compiled.statuses
 
     def _reject(self, reason: str) -> None:
         if reason != self.rejected:

@@ -7,7 +7,8 @@ the first that can be read is the effective one, on every node alike.
 Invariant: whatever `Reader.read` returns compiles; nothing a member publishes can make a snapshot unusable.
 """
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ from proxy.route import compile_rules
 from proxy.snapshot import AppProtocol, Authorization, AuthzPolicy
 
 MESSAGE_CHARS_MAX: Final = 1_000
+TRACEBACK_FRAMES_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,11 @@ class Status:
     def accepted(self) -> bool:
         """Whether the policy is obeyed here."""
         return any(each.type == "Accepted" and each.status == "True" for each in self.conditions)
+
+    @property
+    def message(self) -> str:
+        """Why it is not obeyed; "" when it is."""
+        return next((c.message for c in self.conditions if c.type == "Accepted" and c.status == "False"), "")
 
     def document(self) -> dict[str, list[dict[str, str]]]:
         """As in a resource's `status`."""
@@ -80,6 +87,12 @@ class Reader:
 
     def __init__(self) -> None:
         self._policies: dict[str, tuple[PolicyEntry, Policy]] = {}
+        self._faults: dict[str, str] = {}
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """The traceback of each policy that was set aside by a mistake of ours, by key."""
+        return self._faults
 
     def read(self, entries: Sequence[PolicyEntry]) -> tuple[Policy, ...]:
         """The policies in order of key. One without any readable version has none (`versions` is empty)."""
@@ -91,7 +104,29 @@ class Reader:
                 known if known is not None and known[0] is entry else (entry, self._policy(entry, known))
             )
         self._policies = kept
+        self._faults = {
+            key: text
+            for key, text in self._faults.items()
+            if key in kept and any(isinstance(each, str) for each in kept[key][1].outcomes)
+        }
         return tuple(policy for _, policy in kept.values())
+
+    def set_aside(self, entry: PolicyEntry, error: Exception) -> None:
+        """What could be read broke the compiler all the same: its versions count as unreadable while they live."""
+        key = f"{entry.kind}/{entry.namespace}/{entry.name}"
+        outcomes = (self._fault(key, error),) * len(entry.versions)
+        self._policies[key] = (entry, _policy_of(entry, outcomes))
+
+    def _first_reading(self, entry: PolicyEntry, version: PolicyVersion) -> Resource | str:
+        try:
+            return _read(entry, version)
+        except Exception as error:
+            # Not a problem of the document that we foresaw, but one of ours: it must not stop the rest.
+            return self._fault(f"{entry.kind}/{entry.namespace}/{entry.name}", error)
+
+    def _fault(self, key: str, error: Exception) -> str:
+        self._faults[key] = "".join(traceback.format_exception(error, limit=-TRACEBACK_FRAMES_MAX))
+        return f"does not compile: {type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]
 
     def _policy(self, entry: PolicyEntry, known: tuple[PolicyEntry, Policy] | None) -> Policy:
         """Read an entry; versions that were there before (`known`) keep their outcome."""
@@ -102,18 +137,23 @@ class Reader:
                 for version, outcome in zip(known[0].versions, known[1].outcomes, strict=True)
             }
         outcomes = tuple(
-            before.get((version.writer, version.seq)) or _read(entry, version) for version in entry.versions
+            before.get((version.writer, version.seq)) or self._first_reading(entry, version)
+            for version in entry.versions
         )
-        resources = tuple(each for each in outcomes if isinstance(each, Resource))
-        problems = tuple(each for each in outcomes if isinstance(each, str))
-        return Policy(
-            kind=entry.kind,
-            namespace=entry.namespace,
-            name=entry.name,
-            versions=resources,
-            conditions=tuple(_conditions(entry, resources, problems)),
-            outcomes=outcomes,
-        )
+        return _policy_of(entry, outcomes)
+
+
+def _policy_of(entry: PolicyEntry, outcomes: tuple[Resource | str, ...]) -> Policy:
+    resources = tuple(each for each in outcomes if isinstance(each, Resource))
+    problems = tuple(each for each in outcomes if isinstance(each, str))
+    return Policy(
+        kind=entry.kind,
+        namespace=entry.namespace,
+        name=entry.name,
+        versions=resources,
+        conditions=tuple(_conditions(entry, resources, problems)),
+        outcomes=outcomes,
+    )
 
 
 def _read(entry: PolicyEntry, version: PolicyVersion) -> Resource | str:

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import peer.attachment
+import peer.compile
+import peer.policies
 from peer.catalog import PolicyEntry, ServiceInstance, View
 from peer.compile import Compiled, Reader, compile_snapshot, listeners_for
 from proxy.authorize import compile_authorization
@@ -528,3 +531,59 @@ def test_a_snapshot_is_made_of_immutable_parts() -> None:
 
     check(snapshot(instance("cart"), route("r", "cart", "cart"), authz("p", {})))
     assert isinstance(view(), View)
+
+
+# ---------------------------------------------------------------- a mistake of ours
+
+
+def test_a_policy_on_which_the_compiler_breaks_is_set_aside_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = peer.attachment.route_rules
+    broken: set[str] = {"HTTPRoute/default/r3", "HTTPRoute/default/r11"}
+    calls = 0
+
+    def route_rules(key: str, *rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if key in broken:
+            raise KeyError("a mistake")
+        return real(key, *rest)
+
+    monkeypatch.setattr(peer.attachment, "route_rules", route_rules)
+    items = [instance("cart"), *(route(f"r{n}", "cart", {"name": "cart"}) for n in range(16))]
+    reader = Reader()
+    found = compile_snapshot(view(*items), version=1, reader=reader)
+    for n in range(16):
+        key = f"HTTPRoute/default/r{n}"
+        expected = ("False", "Invalid") if key in broken else ("True", "Accepted")
+        assert conditions(found, key)["Accepted"] == expected
+    [condition] = found.statuses["HTTPRoute/default/r3"].conditions
+    assert condition.message == "does not compile: KeyError: 'a mistake'"
+    assert set(found.faults) == broken
+    assert "route_rules" in found.faults["HTTPRoute/default/r3"]
+    assert len(destination(found.snapshot, "cart").rules) == 14
+
+    calls = 0  # a version is tried once: the next compilation does not look for it again
+    again = compile_snapshot(view(*items), version=1, reader=reader)
+    assert again == found
+    assert calls == 14
+
+
+def test_a_policy_on_which_the_reader_breaks_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(_document: Any) -> Any:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(peer.policies, "parse_resource", parse)
+    found = compiled(instance("cart"), route("r", "cart", {"name": "cart"}))
+    assert conditions(found, "HTTPRoute/default/r") == {"Accepted": ("False", "Invalid")}
+    assert set(found.faults) == {"HTTPRoute/default/r"}
+
+
+def test_a_mistake_that_is_no_policys_doing_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(peer.compile, "_inbound", broken)
+    with pytest.raises(KeyError, match="a mistake"):
+        compiled(instance("cart"), route("r", "cart", {"name": "cart"}))

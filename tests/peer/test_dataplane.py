@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+import peer.compile
 import peer.dataplane
-from peer.catalog import ServiceInstance, ServicePort, View
+from peer.catalog import PolicyEntry, ServiceInstance, ServicePort, View
 from peer.dataplane import DataPlane, Situation
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.plane import Applied, Rejected
 from proxy.snapshot import Limits, Snapshot
+from tests.peer.meshview import entry
 
 HOST = "127.10.4.2"
 W = b"w" * 16
@@ -161,3 +163,34 @@ async def test_a_port_lost_meanwhile_keeps_the_last_snapshot_and_comes_back_by_i
         assert desk.plane.applied == []
     await desk.dataplane.wait_enforced({W: 1})
     assert reachable(port)
+
+
+# ------------------------------------------------------------------ bad policies
+
+
+def timeouts(name: str, seconds: str = "5s", seq: int = 1) -> PolicyEntry:
+    made = entry(
+        "TrafficPolicy",
+        name,
+        {"targetRefs": [{"kind": "Service", "name": name}], "timeouts": {"request": seconds}},
+    )
+    return replace(made, versions=(replace(made.versions[0], seq=seq),))
+
+
+async def test_a_mistake_of_the_compiler_is_logged_once_and_enforces_the_rest(
+    desk: Desk, monkeypatch: Any, caplog: Any
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("a mistake")
+
+    caplog.set_level("DEBUG")
+    monkeypatch.setattr(peer.compile, "with_traffic_policy", broken)
+    for seq in (1, 2):
+        desk.becomes(heads={W: seq}, view=replace(view(zone=str(seq)), policies=(timeouts("shop"),)))
+        await desk.dataplane.wait_enforced({W: seq})
+    assert not desk.dataplane.statuses["TrafficPolicy/default/shop"].accepted
+    assert desk.dataplane.rejected == ""
+    [told] = [record for record in caplog.records if record.message == "policy_quarantined"]
+    assert told.fields["policy"] == "TrafficPolicy/default/shop"
+    [debug] = [record for record in caplog.records if "policy_broke_the_compiler" in record.message]
+    assert "ZeroDivisionError: a mistake" in debug.message
