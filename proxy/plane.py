@@ -8,7 +8,7 @@ Invariant: nothing here knows which engine is behind it; the contract suite in t
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -25,10 +25,19 @@ class Applied:
     version: int
 
 
+Fault = Literal["snapshot", "deadly", "plane"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
+    """Why a snapshot is not served. `fault`: `snapshot` will not be served by this engine; a worker that was given a
+    `deadly` one ended, twice; `plane`: nothing is known against the snapshot, it may be served when tried again.
+    `policies` are the keys (`<Kind>/<namespace>/<name>`) of those at fault, where the engine can tell."""
+
     version: int
     reason: str
+    fault: Fault = "snapshot"
+    policies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,10 @@ class Plane(Protocol):
 
     async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
         """Serve `snapshot`; `sockets` holds one bound, listening socket per `snapshot.listeners` name."""
+
+    def watch(self, ended: Callable[[int], None]) -> None:
+        """Tell, with the snapshot's version, of each worker that ends by itself while it serves one. (The end of one
+        that is being given a snapshot is that `apply`'s answer.) The plane starts another by itself."""
 
     def observations(self) -> Telemetry:
         """Deltas since the last call."""

@@ -4,6 +4,7 @@ Invariant: everything here is immutable but for caches of what it already determ
 """
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,15 @@ from proxy.embedded.clusters import Cluster
 from proxy.embedded.heads import HeaderView, compile_edit
 from proxy.embedded.telemetry import Edge, Recorder, Security
 from proxy.route import DestinationRoutes, compile_destination
-from proxy.snapshot import MESH_SUFFIX, Destination, Endpoint, InboundService, Listener, RouteRule
+from proxy.snapshot import (
+    MESH_SUFFIX,
+    Authorization,
+    Destination,
+    Endpoint,
+    InboundService,
+    Listener,
+    RouteRule,
+)
 
 if TYPE_CHECKING:
     from proxy.embedded.exchange import Exchange
@@ -58,6 +67,28 @@ def _check_filters(rule: RouteRule) -> None:
                 raise ValueError(f"{rule.name}: {path!r} is no path to write")
         if part.hostname is not None and not _AUTHORITY.fullmatch(part.hostname):
             raise ValueError(f"{rule.name}: {part.hostname!r} is no host name")
+
+
+def guilty_routes(destination: Destination) -> tuple[str, ...]:
+    """The keys of the routes that cannot be made ready even by themselves."""
+    guilty: dict[str, None] = {}
+    for rule in (*destination.rules, *(rule for _, rules in destination.caller_rules for rule in rules)):
+        try:
+            Target(replace(destination, rules=(rule,), caller_rules=()))
+        except Exception:
+            guilty["/".join(rule.name.split("/")[:3])] = None
+    return tuple(guilty)
+
+
+def guilty_authorizations(service: InboundService) -> tuple[str, ...]:
+    """The keys of the policies that cannot be made ready even by themselves."""
+    guilty: dict[str, None] = {}
+    for policy in (*service.authorization.deny, *service.authorization.allow):
+        try:
+            compile_authorization(Authorization(deny=(policy,), allow=(policy,)), service.protocol)
+        except Exception:
+            guilty |= {f"AuthorizationPolicy/{name}": None for name in policy.name.split(",")}
+    return tuple(guilty)
 
 
 class Listening:

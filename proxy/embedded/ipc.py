@@ -52,10 +52,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of the `Apply` or `Drain` numbered `request`: "" is success, else why nothing changed."""
+    """Of the `Apply` or `Drain` numbered `request`: "" is success, else why nothing changed, and the keys of the
+    policies that are at fault, where that is known."""
 
     request: int
     reason: str
+    policies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def encode_message(message: Message) -> bytes:
         case Started():
             body = ["started", message.pid]
         case Outcome():
-            body = ["outcome", message.request, message.reason]
+            body = ["outcome", message.request, message.reason, message.policies]
         case Report():
             body = ["report", *_pack_report(message)]
     packed: bytes = msgpack.packb(body, use_bin_type=True)
@@ -111,8 +113,8 @@ def decode_message(data: bytes) -> Message:
             case "started":
                 return Started(int(*fields))
             case "outcome":
-                request, reason = fields
-                return Outcome(int(request), str(reason))
+                request, reason, policies = fields
+                return Outcome(int(request), str(reason), tuple(str(key) for key in policies))
             case "report":
                 return _unpack_report(*fields)
             case _:

@@ -10,15 +10,18 @@ Invariant: all workers serve the same snapshot. When one rejects it, those that 
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.embedded.ipc import FRAME_BYTES_MAX, Report, order_frame_bytes
 from proxy.embedded.supervisor import Order, Supervisor, WorkerGoneError, socket_token
-from proxy.plane import Applied, Ejection, Rejected, Series, SeriesDelta, Telemetry
+from proxy.plane import Applied, Ejection, Fault, Rejected, Series, SeriesDelta, Telemetry
 from proxy.snapshot import SNAPSHOT_BYTES_MAX, Snapshot, encode_snapshot
 
 APPLY_TIMEOUT_S: Final = 30.0
+DEATHS_MAX: Final = 2  # of a worker, while it is given a snapshot: then it is the snapshot's doing
+
+_GRAVITY: Final[tuple[Fault, ...]] = ("deadly", "snapshot", "plane")
 
 log = logging.getLogger("gossamer.proxy")
 
@@ -30,10 +33,12 @@ class EmbeddedPlane:
         if workers < 1:
             raise ValueError(f"a data plane needs at least one worker, not {workers}")
         self._workers = [
-            Supervisor(number=number, on_report=self._on_report, stdout=stdout) for number in range(workers)
+            Supervisor(number=number, on_report=self._on_report, on_end=self._on_end, stdout=stdout)
+            for number in range(workers)
         ]
         self._applying = asyncio.Lock()
         self._good: Order | None = None
+        self._ended: Callable[[int], None] | None = None
         self._series: dict[Series, SeriesDelta] = {}
         self._counters: dict[str, int] = {}
         self._ejections: dict[int, tuple[Ejection, ...]] = {}
@@ -55,7 +60,8 @@ class EmbeddedPlane:
     async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
         missing = [listener.name for listener in snapshot.listeners if listener.name not in sockets]
         if missing:
-            return Rejected(version=snapshot.version, reason=f"no socket for listener {', '.join(missing)}")
+            reason = f"no socket for listener {', '.join(missing)}"
+            return Rejected(version=snapshot.version, reason=reason, fault="plane")
         order = Order(
             version=snapshot.version,
             snapshot=encode_snapshot(snapshot),
@@ -68,23 +74,37 @@ class EmbeddedPlane:
         if too_large:
             return Rejected(version=snapshot.version, reason=too_large)
         async with self._applying:
-            reasons = await asyncio.gather(*(self._apply_one(worker, order) for worker in self._workers))
-            reason = next(filter(None, reasons), "")
-            if not reason:
+            answers = await asyncio.gather(*(self._apply_one(worker, order) for worker in self._workers))
+            rejected = [answer for answer in answers if isinstance(answer, Rejected)]
+            if not rejected:
                 self._good = order
                 return Applied(version=snapshot.version)
             if self._good is not None:
-                taken = [worker for worker, why in zip(self._workers, reasons, strict=True) if not why]
+                taken = [w for w, a in zip(self._workers, answers, strict=True) if isinstance(a, Applied)]
                 await asyncio.gather(*(self._apply_one(worker, self._good) for worker in taken))
-            return Rejected(version=snapshot.version, reason=reason)
+            return min(rejected, key=lambda each: _GRAVITY.index(each.fault))
 
-    async def _apply_one(self, worker: Supervisor, order: Order) -> str:
-        try:
-            return await worker.apply(order, APPLY_TIMEOUT_S)
-        except WorkerGoneError as error:
-            return str(error)
-        except TimeoutError:
-            return f"data plane worker {worker.number} did not answer in {APPLY_TIMEOUT_S:.0f} s"
+    async def _apply_one(self, worker: Supervisor, order: Order) -> Applied | Rejected:
+        for _ in range(DEATHS_MAX):
+            try:
+                refusal = await worker.apply(order, APPLY_TIMEOUT_S)
+            except WorkerGoneError:
+                continue  # perhaps it was something else that ended it
+            except TimeoutError:
+                reason = f"data plane worker {worker.number} did not answer in {APPLY_TIMEOUT_S:.0f} s"
+                return Rejected(version=order.version, reason=reason, fault="plane")
+            if refusal is None:
+                return Applied(version=order.version)
+            return Rejected(version=order.version, reason=refusal.reason, policies=refusal.policies)
+        reason = f"data plane worker {worker.number} ended {DEATHS_MAX} times when it was given this snapshot"
+        return Rejected(version=order.version, reason=reason, fault="deadly")
+
+    def watch(self, ended: Callable[[int], None]) -> None:
+        self._ended = ended
+
+    def _on_end(self, version: int) -> None:
+        if self._ended is not None:
+            self._ended(version)
 
     def observations(self) -> Telemetry:
         series, self._series = self._series, {}

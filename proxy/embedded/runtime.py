@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from proxy import snapshot as seam
 from proxy.breaker import Breaker
 from proxy.embedded.clusters import Cluster
-from proxy.embedded.compiled import Inbound, Listening, Target
+from proxy.embedded.compiled import Inbound, Listening, Target, guilty_authorizations, guilty_routes
 from proxy.embedded.dial import Place
 from proxy.embedded.pool import Pool
 from proxy.retry import RetryRules
@@ -35,7 +35,12 @@ PoolKey = tuple[str, ...]
 
 
 class UnservableError(ValueError):
-    """The snapshot breaks its own invariants. What serves goes on serving."""
+    """The snapshot breaks its own invariants. What serves goes on serving. `policies` are the keys of those at
+    fault, where that is known."""
+
+    def __init__(self, reason: str, *, policies: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.policies = policies
 
 
 class NoCertificateError(Exception):
@@ -78,6 +83,8 @@ class Runtime:
             runtime._build_inbound()
             runtime._build_listeners()
             runtime._build_tls(previous)
+        except UnservableError:
+            raise
         except (TrustError, ValueError, ssl.SSLError) as error:
             raise UnservableError(str(error)) from error
         return runtime
@@ -127,7 +134,10 @@ class Runtime:
 
     def _build_destinations(self) -> None:
         for destination in self.snapshot.destinations:
-            target = Target(destination)
+            try:
+                target = Target(destination)
+            except Exception as error:
+                raise UnservableError(_words(error), policies=guilty_routes(destination)) from error
             rules = (*destination.rules, *(rule for _, rules in destination.caller_rules for rule in rules))
             names = [destination.cluster, *(backend.cluster for rule in rules for backend in rule.backends)]
             for name in names:
@@ -144,7 +154,10 @@ class Runtime:
 
     def _build_inbound(self) -> None:
         for service in self.snapshot.inbound:
-            self.inbound[service.sni] = Inbound(service)
+            try:
+                self.inbound[service.sni] = Inbound(service)
+            except Exception as error:
+                raise UnservableError(_words(error), policies=guilty_authorizations(service)) from error
 
     def _build_listeners(self) -> None:
         for listener in self.snapshot.listeners:
@@ -287,6 +300,10 @@ class Runtime:
 
 def _update(state: Cluster, cluster: seam.Cluster, retry: RetryRules, now_s: float) -> Callable[[], None]:
     return lambda: state.update(cluster, retry, now_s)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _digest(anchors: str, certificate: Certificate) -> str:

@@ -4,6 +4,8 @@ The supervisor starts `python -m proxy.embedded.worker` with the far ends of two
 and when it ends without being told to, starts another with the last snapshot that was served and the same sockets.
 The control process holds every listening socket all the while, so connections wait in the kernel instead of
 being refused. Restarts back off from 50 ms, doubling to 5 s, and start over after half a minute of good running.
+While an order waits for the new process it is given that at once, not first what the last one may have died of; if it
+refuses that, it gets what was served before.
 
 Invariant: at most one process lives at a time; a request to it ends when its process does.
 """
@@ -31,6 +33,7 @@ from proxy.embedded.ipc import (
     send_sockets,
 )
 
+WORKER: Final = ("-P", "-m", "proxy.embedded.worker")  # -P: never from the working directory
 BACKOFF_S_MIN: Final = 0.05
 BACKOFF_S_MAX: Final = 5.0
 STABLE_AFTER_S: Final = 30.0
@@ -50,6 +53,14 @@ class Order:
     sockets: Mapping[str, tuple[int, socket.socket]]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a worker does not serve an order, and the keys of the policies at fault where it can tell."""
+
+    reason: str
+    policies: tuple[str, ...] = ()
+
+
 class WorkerGoneError(ConnectionError):
     """The worker ended before it answered. The supervisor is already starting another."""
 
@@ -57,13 +68,19 @@ class WorkerGoneError(ConnectionError):
 class _Channel(asyncio.Protocol):
     """The control end of the stream of frames."""
 
-    def __init__(self, deliver: Callable[[Message], None]) -> None:
+    def __init__(self, deliver: Callable[[Message], None], lost: Callable[[], None]) -> None:
         self._frames = FrameReader(deliver)
+        self._lost = lost
+        self.given_up = False
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio.Transport, so this cannot be asserted.
         self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.given_up:
+            self._lost()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -72,6 +89,10 @@ class _Channel(asyncio.Protocol):
             log.error("data plane worker speaks another protocol, ending it: %s", error)
             if self.transport is not None:
                 self.transport.abort()
+
+    @property
+    def open(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
 
     def send(self, message: Message) -> None:
         if self.transport is None or self.transport.is_closing():
@@ -83,20 +104,29 @@ class Supervisor:
     """Keeps one worker alive and answers for it."""
 
     def __init__(
-        self, *, number: int, on_report: Callable[[int, Report], None], stdout: int | None = None
+        self,
+        *,
+        number: int,
+        on_report: Callable[[int, Report], None],
+        on_end: Callable[[int], None] = lambda _version: None,
+        stdout: int | None = None,
     ) -> None:
         self.number = number
         self.restarts = 0
+        self._on_end = on_end
         self._on_report = on_report
         self._stdout = stdout
         self._process: asyncio.subprocess.Process | None = None
         self._channel: _Channel | None = None
         self._socket_channel: socket.socket | None = None
         self._sent_tokens: set[int] = set()
-        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._answers: dict[int, asyncio.Future[Refusal | None]] = {}
         self._requests = 0
         self._heard_s = 0.0
         self._good: Order | None = None
+        self._waiting = 0  # orders that wait for the process to be ready
+        self._serving = False  # whether this process was given anything to serve
+        self._ended_by_order = False  # the process ended while it was given something new
         self._running: asyncio.Task[None] | None = None
         self._started = asyncio.Event()  # the process's loop runs
         self._ready = asyncio.Event()  # and it serves what was served before; orders may follow
@@ -114,14 +144,27 @@ class Supervisor:
         self._ready.set()
         self._running = asyncio.get_running_loop().create_task(self._keep_running())
 
-    async def apply(self, order: Order, timeout_s: float) -> str:
-        """ "" when the worker serves `order`, else its reason against it. Raises WorkerGoneError, TimeoutError."""
+    async def apply(self, order: Order, timeout_s: float) -> Refusal | None:
+        """None when the worker serves `order`, else its reason against it. Raises WorkerGoneError, TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            await self._ready.wait()
-            reason = await self._send_order(order)
-        if not reason:
+            self._waiting += 1
+            try:
+                await self._ready.wait()
+                while self._channel is None or not self._channel.open:
+                    self._ready.clear()  # it has just ended: that is not this order's doing
+                    await self._ready.wait()
+            finally:
+                self._waiting -= 1
+            try:
+                refusal = await self._send_order(order)
+            except WorkerGoneError:
+                self._ended_by_order = True
+                raise
+            if refusal is not None and not self._serving and self._good is not None:
+                await self._send_order(self._good)
+        if refusal is None:
             self._good = order
-        return reason
+        return refusal
 
     async def drain(self, timeout_s: float) -> None:
         """Ask for a drain and wait for its end, a little longer than it may take."""
@@ -142,7 +185,7 @@ class Supervisor:
 
     # ------------------------------------------------------------------ requests
 
-    async def _send_order(self, order: Order) -> str:
+    async def _send_order(self, order: Order) -> Refusal | None:
         self._requests += 1
         new = [(token, sock) for token, sock in order.sockets.values() if token not in self._sent_tokens]
         tokens = tuple((name, token) for name, (token, _) in order.sockets.items())
@@ -154,15 +197,16 @@ class Supervisor:
             raise WorkerGoneError(f"the data plane worker takes no sockets: {error}") from error
         # The worker closes what an accepted order no longer names; a rejected one changes nothing but what it holds.
         self._sent_tokens.update(token for token, _ in new)
-        reason = await self._request(Apply(self._requests, order.snapshot, tokens))
-        if not reason:
+        refusal = await self._request(Apply(self._requests, order.snapshot, tokens))
+        if refusal is None:
             self._sent_tokens = {token for _, token in tokens}
-        return reason
+            self._serving = True
+        return refusal
 
-    async def _request(self, message: Apply | Drain) -> str:
+    async def _request(self, message: Apply | Drain) -> Refusal | None:
         if self._channel is None:
             raise WorkerGoneError("the data plane worker has ended")
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         self._answers[message.request] = answer
         try:
             self._channel.send(message)
@@ -178,7 +222,7 @@ class Supervisor:
             case Outcome():
                 answer = self._answers.get(message.request)
                 if answer is not None and not answer.done():
-                    answer.set_result(message.reason)
+                    answer.set_result(Refusal(message.reason, message.policies) if message.reason else None)
             case Report():
                 self._on_report(self.number, message)
             case Apply() | Drain():
@@ -192,7 +236,7 @@ class Supervisor:
         passing, passing_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "proxy.embedded.worker",  # -P: never from the working directory
+                sys.executable, *WORKER,
                 str(stream_far.fileno()), str(passing_far.fileno()),
                 pass_fds=(stream_far.fileno(), passing_far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -208,8 +252,11 @@ class Supervisor:
         passing.settimeout(SOCKET_SEND_TIMEOUT_S)
         self._socket_channel = passing
         self._sent_tokens = set()
+        self._serving = False
         stream.setblocking(False)
-        _, self._channel = await loop.create_connection(lambda: _Channel(self._deliver), sock=stream)
+        _, self._channel = await loop.create_connection(
+            lambda: _Channel(self._deliver, self._on_lost), sock=stream
+        )
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._started_or_exited()
 
@@ -236,6 +283,7 @@ class Supervisor:
             started_s = loop.time()
             status = await self._exit_status(self._process)
             await self._forget_process()
+            by_order, self._ended_by_order = self._ended_by_order, False
             if loop.time() - started_s > STABLE_AFTER_S:
                 backoff_s = BACKOFF_S_MIN
             log.error(
@@ -244,6 +292,8 @@ class Supervisor:
                 _ending(status),
                 backoff_s,
             )
+            if self._good is not None and self._serving and not by_order:
+                self._on_end(self._good.version)
             await asyncio.sleep(backoff_s)
             backoff_s = min(BACKOFF_S_MAX, backoff_s * 2)
             self.restarts += 1
@@ -255,7 +305,9 @@ class Supervisor:
         self._heard_s = loop.time()
         while True:
             try:
-                return await asyncio.wait_for(process.wait(), SILENCE_S_MAX / 3)
+                # Not wait_for: in Python 3.11 that swallows a cancellation in the moment the process ends.
+                async with asyncio.timeout(SILENCE_S_MAX / 3):
+                    return await process.wait()
             except TimeoutError:
                 if loop.time() - self._heard_s <= SILENCE_S_MAX:
                     continue
@@ -269,17 +321,20 @@ class Supervisor:
     async def _restart(self) -> None:
         try:
             await self._spawn()
-            reason = ""
-            if self._good is not None:
+            refusal = None
+            if self._good is not None and not self._waiting:
+                self._serving = True
                 async with asyncio.timeout(START_TIMEOUT_S):
-                    reason = await self._send_order(self._good)
+                    refusal = await self._send_order(self._good)
         except (OSError, TimeoutError) as error:
             log.error("data plane worker %s did not start: %r", self.number, error)
             await self._end_process()
             return
         self._ready.set()
-        if reason:
-            log.error("data plane worker %s refuses what the last one served: %s", self.number, reason)
+        if refusal is not None:
+            log.error(
+                "data plane worker %s refuses what the last one served: %s", self.number, refusal.reason
+            )
         else:
             log.warning("data plane worker %s runs again, pid %s", self.number, self.pid)
 
@@ -298,15 +353,24 @@ class Supervisor:
         self._ready.clear()
         self._started.clear()
         if self._channel is not None and self._channel.transport is not None:
+            self._channel.given_up = True
             self._channel.transport.abort()
         self._channel = None
         if self._socket_channel is not None:
             self._socket_channel.close()
             self._socket_channel = None
+        self._fail_answers()
+        await asyncio.sleep(0)  # lets the aborted transport close its socket
+
+    def _on_lost(self) -> None:
+        """The process has ended, or is about to: its end is waited for elsewhere."""
+        self._ready.clear()
+        self._fail_answers()
+
+    def _fail_answers(self) -> None:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(WorkerGoneError("the data plane worker ended"))
-        await asyncio.sleep(0)  # lets the aborted transport close its socket
 
 
 def _ending(status: int) -> str:

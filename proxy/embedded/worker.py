@@ -103,10 +103,13 @@ class Worker(asyncio.Protocol):
         """Snapshots one after the other, for creating a listener may wait for the loop."""
         while True:
             order = await self._orders.get()
+            policies: tuple[str, ...] = ()
             try:
                 await self._apply(order)
                 reason = ""
-            except (SnapshotError, UnservableError, ProtocolError, OSError) as error:
+            except UnservableError as error:
+                reason, policies = str(error) or "unservable", error.policies
+            except (SnapshotError, ProtocolError, OSError) as error:
                 reason = str(error)
             except (
                 ArithmeticError,
@@ -118,7 +121,7 @@ class Worker(asyncio.Protocol):
             ) as error:
                 log.exception("a snapshot broke the worker's expectations; the one before goes on")
                 reason = f"{type(error).__name__}: {error}"
-            self._send(Outcome(order.request, reason))
+            self._send(Outcome(order.request, reason, policies))
 
     async def _apply(self, order: Apply) -> None:
         self._sockets.update(receive_sockets(self._passing))

@@ -213,11 +213,33 @@ async def test_what_cannot_be_served_is_rejected_whole_and_changes_nothing(
     assert await mesh.apply("a", good) == Applied(version=good.version)
 
 
+async def test_a_reject_names_the_policies_at_fault(mesh: Mesh, app: App) -> None:
+    await mesh.serve(Service("echo", {"a": app.port}))
+    good = mesh.snapshots["a"]
+    regex = RouteMatch(path=StringMatch(kind="regex", value="("))
+    rules = tuple(
+        RouteRule(name=f"HTTPRoute/default/r{n}/0", matches=(regex if n % 2 else RouteMatch(),), backends=())
+        for n in range(4)
+    )
+    routed = replace(good, destinations=(replace(good.destinations[0], rules=rules),))
+    outcome = await mesh.apply("a", replace(routed, version=99))
+    assert isinstance(outcome, Rejected)
+    assert outcome.policies == ("HTTPRoute/default/r1", "HTTPRoute/default/r3")
+    bad = AuthzPolicy(name="default/bad", variants=((AuthzRule(conditions=(Condition(key="x"),)),),))
+    held = Authorization(deny=(AuthzPolicy(name="default/fine", variants=((AuthzRule(),),)), bad))
+    inbound = tuple(replace(each, authorization=held) for each in good.inbound)
+    outcome = await mesh.apply("a", replace(good, inbound=inbound, version=99))
+    assert isinstance(outcome, Rejected)
+    assert (outcome.fault, outcome.policies) == ("snapshot", ("AuthorizationPolicy/default/bad",))
+
+
 async def test_a_listener_without_a_socket_is_rejected(mesh: Mesh, app: App) -> None:
     await mesh.serve(Service("echo", {"b": app.port}))
     snapshot = mesh.snapshots["a"]
     outcome = await mesh.planes["a"].apply(snapshot, {})
-    assert outcome == Rejected(version=snapshot.version, reason="no socket for listener in, out")
+    assert outcome == Rejected(
+        version=snapshot.version, reason="no socket for listener in, out", fault="plane"
+    )
 
 
 async def test_listeners_come_and_go_with_snapshots(mesh: Mesh, app: App) -> None:

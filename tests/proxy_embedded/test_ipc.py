@@ -37,6 +37,7 @@ MESSAGES: list[Message] = [
     Started(4711),
     Outcome(7, ""),
     Outcome(7, "why not"),
+    Outcome(7, "why not", ("HTTPRoute/default/r", "AuthorizationPolicy/default/p")),
     Report([(SERIES, SeriesDelta(requests=3, duration_sum_ms=1.5))], {"retries": 2}, (EJECTION,), 9),
     Report(),
 ]  # fmt: skip

@@ -7,6 +7,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from proxy.embedded import supervisor as module
 from proxy.embedded.ipc import Report
 from proxy.embedded.plane import EmbeddedPlane
 from proxy.embedded.supervisor import Order, Supervisor, WorkerGoneError, socket_token
+from proxy.plane import Applied, Rejected
 from proxy.snapshot import Snapshot, encode_snapshot
 
 EMPTY = Snapshot(version=1, node="n", node_name="n", trust_domain="unit.mesh")
@@ -48,7 +52,7 @@ async def test_a_worker_is_restarted_with_what_it_served(caplog: pytest.LogCaptu
     worker = Supervisor(number=0, on_report=lambda number, report: reports.append(report))
     await worker.start()
     try:
-        assert await worker.apply(order(), 10) == ""
+        assert await worker.apply(order(), 10) is None
         first = worker.pid
         assert first is not None
         with caplog.at_level(logging.WARNING):
@@ -56,7 +60,7 @@ async def test_a_worker_is_restarted_with_what_it_served(caplog: pytest.LogCaptu
             await wait_for(
                 lambda: worker.restarts == 1 and worker.pid not in (None, first), "another process"
             )
-            assert await worker.apply(order(2), 10) == ""
+            assert await worker.apply(order(2), 10) is None
         assert "ended (signal SIGKILL), restarting" in caplog.text
         await wait_for(lambda: reports, "a report")
     finally:
@@ -98,10 +102,79 @@ async def test_signals_to_the_group_are_left_to_the_control_process() -> None:
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGINT)
-        assert await worker.apply(order(), 10) == ""
+        assert await worker.apply(order(), 10) is None
         assert worker.restarts == 0
     finally:
         await worker.stop()
+
+
+# ---------------------------------------------------------------- poisoned snapshots
+
+POISONED = ("-P", str(Path(__file__).with_name("poisoned_worker.py")))
+
+
+def poisoned(version: int, poison: str) -> Snapshot:
+    return replace(EMPTY, version=version, node_name=poison)
+
+
+@pytest.fixture
+async def plane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmbeddedPlane]:
+    monkeypatch.setattr(module, "WORKER", POISONED)
+    made = EmbeddedPlane()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_a_snapshot_that_ends_a_worker_twice_is_deadly_and_the_last_good_one_serves(
+    plane: EmbeddedPlane,
+) -> None:
+    ended: list[int] = []
+    plane.watch(ended.append)
+    assert await plane.apply(EMPTY, {}) == Applied(version=1)
+    for version in (2, 3):
+        answer = await plane.apply(poisoned(version, "poison-now"), {})
+        assert isinstance(answer, Rejected)
+        assert (answer.version, answer.fault) == (version, "deadly")
+        assert "ended 2 times when it was given this snapshot" in answer.reason
+    assert plane.observations().counters["worker_restarts"] == 3
+    assert await plane.apply(replace(EMPTY, version=4), {}) == Applied(version=4)
+    assert ended == []
+
+
+async def test_a_worker_that_ends_once_while_it_is_given_a_snapshot_is_given_it_again(
+    plane: EmbeddedPlane, tmp_path: Path
+) -> None:
+    answer = await plane.apply(poisoned(2, f"poison-once:{tmp_path}/once;"), {})
+    assert answer == Applied(version=2)
+    assert plane.observations().counters["worker_restarts"] == 1
+
+
+async def test_the_end_of_a_serving_worker_is_told_and_what_waits_comes_before_what_it_died_of(
+    plane: EmbeddedPlane,
+) -> None:
+    ended: list[int] = []
+    plane.watch(ended.append)
+    assert await plane.apply(EMPTY, {}) == Applied(version=1)
+    assert await plane.apply(poisoned(2, "poison-later"), {}) == Applied(version=2)
+    await wait_for(lambda: len(ended) == 2, "the second end")
+    assert ended == [2, 2]
+    restarts = plane._workers[0].restarts
+    assert await plane.apply(replace(EMPTY, version=3), {}) == Applied(version=3)
+    assert plane._workers[0].restarts == restarts + 1, "the poison was not served once more"
+    assert ended == [2, 2]
+
+
+async def test_a_new_worker_that_refuses_what_waited_gets_what_was_served(plane: EmbeddedPlane) -> None:
+    ended: list[int] = []
+    plane.watch(ended.append)
+    assert await plane.apply(EMPTY, {}) == Applied(version=1)
+    (pid,) = plane.processes()
+    os.kill(pid, signal.SIGKILL)
+    await wait_for(lambda: ended == [1], "its end")
+    answer = await plane.apply(poisoned(2, "poison-refused"), {})
+    assert answer == Rejected(version=2, reason="refused, nobody knows why")
+    assert plane._workers[0]._serving
 
 
 def test_a_duplicated_socket_is_the_same_socket() -> None:
