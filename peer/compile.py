@@ -31,6 +31,8 @@ from proxy.retry import RETRY_CONDITIONS
 from proxy.snapshot import (
     AppProtocol,
     Authorization,
+    AuthzPolicy,
+    AuthzRule,
     Certificate,
     CircuitBreaker,
     Cluster,
@@ -42,7 +44,7 @@ from proxy.snapshot import (
     Snapshot,
 )
 
-__all__ = ["Compiled", "Condition", "Reader", "Status", "compile_snapshot", "listeners_for"]
+__all__ = ["Compiled", "Condition", "Reader", "Status", "close", "compile_snapshot", "listeners_for"]
 
 REQUEST_TIMEOUT_S: Final = 15.0  # Envoy's route timeout
 HTTP_PORT_DEFAULT: Final = 80  # of an upstream nothing is known of yet
@@ -177,6 +179,18 @@ def _compiled(
             access_log=access_log,
         ),
         statuses={key: Status(conditions=tuple(each)) for key, each in sorted(statuses.items())},
+    )
+
+
+def close(snapshot: Snapshot) -> Snapshot:
+    """The snapshot, with nobody let in to this host's services."""
+    nobody = AuthzPolicy(name=f"{ROOT_NAMESPACE}/starting", variants=((AuthzRule(),),))
+    return replace(
+        snapshot,
+        inbound=tuple(
+            replace(each, authorization=replace(each.authorization, deny=(*each.authorization.deny, nobody)))
+            for each in snapshot.inbound
+        ),
     )
 
 

@@ -2,7 +2,9 @@
 
 Changes come in bursts, so a refresh is asked for (`changed`) and done once, SETTLE_S later; while one
 snapshot is being applied the next request waits. A snapshot the plane rejects leaves the last good one in
-force, and the reason in `rejected`.
+force. If policies are to blame, those the plane names or, where it cannot tell, those that a search among what is
+new finds (peer/culprits.py) go into quarantine, and the rest is served; else the reason is in `rejected`. What ends
+workers is not searched for, for each try would cost two: all that is new goes into quarantine.
 
 Invariant: what is enforced is always one whole snapshot; `enforced` is the state it was compiled from.
 """
@@ -10,13 +12,25 @@ Invariant: what is enforced is always one whole snapshot; `enforced` is the stat
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from peer.catalog import View
-from peer.compile import Compiled, compile_snapshot, listeners_for
+from peer.catalog import PolicyEntry, View
+from peer.compile import Compiled, close, compile_snapshot, listeners_for
+from peer.culprits import search
 from peer.policies import Reader, Status
+from peer.quarantine import (
+    DEADLY,
+    ENDS_MAX,
+    PROVEN_AFTER_S,
+    REJECTED,
+    Probation,
+    Quarantine,
+    Version,
+    key_of,
+    version_of,
+)
 from peer.sockets import BindError, ListeningSockets
 from proxy.plane import Plane, Rejected
 from proxy.snapshot import Certificate, Limits, Listener, Snapshot
@@ -27,6 +41,8 @@ log = logging.getLogger("gossamer.dataplane")
 SETTLE_S: Final = 0.01
 SETTLE_S_MAX: Final = 2.0
 RETRY_S: Final = 5.0  # what kept a snapshot from being served may pass by itself
+REST_S: Final = 60.0  # after one on which workers end though no policy is to blame
+TRIES_MAX: Final = 64  # snapshots tried to find the policies that are to blame for a reject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +68,14 @@ class DataPlane:
     rejected: str = ""
     served: Snapshot | None = None
     _reader: Reader = field(default_factory=Reader)
-    _faults: Mapping[str, str] = field(default_factory=dict)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    _compiled: Compiled | None = None  # what is served
+    _policies: Mapping[str, PolicyEntry] = field(default_factory=dict)  # and its policies
+    _closed: bool = False  # and whether it lets nobody in
+    _probation: Probation[Mapping[str, PolicyEntry]] = field(default_factory=Probation)
+    _go_back: bool = False
+    _rest_until_s: float = 0.0
+    _told: Mapping[str, tuple[str, Version]] = field(default_factory=dict)
     _version: int = 0
     _reserved: tuple[Listener, ...] = ()  # of a change that is being made; not in any snapshot yet
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,8 +104,10 @@ class DataPlane:
         """Refresh whenever something changed, for ever."""
         loop = asyncio.get_running_loop()
         took_s = 0.0
+        self.plane.watch(self._ended)
         while True:
             await self._asked.wait()
+            await asyncio.sleep(self._rest_until_s - loop.time())
             # The larger the mesh, the longer bursts are gathered: compiling never takes more than half of the loop.
             await asyncio.sleep(min(SETTLE_S_MAX, max(SETTLE_S, took_s)))
             self._asked.clear()
@@ -111,43 +136,192 @@ class DataPlane:
             self._reject(str(error))
             return
         listeners = listeners_for(situation.view)
-        compiled = compile_snapshot(
-            situation.view,
-            version=self._version + 1,
-            listeners=listeners,
-            certificates=_certificates(situation.certificates),
-            trust_bundle_pem=situation.trust_bundle_pem,
-            limits=self.limits,
-            reader=self._reader,
-        )
-        self._tell(compiled)
-        snapshot = compiled.snapshot
-        if self.served is None or replace(snapshot, version=self.served.version) != self.served:
-            self._version += 1
-            answer = await self.plane.apply(snapshot, sockets)
-            if isinstance(answer, Rejected):
-                self._reject(answer.reason)
-                return
-            self.served = snapshot
+        job = _Job(situation=situation, listeners=listeners, sockets=sockets)
+        admitted = self.quarantine.admit(situation.view.policies)
+        if self._go_back:
+            self._go_back = False
+            admitted = self._hold_what_came_since(admitted, situation)
+        rejected = await self._serve(job, admitted)
+        if rejected is not None and rejected.fault != "plane":
+            self._reader.pinned = situation.view.policies  # parts of them are about to be compiled
+            rejected = await self._serve_without_culprits(job, admitted, rejected)
+            self._reader.pinned = ()
+        self._tell()
+        if rejected is not None:
+            self._reject(rejected.reason)
+            if rejected.fault == "deadly":
+                self._rest_until_s = self._now_s() + REST_S
+            return
         self.rejected = ""
         self.enforced = situation.heads
         obeyed = sum(status.accepted for status in self.statuses.values())
         log.debug("enforced", extra={"fields": {"snapshot": self._version, "policies": obeyed}})
         self.sockets.keep_only([*listeners, *self._reserved])
 
-    def _tell(self, compiled: Compiled) -> None:
-        """Take the statuses, and log each policy that is newly set aside by a mistake of ours."""
-        for key in compiled.faults.keys() - self._faults.keys():
-            message = compiled.statuses[key].message
-            log.error("policy_quarantined", extra={"fields": {"policy": key, "reason": message}})
-            log.debug("policy_broke_the_compiler: %s", compiled.faults[key])
-        self._faults = compiled.faults
-        self.statuses = compiled.statuses
+    async def _serve(
+        self, job: "_Job", entries: Sequence[PolicyEntry], *, closed: bool = False
+    ) -> Rejected | None:
+        """Serve the situation with these policies; `closed`: and let nobody in. Or why that is not served."""
+        situation = job.situation
+        compiled = compile_snapshot(
+            replace(situation.view, policies=tuple(entries)),
+            version=self._version + 1,
+            listeners=job.listeners,
+            certificates=_certificates(situation.certificates),
+            trust_bundle_pem=situation.trust_bundle_pem,
+            limits=self.limits,
+            reader=self._reader,
+        )
+        snapshot = close(compiled.snapshot) if closed else compiled.snapshot
+        if self.served is None or replace(snapshot, version=self.served.version) != self.served:
+            self._version += 1
+            answer = await self.plane.apply(snapshot, job.sockets)
+            if isinstance(answer, Rejected):
+                self._compiled = self._compiled or compiled  # there is nothing better to tell yet
+                return answer
+            self.served = snapshot
+        self._compiled = compiled
+        self._closed = closed
+        self._policies = {key_of(entry): entry for entry in entries}
+        if not closed:
+            self._probation.serve(self._now_s(), self._policies)
+        return None
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # ------------------------------------------------------------------ bad policies
+
+    async def _serve_without_culprits(
+        self, job: "_Job", admitted: Sequence[PolicyEntry], rejected: Rejected
+    ) -> Rejected | None:
+        """The plane will not serve this: find out which policies that is due to, and serve the rest."""
+        tries = 0
+        while rejected.fault == "snapshot" and tries < TRIES_MAX:
+            named = set(rejected.policies)
+            culprits = [entry for entry in admitted if key_of(entry) in named]
+            if not culprits:
+                break
+            for entry in culprits:
+                job.hold(self.quarantine, entry, REJECTED, rejected.reason, self._policies)
+            tries += 1
+            admitted = self.quarantine.admit(job.situation.view.policies)
+            answer = await self._serve(job, admitted)
+            if answer is None or answer.fault == "plane":
+                return answer
+            rejected = answer
+        return await self._search(job, admitted, rejected, tries)
+
+    async def _search(
+        self, job: "_Job", admitted: Sequence[PolicyEntry], rejected: Rejected, tries: int
+    ) -> Rejected | None:
+        """Nobody was named: go back to the policies that are served, then add what is new, part by part."""
+        new = {key_of(e): e for e in admitted if not _same(e, self._policies.get(key_of(e)))}
+        if not new:
+            return rejected
+        before = dict(self._policies)
+
+        def beside(keys: Sequence[str]) -> list[PolicyEntry]:
+            chosen = set(keys)
+            entries = (e if (k := key_of(e)) not in new or k in chosen else before.get(k) for e in admitted)
+            return [entry for entry in entries if entry is not None]
+
+        # Nothing is served yet: until it is known which policies can be, nobody may slip in between them.
+        closed = self.served is None or self._closed
+        answer = await self._serve(job, beside(()), closed=closed)
+        if answer is not None:
+            return rejected  # it is not due to what is new
+        if rejected.fault == "deadly" and not closed:
+            culprits = dict.fromkeys(new, rejected.reason)  # each try would cost two workers
+        else:
+            trials = search(sorted(new), rejected.reason or "rejected", tries_max=max(1, TRIES_MAX - tries))
+            try:
+                chosen = next(trials)
+                while True:
+                    answer = await self._serve(job, beside(chosen), closed=closed)
+                    if answer is not None and answer.fault == "plane":
+                        return answer
+                    chosen = trials.send("" if answer is None else answer.reason or "rejected")
+            except StopIteration as end:
+                culprits = end.value
+        reason = DEADLY if rejected.fault == "deadly" else REJECTED
+        for key, message in culprits.items():
+            job.hold(self.quarantine, new[key], reason, message, before)
+        return await self._serve(job, self.quarantine.admit(job.situation.view.policies))
+
+    def _ended(self, version: int) -> None:
+        """A worker ended by itself while it served."""
+        if self.served is None or version != self.served.version:
+            return
+        if self._probation.end(self._now_s()):
+            self._go_back = True
+            self.changed()
+
+    def _hold_what_came_since(
+        self, admitted: tuple[PolicyEntry, ...], situation: Situation
+    ) -> tuple[PolicyEntry, ...]:
+        """Workers end on what is served: put in quarantine every policy that is not as it was in the last good one."""
+        good = self._probation.proven or {}
+        written = {key_of(entry): entry for entry in situation.view.policies}
+        new = [entry for entry in admitted if not _same(entry, good.get(key_of(entry)))]
+        message = f"a data plane worker ended {ENDS_MAX} times within {PROVEN_AFTER_S:.0f} s of serving it"
+        for entry in new:
+            key = key_of(entry)
+            self.quarantine.hold(written[key], DEADLY, message, instead=good.get(key))
+        if not new:
+            log.error(
+                "workers_end", extra={"fields": {"reason": "no policy has changed since they ran well"}}
+            )
+        return self.quarantine.admit(situation.view.policies)
+
+    def _tell(self) -> None:
+        """Take the statuses, and log each policy that is newly set aside here."""
+        if self._compiled is None:
+            return
+        self.statuses = self.quarantine.overlay(self._compiled.statuses)
+        told = {key: (held.reason, held.version) for key, held in self.quarantine.held.items()}
+        told |= dict.fromkeys(self._compiled.faults, ("does not compile", ()))
+        for key in told:
+            if self._told.get(key) != told[key]:
+                fields = {"policy": key, "reason": self.statuses[key].message}
+                log.error("policy_quarantined", extra={"fields": fields})
+                if key in self._compiled.faults:
+                    log.debug("policy_broke_the_compiler: %s", self._compiled.faults[key])
+        for key in self._told.keys() - told.keys():
+            log.info("policy_released", extra={"fields": {"policy": key}})
+        self._told = told
 
     def _reject(self, reason: str) -> None:
         if reason != self.rejected:
             log.error("snapshot_rejected", extra={"fields": {"reason": reason}})
         self.rejected = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What one refresh serves, whichever policies it can."""
+
+    situation: Situation
+    listeners: tuple[Listener, ...]
+    sockets: Mapping[str, socket.socket]
+
+    def hold(
+        self,
+        quarantine: Quarantine,
+        culprit: PolicyEntry,
+        reason: str,
+        message: str,
+        before: Mapping[str, PolicyEntry],
+    ) -> None:
+        """Put a policy in quarantine. What was served of it `before` stays, unless that is the culprit itself."""
+        key = key_of(culprit)
+        written = next((e for e in self.situation.view.policies if key_of(e) == key), culprit)
+        instead = before.get(key)
+        quarantine.hold(written, reason, message, instead=None if _same(culprit, instead) else instead)
+
+
+def _same(entry: PolicyEntry, other: PolicyEntry | None) -> bool:
+    return other is not None and version_of(entry) == version_of(other)
 
 
 def _certificates(held: Mapping[str, KeyedSvid]) -> tuple[Certificate, ...]:

@@ -88,6 +88,7 @@ class Reader:
     def __init__(self) -> None:
         self._policies: dict[str, tuple[PolicyEntry, Policy]] = {}
         self._faults: dict[str, str] = {}
+        self.pinned: Sequence[PolicyEntry] = ()  # kept whatever is read
 
     @property
     def faults(self) -> Mapping[str, str]:
@@ -103,13 +104,18 @@ class Reader:
             kept[key] = (
                 known if known is not None and known[0] is entry else (entry, self._policy(entry, known))
             )
+        read = tuple(policy for _, policy in kept.values())
+        for entry in self.pinned:
+            key = f"{entry.kind}/{entry.namespace}/{entry.name}"
+            if key in self._policies:
+                kept.setdefault(key, self._policies[key])
         self._policies = kept
         self._faults = {
             key: text
             for key, text in self._faults.items()
             if key in kept and any(isinstance(each, str) for each in kept[key][1].outcomes)
         }
-        return tuple(policy for _, policy in kept.values())
+        return read
 
     def set_aside(self, entry: PolicyEntry, error: Exception) -> None:
         """What could be read broke the compiler all the same: its versions count as unreadable while they live."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -44,6 +44,9 @@ class Plane:
     async def apply(self, snapshot: Snapshot, _sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
         self.snapshots.append(snapshot)
         return Applied(version=snapshot.version)
+
+    def watch(self, ended: Callable[[int], None]) -> None:
+        self.ended = ended
 
     def observations(self) -> Telemetry:
         return Telemetry(series={}, counters={}, ejections=(), connections=0)

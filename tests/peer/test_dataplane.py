@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,11 @@ import peer.compile
 import peer.dataplane
 from peer.catalog import PolicyEntry, ServiceInstance, ServicePort, View
 from peer.dataplane import DataPlane, Situation
+from peer.quarantine import DEADLY, REJECTED
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.plane import Applied, Rejected
-from proxy.snapshot import Limits, Snapshot
-from tests.peer.meshview import entry
+from proxy.snapshot import AuthzPolicy, AuthzRule, Limits, Snapshot
+from tests.peer.meshview import OTHER, authz, entry, instance
 
 HOST = "127.10.4.2"
 W = b"w" * 16
@@ -29,10 +30,20 @@ class Plane:
         self.applied: list[Snapshot] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.judge: Callable[[Snapshot], Rejected | None] = lambda _: None
+        self.seen: list[Snapshot] = []
+        self.ended: Callable[[int], None]
+
+    def watch(self, ended: Callable[[int], None]) -> None:
+        self.ended = ended
 
     async def apply(self, snapshot: Snapshot, sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
         await self.gate.wait()
         assert {listener.name for listener in snapshot.listeners} <= set(sockets)
+        self.seen.append(snapshot)
+        rejected = self.judge(snapshot)
+        if rejected is not None:
+            return replace(rejected, version=snapshot.version)
         if self.reason:
             return Rejected(version=snapshot.version, reason=self.reason)
         self.applied.append(snapshot)
@@ -194,3 +205,202 @@ async def test_a_mistake_of_the_compiler_is_logged_once_and_enforces_the_rest(
     assert told.fields["policy"] == "TrafficPolicy/default/shop"
     [debug] = [record for record in caplog.records if "policy_broke_the_compiler" in record.message]
     assert "ZeroDivisionError: a mistake" in debug.message
+
+
+def mesh(*policies: PolicyEntry, zone: str = "") -> View:
+    """The host's own service, and every service that a policy names, elsewhere."""
+    services = tuple(instance(policy.name, OTHER) for policy in policies if policy.name != "shop")
+    return replace(view(zone=zone), policies=policies, services=(*view().services, *services))
+
+
+def obeyed(snapshot: Snapshot) -> dict[str, float]:
+    """The request timeouts of services whose policy is in force."""
+    return {d.service: d.request_timeout_s for d in snapshot.destinations if d.request_timeout_s != 15.0}
+
+
+def refuse(
+    *poison: float, fault: Any = "snapshot", name: bool = False
+) -> Callable[[Snapshot], Rejected | None]:
+    def judge(snapshot: Snapshot) -> Rejected | None:
+        guilty = [service for service, timeout_s in obeyed(snapshot).items() if timeout_s in poison]
+        if not guilty:
+            return None
+        keys = tuple(f"TrafficPolicy/default/{service}" for service in guilty) if name else ()
+        return Rejected(version=0, reason=f"cannot do {guilty[0]}", fault=fault, policies=keys)
+
+    return judge
+
+
+def verdicts(desk: Desk) -> dict[str, str]:
+    """Names of the policies that are not in force, and why."""
+    return {
+        key.rpartition("/")[2]: status.conditions[0].reason
+        for key, status in desk.dataplane.statuses.items()
+        if not status.accepted
+    }
+
+
+async def test_the_policies_a_reject_names_are_quarantined_and_the_rest_is_served(desk: Desk) -> None:
+    desk.plane.judge = refuse(7.0, name=True)
+    many = [timeouts(f"s{n:02}", "7s" if n in (3, 5) else "5s") for n in range(40)]
+    desk.becomes(heads={W: 1}, view=mesh(*many))
+    await desk.dataplane.wait_enforced({W: 1})
+    assert verdicts(desk) == {"s03": REJECTED, "s05": REJECTED}
+    assert len(obeyed(desk.plane.applied[-1])) == 38
+    assert len(desk.plane.seen) == 2
+    assert desk.dataplane.rejected == ""
+
+
+async def test_nobody_named_exactly_the_culprits_are_found_among_what_is_new(desk: Desk, caplog: Any) -> None:
+    old = [timeouts(f"old{n:02}") for n in range(30)]
+    desk.becomes(heads={W: 1}, view=mesh(*old))
+    await desk.dataplane.wait_enforced({W: 1})
+    desk.plane.judge = refuse(7.0)
+    new = [timeouts(f"new{n:02}", "7s" if n in (3, 17) else "5s") for n in range(32)]
+    desk.plane.seen.clear()
+    desk.becomes(heads={W: 2}, view=mesh(*old, *new))
+    await desk.dataplane.wait_enforced({W: 2})
+    assert verdicts(desk) == {"new03": REJECTED, "new17": REJECTED}
+    condition = desk.dataplane.statuses["TrafficPolicy/default/new03"].conditions[0]
+    assert condition.message == "cannot do new03"
+    assert len(obeyed(desk.plane.applied[-1])) == 60
+    assert len(desk.plane.seen) <= 24
+    assert all(len(obeyed(snapshot)) >= 30 for snapshot in desk.plane.seen), "what was served stays in force"
+    told = [record.fields["policy"] for record in caplog.records if record.message == "policy_quarantined"]
+    assert sorted(told) == ["TrafficPolicy/default/new03", "TrafficPolicy/default/new17"]
+
+    desk.plane.seen.clear()  # what is known is not tried again
+    desk.becomes(heads={W: 3}, view=mesh(*old, *new, zone="b"))
+    await desk.dataplane.wait_enforced({W: 3})
+    assert len(desk.plane.seen) == 1
+    assert set(verdicts(desk)) == {"new03", "new17"}
+
+
+async def test_the_version_before_stays_in_force_until_an_edit_is_tried_anew(desk: Desk) -> None:
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop", "5s")))
+    await desk.dataplane.wait_enforced({W: 1})
+    desk.plane.judge = refuse(7.0)
+    desk.becomes(heads={W: 2}, view=mesh(timeouts("shop", "7s", seq=2)))
+    await desk.dataplane.wait_enforced({W: 2})
+    assert obeyed(desk.plane.applied[-1]) == {"shop": 5.0}
+    assert verdicts(desk) == {"shop": REJECTED}
+    [condition] = desk.dataplane.statuses["TrafficPolicy/default/shop"].conditions
+    assert condition.message == "cannot do shop; version w0:1 stays in force"
+    desk.becomes(heads={W: 3}, view=mesh(timeouts("shop", "6s", seq=3)))
+    await desk.dataplane.wait_enforced({W: 3})
+    assert obeyed(desk.plane.applied[-1]) == {"shop": 6.0}
+    assert verdicts(desk) == {}
+    desk.becomes(heads={W: 4}, view=mesh(timeouts("shop", "7s", seq=4)))
+    await desk.dataplane.wait_enforced({W: 4})
+    desk.becomes(heads={W: 5}, view=mesh())
+    await desk.dataplane.wait_enforced({W: 5})
+    assert obeyed(desk.plane.applied[-1]) == {}, "what is deleted goes, in quarantine or not"
+    assert len(desk.dataplane.quarantine) == 0
+
+
+async def test_until_the_culprits_of_the_first_snapshot_are_found_nobody_is_let_in(desk: Desk) -> None:
+    desk.plane.judge = refuse(7.0)
+    lock = authz("lock", {}, action="DENY")
+    desk.becomes(
+        heads={W: 1}, view=mesh(lock, *(timeouts(f"s{n}", "7s" if n == 2 else "5s") for n in range(4)))
+    )
+    await desk.dataplane.wait_enforced({W: 1})
+    *tried, last = desk.plane.applied
+    assert tried
+    nobody = AuthzPolicy(name="gossamer-system/starting", variants=((AuthzRule(),),))
+    assert all(nobody in each.authorization.deny for snapshot in tried for each in snapshot.inbound)
+    assert [[p.name for p in each.authorization.deny] for each in last.inbound] == [["default/lock"]] * 2
+    assert verdicts(desk) == {"s2": REJECTED}
+
+
+async def test_what_no_policy_is_to_blame_for_quarantines_none(desk: Desk, until: Any) -> None:
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop")))
+    await desk.dataplane.wait_enforced({W: 1})
+    desk.plane.judge = lambda snapshot: Rejected(version=0, reason="bad zone") if snapshot.zone else None
+    desk.becomes(heads={W: 2}, view=mesh(timeouts("shop", "6s", seq=2), zone="bad"))
+    await until(lambda: desk.dataplane.rejected == "bad zone")
+    assert len(desk.dataplane.quarantine) == 0
+    assert desk.dataplane.enforced == {W: 1}
+    assert obeyed(desk.plane.applied[-1]) == {"shop": 5.0}
+
+
+async def test_a_plane_that_is_busy_is_no_reason_to_search(desk: Desk, until: Any) -> None:
+    desk.plane.judge = lambda _: Rejected(version=0, reason="a worker starts", fault="plane")
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop")))
+    await until(lambda: desk.dataplane.rejected == "a worker starts")
+    assert len(desk.plane.seen) == 1
+    assert len(desk.dataplane.quarantine) == 0
+
+
+async def test_an_earlier_version_that_is_refused_later_goes_too(desk: Desk) -> None:
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop", "5s")))
+    await desk.dataplane.wait_enforced({W: 1})
+    desk.plane.judge = refuse(7.0, name=True)
+    desk.becomes(heads={W: 2}, view=mesh(timeouts("shop", "7s", seq=2)))
+    await desk.dataplane.wait_enforced({W: 2})
+    desk.plane.judge = refuse(5.0, 7.0, name=True)
+    desk.plane.seen.clear()
+    desk.becomes(heads={W: 3}, view=mesh(timeouts("shop", "7s", seq=2), zone="b"))
+    await desk.dataplane.wait_enforced({W: 3})
+    assert len(desk.plane.seen) == 2
+    assert obeyed(desk.plane.applied[-1]) == {}
+    assert verdicts(desk) == {"shop": REJECTED}
+
+
+async def test_tries_are_bounded(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr(peer.dataplane, "TRIES_MAX", 6)
+    desk.plane.judge = refuse(7.0)
+    desk.becomes(heads={W: 1}, view=mesh(*(timeouts(f"s{n}", "7s") for n in range(20))))
+    await desk.dataplane.wait_enforced({W: 1})
+    assert len(desk.plane.seen) <= 9
+    assert len(verdicts(desk)) == 20
+
+
+# ------------------------------------------------------------------ snapshots on which workers end
+
+
+async def test_all_that_is_new_in_a_deadly_snapshot_is_quarantined_without_trying(desk: Desk) -> None:
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("old")))
+    await desk.dataplane.wait_enforced({W: 1})
+    desk.plane.judge = refuse(7.0, fault="deadly")
+    desk.plane.seen.clear()
+    new = (timeouts("bad", "7s"), timeouts("bystander", "6s"), timeouts("old", "6s", seq=2))
+    desk.becomes(heads={W: 2}, view=mesh(*new))
+    await desk.dataplane.wait_enforced({W: 2})
+    assert verdicts(desk) == {"bad": DEADLY, "bystander": DEADLY, "old": DEADLY}
+    assert obeyed(desk.plane.applied[-1]) == {"old": 5.0}
+    assert len(desk.plane.seen) == 2
+
+
+async def test_two_ends_of_workers_on_probation_bring_the_last_good_policies_back(
+    desk: Desk, monkeypatch: Any, until: Any
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(DataPlane, "_now_s", lambda _: clock)
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop"), timeouts("kept")))
+    await desk.dataplane.wait_enforced({W: 1})
+    clock = 40.0
+    new = (timeouts("shop", "7s", seq=2), timeouts("kept"), timeouts("more", "6s"))
+    desk.becomes(heads={W: 2}, view=mesh(*new))
+    await desk.dataplane.wait_enforced({W: 2})
+    desk.plane.ended(desk.plane.applied[-1].version)
+    desk.becomes(heads={W: 3}, view=mesh(*new, zone="b"))  # something else changes in between
+    await desk.dataplane.wait_enforced({W: 3})
+    assert verdicts(desk) == {}
+    desk.plane.ended(desk.plane.applied[-1].version)
+    await until(lambda: verdicts(desk) == {"shop": DEADLY, "more": DEADLY})
+    last = desk.plane.applied[-1]
+    assert obeyed(last) == {"shop": 5.0, "kept": 5.0}
+    assert last.zone == "b", "all else is as new as it was"
+    [condition] = desk.dataplane.statuses["TrafficPolicy/default/shop"].conditions
+    assert "ended 2 times within 30 s of serving it; version w0:1 stays in force" in condition.message
+
+
+async def test_a_peer_that_has_proven_nothing_yet_goes_back_to_nothing(desk: Desk) -> None:
+    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop")))
+    await desk.dataplane.wait_enforced({W: 1})
+    for _ in range(5):
+        desk.plane.ended(desk.plane.applied[-1].version)
+    desk.becomes(heads={W: 2})
+    await desk.dataplane.wait_enforced({W: 2})
+    assert verdicts(desk) == {}
