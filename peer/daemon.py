@@ -59,6 +59,7 @@ from peer.messages import (
 )
 from peer.node import Node
 from peer.outlook import Outlook
+from peer.quarantine import DEADLY
 from peer.restore import Restored, restore
 from peer.sockets import BindError, ListeningSockets, Places
 from peer.tokens import SpentTokens
@@ -145,6 +146,7 @@ class Daemon:
         self._make_trust(restored)
         self._make_services(plane)
         self.upkeep = Upkeep(self)
+        self.dataplane.on_set_aside = self.upkeep.quarantine_moved.set
         self.traffic = Traffic()
         self.metrics = Metrics(self.traffic, gauges(self))
 
@@ -221,6 +223,10 @@ class Daemon:
             limits=config.limits,
         )
         self.driver.on_state = self.dataplane.changed
+        for key, (notice, _) in self.folder.notices_of(self.identity.id).items():
+            if notice.reason == DEADLY:
+                version = tuple((format_id(writer), seq) for writer, seq in notice.version)
+                self.dataplane.quarantine.restore(key, version, notice.message)
         self.local = LocalServices(
             credential=lambda: self.certifier.member.credential,
             write=self.write,
@@ -270,6 +276,7 @@ class Daemon:
         self._services_changed()
         self.spawn(self.files.run(), "service files")
         self.spawn(self.upkeep.publish(), "telling of services")
+        self.spawn(self.upkeep.tell_quarantine(), "telling of quarantine")
 
     async def stop(self, *, drain_s: float | None = None) -> None:
         """Close everything. Without `drain_s`: say good-bye, and finish what is in flight before. Idempotent."""

@@ -36,6 +36,9 @@ from proxy.plane import Plane, Rejected
 from proxy.snapshot import Certificate, Limits, Listener, Snapshot
 from trust.svid import KeyedSvid
 
+# What does not depend on which services there are. It is told to the mesh.
+TOLD_REASONS: Final = frozenset({REJECTED, DEADLY, "Invalid", "UnsupportedKind"})
+
 log = logging.getLogger("gossamer.dataplane")
 
 SETTLE_S: Final = 0.01
@@ -65,6 +68,9 @@ class DataPlane:
     limits: Limits
     enforced: Mapping[bytes, int] = field(default_factory=dict)
     statuses: Mapping[str, Status] = field(default_factory=dict)
+    # What the mesh should hear of: by key, which version is not in force and why.
+    set_aside: Mapping[str, tuple[Version, Status]] = field(default_factory=dict)
+    on_set_aside: Callable[[], None] = lambda: None
     rejected: str = ""
     served: Snapshot | None = None
     _reader: Reader = field(default_factory=Reader)
@@ -146,7 +152,7 @@ class DataPlane:
             self._reader.pinned = situation.view.policies  # parts of them are about to be compiled
             rejected = await self._serve_without_culprits(job, admitted, rejected)
             self._reader.pinned = ()
-        self._tell()
+        self._tell(situation.view)
         if rejected is not None:
             self._reject(rejected.reason)
             if rejected.fault == "deadly":
@@ -274,7 +280,7 @@ class DataPlane:
             )
         return self.quarantine.admit(situation.view.policies)
 
-    def _tell(self) -> None:
+    def _tell(self, view: View) -> None:
         """Take the statuses, and log each policy that is newly set aside here."""
         if self._compiled is None:
             return
@@ -290,6 +296,14 @@ class DataPlane:
         for key in self._told.keys() - told.keys():
             log.info("policy_released", extra={"fields": {"policy": key}})
         self._told = told
+        out = {
+            key: (version_of(entry), self.statuses[key])
+            for entry in view.policies
+            if (key := key_of(entry)) in self.statuses and self.statuses[key].reason in TOLD_REASONS
+        }
+        if out != self.set_aside:
+            self.set_aside = out
+            self.on_set_aside()
 
     def _reject(self, reason: str) -> None:
         if reason != self.rejected:

@@ -1,4 +1,4 @@
-"""From records to the view: the folds of the `service` and `policy` kinds.
+"""From records to the view: the folds of the `service`, `policy` and `quarantine` kinds.
 
 Decoded services are kept by (writer, key, seq), so that a change costs decoding what changed, not everything;
 policies are kept folded (`peer/policyfold.py`). A record whose writer was not entitled to it (`Registry.objection`)
@@ -15,16 +15,18 @@ from crdt.journal import Journal
 from crdt.record import Context, Record
 from gossip.member import Member, State
 from peer.catalog import Host, PolicyEntry, ServiceInstance
+from peer.notice import QUARANTINES_PER_NODE_MAX, Elsewhere, Notice, NoticeError, decode_notice
 from peer.policyfold import PolicyFold
 from peer.records import (
     POLICY,
+    QUARANTINE,
     SERVICE,
     PayloadError,
     Registry,
     ServicePayload,
     decode_service,
 )
-from trust.identity import format_id
+from trust.identity import format_id, parse_id
 
 # What one node may put into everybody's snapshot. Far above what a host runs, far below what a data plane can take.
 SERVICES_PER_NODE_MAX: Final = 512
@@ -53,7 +55,11 @@ class Folder:
         self._journal = journal
         self._registry = registry
         self._policies = PolicyFold(journal, registry)
-        self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: self._policies.ignored}
+        self.ignored: dict[str, Counter[str]] = {
+            SERVICE: Counter(),
+            POLICY: self._policies.ignored,
+            QUARANTINE: Counter(),
+        }
         self._services: dict[tuple[bytes, str, int], ServicePayload] = {}
 
     def services(self, members: Iterable[Member], *, but: bytes) -> tuple[ServiceInstance, ...]:
@@ -103,6 +109,45 @@ class Folder:
         """The keys of the policies with concurrent versions, sorted."""
         return self._policies.conflicts()
 
+    def quarantines(self, members: Iterable[Member], *, but: bytes) -> dict[str, tuple[Elsewhere, ...]]:
+        """By policy, where it is not in force as it stands: at all nodes in the mesh `but` one, in order of name."""
+        present = {member.id: member for member in members if member.state in REACHABLE}
+        room: Counter[bytes] = Counter()
+        self.ignored[QUARANTINE].clear()
+        notices: dict[str, list[Elsewhere]] = {}
+        for record in sorted(self._journal.records(QUARANTINE), key=lambda r: r.key):
+            member = present.get(record.writer)
+            if not record.payload or member is None or record.writer == but or not self._obeyed(record):
+                continue
+            notice = _notice(record)
+            if notice is None:
+                continue
+            room[record.writer] += 1
+            if room[record.writer] > QUARANTINES_PER_NODE_MAX:
+                self.ignored[QUARANTINE]["too many quarantines of one node"] += 1
+                continue
+            found = Elsewhere(node=record.writer, node_name=member.name, notice=notice)
+            notices.setdefault(record.key, []).append(found)
+        if not notices:
+            return {}
+        standing: dict[str, tuple[Elsewhere, ...]] = {}
+        for key, entry in sorted(self.policies_of(notices).items()):
+            dots = {(parse_id(version.writer), version.seq) for version in entry.versions}
+            here = [each for each in notices[key] if set(each.notice.version) == dots]
+            if here:
+                standing[key] = tuple(sorted(here, key=lambda each: (each.node_name, each.node)))
+        return standing
+
+    def notices_of(self, writer: bytes) -> dict[str, tuple[Notice, bytes]]:
+        """What one node tells, by policy, with the bytes."""
+        found = {}
+        for record in self._journal.records(QUARANTINE):
+            if record.writer == writer and record.payload:
+                notice = _notice(record)
+                if notice is not None:
+                    found[record.key] = (notice, record.payload)
+        return found
+
     def _obeyed(self, record: Record) -> bool:
         reason = self._registry.objection(record)
         if reason:
@@ -134,3 +179,10 @@ def _service(record: Record) -> ServicePayload | None:
         return decode_service(record.payload)
     except PayloadError:
         return None  # `objection` has said why
+
+
+def _notice(record: Record) -> Notice | None:
+    try:
+        return decode_notice(record.payload)
+    except NoticeError:
+        return None  # as above

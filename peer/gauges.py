@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gossip.member import State
 from peer.admin.metrics import Gauge, GaugeValue
+from peer.dataplane import TOLD_REASONS
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -32,6 +33,10 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         accepted = [status.accepted for status in daemon.dataplane.statuses.values()]
         return {("true",): accepted.count(True), ("false",): accepted.count(False)}
 
+    def set_aside() -> dict[tuple[str, ...], float]:
+        reasons = [status.reason for _, status in daemon.dataplane.set_aside.values()]
+        return {(reason,): reasons.count(reason) for reason in TOLD_REASONS}
+
     def make(name: str, words: str, read: Callable[[], GaugeValue], *labels: str) -> Gauge:
         return Gauge(name=f"gossamer_{name}", help=words, read=read, labels=labels)
 
@@ -44,6 +49,7 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make("journal_refused_total", "Records refused.", lambda: held().refused),
         make("records_ignored", "Records whose writer was not entitled.", ignored, "kind"),
         make("policies", "Policies, by whether they are in force here.", policies, "accepted"),
+        make("policies_quarantined", "Policies set aside here, by reason.", set_aside, "reason"),
         make("snapshot_version", "Snapshot the data plane serves.", lambda: daemon.outlook.served_version),
         make("certificate_expiry_seconds", "Life left of a certificate.", expiries, "identity"),
         make(

@@ -18,8 +18,9 @@ from peer.contacts import resolve
 from peer.daemon import Daemon
 from peer.driver import DriverClosedError
 from peer.enforcement import survey, wait_enforced
+from peer.notice import Elsewhere
 from peer.publishing import Publishing
-from peer.records import POLICY
+from peer.records import POLICY, policy_key
 from peer.units import QuantityError, format_address, parse_address
 from trust.admission import create_token
 from trust.errors import TrustError
@@ -166,6 +167,10 @@ class Operations:
             for member, standing in rows
         ]
         described = self._publishing.describe(kind, namespace, name)
+        described["status"]["notInForceAt"] = [
+            {"node": each.node_name, "reason": each.notice.reason, "message": each.notice.message}
+            for each in self._elsewhere().get(policy_key(described["kind"], namespace, name), ())
+        ]
         return described | {"members": {"live": members, "asked": len(rows), "nodes": nodes}}
 
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
@@ -249,6 +254,16 @@ class Operations:
         add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
         add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
+        elsewhere = [
+            f"{key} at {', '.join(each.node_name for each in nodes[:3])}" + (" …" if len(nodes) > 3 else "")
+            for key, nodes in self._elsewhere().items()
+        ]
+        add(
+            "policies elsewhere",
+            f"not in force: {'; '.join(elsewhere[:5])}" if elsewhere else "",
+            "no other peer has set one aside",
+            level="warn",
+        )
         conflicts = daemon.folder.conflicts()
         add(
             "conflicts",
@@ -288,6 +303,11 @@ class Operations:
         return rows
 
     # ------------------------------------------------------------------ pieces
+
+    def _elsewhere(self) -> Mapping[str, tuple[Elsewhere, ...]]:
+        """Where else which policies are not in force."""
+        daemon = self._daemon
+        return daemon.folder.quarantines(daemon.node.engine.members(), but=daemon.identity.id)
 
     def _me(self) -> Member:
         me = self._daemon.node.engine.member(self._daemon.identity.id)

@@ -48,8 +48,13 @@ class Status:
         return any(each.type == "Accepted" and each.status == "True" for each in self.conditions)
 
     @property
+    def reason(self) -> str:
+        """Why it is not obeyed, in one word; "" when it is."""
+        return next((c.reason for c in self.conditions if c.type == "Accepted" and c.status == "False"), "")
+
+    @property
     def message(self) -> str:
-        """Why it is not obeyed; "" when it is."""
+        """The same in a sentence."""
         return next((c.message for c in self.conditions if c.type == "Accepted" and c.status == "False"), "")
 
     def document(self) -> dict[str, list[dict[str, str]]]:

@@ -3,6 +3,7 @@
     service     key `<namespace>/<name>`         the node itself, for names its credential allows
     policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish
     revocation  key printed serial of the proof  carries its own proof: signed by the mesh root or by the holder
+    quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
 come, of a size that is allowed. Whether its writer was *entitled* to it is another question (`objection`),
@@ -24,6 +25,7 @@ from crdt.journal import Accept, Refuse, Verdict, Wait
 from crdt.record import Record
 from gossip.crypto import REAL, Crypto
 from peer.catalog import Health, ServicePort
+from peer.notice import QUARANTINE_BYTES_MAX, NoticeError, decode_notice
 from proxy.resources.fields import LABEL
 from trust.credential import Credential, decode_credential
 from trust.errors import IdentityError, TrustError
@@ -33,8 +35,14 @@ from trust.revocation import RevocationSet, decode_revocation, verify_revocation
 SERVICE: Final = "service"
 POLICY: Final = "policy"
 REVOCATION: Final = "revocation"
+QUARANTINE: Final = "quarantine"
 
-PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {SERVICE: 8 * 1024, POLICY: 128 * 1024, REVOCATION: 1024}
+PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
+    SERVICE: 8 * 1024,
+    POLICY: 128 * 1024,
+    REVOCATION: 1024,
+    QUARANTINE: QUARANTINE_BYTES_MAX,
+}
 UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
 PORTS_MAX: Final = 32
 DOCUMENT_DEPTH_MAX: Final = 24  # a route's filters lie eleven levels deep
@@ -263,8 +271,21 @@ def _judge_revocation(registry: Registry, record: Record, _credential: Credentia
     return ""
 
 
+def _judge_quarantine(_registry: Registry, record: Record, _credential: Credential) -> str:
+    if record.key.count("/") != 2:
+        return "quarantine: key is not Kind/namespace/name"
+    if not record.payload:
+        return ""
+    try:
+        decode_notice(record.payload)
+    except NoticeError as error:
+        return str(error)
+    return ""
+
+
 _RULES: Final[Mapping[str, Callable[[Registry, Record, Credential], str]]] = {
     SERVICE: _judge_service,
     POLICY: _judge_policy,
     REVOCATION: _judge_revocation,
+    QUARANTINE: _judge_quarantine,
 }

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Final
 from peer.api import ApiError
 from peer.io.keys import KeyFile, KeyFileError
 from peer.io.statefile import StateFileError
+from peer.messages import Draft
+from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, changes, encode_notice
+from peer.records import QUARANTINE
+from trust.identity import parse_id
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -21,6 +25,7 @@ TELEMETRY_S: Final = 1.0
 CONTACTS_SAVED_S: Final = 5.0
 PRUNED_S: Final = 600.0
 UNTOLD_RETRY_S: Final = 5.0
+QUARANTINE_TOLD_S: Final = 5.0  # at most so often: every node may have the same to tell
 
 
 class Upkeep:
@@ -29,6 +34,8 @@ class Upkeep:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
         self.untold = asyncio.Event()
+        self.quarantine_moved = asyncio.Event()
+        self.quarantine_moved.set()  # what an earlier life told may be true no more
         self.members_moved = False
         self._saved_at = float("-inf")
         self._pruned_at = float("-inf")
@@ -80,6 +87,34 @@ class Upkeep:
         self._daemon.issuer.ledger.prune(now)
         if self._daemon.revocations.prune(now):
             self._daemon.dataplane.changed()
+
+    async def tell_quarantine(self) -> None:
+        """Tell the mesh which policies are not in force here, and take back what is no longer true; for ever."""
+        daemon = self._daemon
+        while True:
+            await self.quarantine_moved.wait()
+            self.quarantine_moved.clear()
+            try:
+                if daemon.dataplane.served is not None:  # before that nothing is known
+                    await self._tell_quarantine()
+            except ApiError as error:
+                log.error("quarantine_untold", extra={"fields": {"reason": str(error)}})
+                self.quarantine_moved.set()
+            await asyncio.sleep(QUARANTINE_TOLD_S)
+
+    async def _tell_quarantine(self) -> None:
+        daemon = self._daemon
+        wanted: dict[str, bytes] = {}
+        for key, (version, status) in sorted(daemon.dataplane.set_aside.items())[:QUARANTINES_PER_NODE_MAX]:
+            dots = tuple((parse_id(writer), seq) for writer, seq in version)
+            message = "".join(each if each.isprintable() else " " for each in status.message)
+            wanted[key] = encode_notice(Notice(version=dots, reason=status.reason, message=message))
+        told = {key: payload for key, (_, payload) in daemon.folder.notices_of(daemon.identity.id).items()}
+        new = changes(wanted, told)
+        if new:
+            await daemon.write(
+                [Draft(kind=QUARANTINE, key=key, payload=payload) for key, payload in sorted(new.items())]
+            )
 
     async def publish(self) -> None:
         """Tell the mesh of the local services whenever that is asked for, until it has been told; for ever."""

@@ -37,12 +37,17 @@ class Plane:
     def __init__(self) -> None:
         self.snapshots: list[Snapshot] = []
         self.calls: list[str] = []
+        self.judge: Callable[[Snapshot], str] = lambda _: ""
 
     async def start(self) -> None:
         self.calls.append("start")
 
     async def apply(self, snapshot: Snapshot, _sockets: Mapping[str, socket.socket]) -> Applied | Rejected:
         self.snapshots.append(snapshot)
+        reason = self.judge(snapshot)
+        if reason:
+            fault: Any = "deadly" if reason == "deadly" else "snapshot"
+            return Rejected(version=snapshot.version, reason=reason, fault=fault)
         return Applied(version=snapshot.version)
 
     def watch(self, ended: Callable[[int], None]) -> None:
@@ -542,3 +547,78 @@ async def test_every_gauge_can_be_read(hosts: Any) -> None:
         "oversized_datagrams_total",
     ):
         assert f"\ngossamer_{gauge}" in text
+
+
+# ------------------------------------------------------------------ policies that are not in force
+
+
+async def test_a_quarantine_is_known_everywhere_and_taken_back_when_it_ends(
+    hosts: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(peer.upkeep, "QUARANTINE_TOLD_S", 0.05)
+    one, two = await pair(hosts)
+    assert one.operations is not None
+    assert two.operations is not None
+    await one.operations.register([service()], "test")
+
+    def judge(snapshot: Snapshot) -> str:
+        return "no" if any(d.request_timeout_s == 7.0 for d in snapshot.destinations) else ""
+
+    two.plane.judge = judge
+    bad = {**ROUTE, "spec": ROUTE["spec"] | {"timeouts": {"request": "7s"}}}
+
+    async def elsewhere() -> list[str]:
+        described = await one.operations.describe("TrafficPolicy", "default", "one")
+        return [f"{each['node']}: {each['reason']}" for each in described["status"]["notInForceAt"]]
+
+    async def check(host: Host, name: str) -> tuple[str, str]:
+        [row] = [row for row in await host.operations.check() if row["check"] == name]
+        return row["status"], row["detail"]
+
+    async def becomes(wanted: list[str]) -> None:
+        async with asyncio.timeout(10):
+            while await elsewhere() != wanted:
+                await asyncio.sleep(0.01)
+
+    await one.operations.apply([ROUTE], "test", wait_percent=100)
+    assert await check(one, "policies elsewhere") == ("ok", "no other peer has set one aside")
+    await one.operations.apply([bad], "test")
+    await becomes(["host-2: RejectedByDataPlane"])
+    assert await check(one, "policies elsewhere") == (
+        "warn", "not in force: TrafficPolicy/default/one at host-2",
+    )  # fmt: skip
+    assert await check(one, "policies") == ("ok", "all in force")
+    assert await check(two, "policies") == ("warn", "not in force: TrafficPolicy/default/one")
+    assert await check(two, "policies elsewhere") == ("ok", "no other peer has set one aside")
+    assert b'gossamer_policies_quarantined{reason="RejectedByDataPlane"} 1.0' in two.operations.metrics()
+    [shown] = await two.operations.get("TrafficPolicy", None, None)
+    assert shown["status"]["accepted"] is False
+    assert "stays in force" in shown["status"]["conditions"][0]["message"]
+    await one.operations.apply([ROUTE], "test")
+    await becomes([])
+    assert two.daemon is not None
+    async with asyncio.timeout(10):
+        while two.daemon.folder.notices_of(two.daemon.identity.id):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_ended_workers_stays_in_quarantine_over_a_restart(hosts: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(peer.upkeep, "QUARANTINE_TOLD_S", 0.05)
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+    await one.operations.register([service()], "test")
+    key = "TrafficPolicy/default/one"
+
+    def deadly(snapshot: Snapshot) -> str:
+        return "deadly" if any(d.request_timeout_s == 5.0 for d in snapshot.destinations) else ""
+
+    one.plane.judge = deadly
+    await one.operations.apply([ROUTE], "test")
+    assert daemon.dataplane.statuses[key].reason == "EndedDataPlaneWorkers"
+    async with asyncio.timeout(10):
+        while not daemon.folder.notices_of(daemon.identity.id):
+            await asyncio.sleep(0.01)
+    await one.stop()
+    again = await one.ready()
+    assert again.dataplane.statuses[key].reason == "EndedDataPlaneWorkers"
+    assert all(d.request_timeout_s != 5.0 for each in one.plane.snapshots for d in each.destinations)

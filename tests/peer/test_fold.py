@@ -13,7 +13,8 @@ from peer.catalog import View
 from peer.compile import compile_snapshot, listeners_for
 from peer.fold import Folder, host_of
 from peer.messages import Draft
-from peer.records import POLICY, SERVICE, encode_policy
+from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, encode_notice
+from peer.records import POLICY, QUARANTINE, SERVICE, encode_policy
 from proxy.snapshot import decode_snapshot, encode_snapshot
 
 
@@ -50,8 +51,10 @@ def test_who_can_be_reached(world: Any, state: State, draining: bool, reachable:
 
 def written(world: Any, number: int, *drafts: Draft) -> Any:
     """A node that has written these, whether it may or not."""
-    address = world.node(number)
-    node = world.nodes[address]
+    return written_more(world, world.nodes[world.node(number)], *drafts)
+
+
+def written_more(world: Any, node: Any, *drafts: Draft) -> Any:
     for draft in drafts:
         record = node.journal.draft(
             writer=node.identity.id,
@@ -103,6 +106,37 @@ def test_policies_are_in_order_of_key_and_deleted_ones_are_gone(world: Any) -> N
     node = written(world, 1, policy("c"), policy("b"), policy("a"), gone)
     names = [entry.name for entry in Folder(node.journal, node.registry).policies()]
     assert names == ["a", "c"]
+
+
+def test_a_quarantine_counts_for_the_standing_version_of_a_member_that_is_there(world: Any) -> None:
+    document = {"kind": "TrafficPolicy", "metadata": {"name": "a", "namespace": "default"}, "spec": {}}
+    key = "TrafficPolicy/default/a"
+    node = written(world, 1, Draft(kind=POLICY, key=key, payload=encode_policy(document)))
+
+    def tell(seq: int) -> Draft:
+        notice = Notice(version=((node.identity.id, seq),), reason="Invalid", message="why")
+        return Draft(kind=QUARANTINE, key=key, payload=encode_notice(notice))
+
+    node = written_more(world, node, tell(1))
+    folder = Folder(node.journal, node.registry)
+    [found] = folder.quarantines([member(world, 1)], but=b"")[key]
+    assert (found.node_name, found.notice.message) == ("node-1", "why")
+    assert folder.quarantines([member(world, 1)], but=node.identity.id) == {}
+    assert folder.quarantines([member(world, 1, state=State.DEAD)], but=b"") == {}
+    assert folder.quarantines([], but=b"") == {}
+    written_more(world, node, tell(7))
+    assert folder.quarantines([member(world, 1)], but=b"") == {}, "it is of another version"
+    written_more(world, node, tell(1), Draft(kind=QUARANTINE, key=key, payload=b""))
+    assert folder.quarantines([member(world, 1)], but=b"") == {}
+
+
+def test_of_one_node_a_bounded_number_of_quarantines_counts(world: Any) -> None:
+    payload = encode_notice(Notice(version=(), reason="Invalid"))
+    drafts = [Draft(kind=QUARANTINE, key=f"A/b/{n:03}", payload=payload) for n in range(40)]
+    node = written(world, 1, *drafts)
+    folder = Folder(node.journal, node.registry)
+    folder.quarantines([member(world, 1)], but=b"")
+    assert folder.ignored[QUARANTINE] == {"too many quarantines of one node": 40 - QUARANTINES_PER_NODE_MAX}
 
 
 wild = st.recursive(
