@@ -169,7 +169,9 @@ class DataPlane:
     ) -> Rejected | None:
         """Serve the situation with these policies; `closed`: and let nobody in. Or why that is not served."""
         situation = job.situation
-        compiled = compile_snapshot(
+        # In a thread: thousands of new policies take seconds to read, and gossip must not wait for them.
+        compiled = await asyncio.to_thread(
+            compile_snapshot,
             replace(situation.view, policies=tuple(entries)),
             version=self._version + 1,
             listeners=job.listeners,

@@ -16,7 +16,7 @@ from peer.quarantine import DEADLY, REJECTED
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.plane import Applied, Rejected
 from proxy.snapshot import AuthzPolicy, AuthzRule, Limits, Snapshot
-from tests.peer.meshview import OTHER, authz, entry, instance
+from tests.peer.meshview import OTHER, authz, entry, instance, route
 
 HOST = "127.10.4.2"
 W = b"w" * 16
@@ -404,3 +404,19 @@ async def test_a_peer_that_has_proven_nothing_yet_goes_back_to_nothing(desk: Des
     desk.becomes(heads={W: 2})
     await desk.dataplane.wait_enforced({W: 2})
     assert verdicts(desk) == {}
+
+
+async def test_thousands_of_policies_at_once_do_not_hold_up_the_loop(desk: Desk) -> None:
+    many = [
+        timeouts(f"s{n % 100}-{n}") if n % 2 else route(f"r{n}", f"s{n % 100}", {"name": "shop"})
+        for n in range(5000)
+    ]
+    desk.becomes(heads={W: 1}, view=replace(view(), policies=tuple(many)))
+    done = asyncio.create_task(desk.dataplane.wait_enforced({W: 1}))
+    turns = 0
+    async with asyncio.timeout(60):
+        while not done.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+    assert turns > 20, "reading and compiling all of them is one turn of the loop"
+    assert len(desk.dataplane.statuses) == 5000
