@@ -25,7 +25,8 @@ TELEMETRY_S: Final = 1.0
 CONTACTS_SAVED_S: Final = 5.0
 PRUNED_S: Final = 600.0
 UNTOLD_RETRY_S: Final = 5.0
-QUARANTINE_TOLD_S: Final = 5.0  # at most so often: every node may have the same to tell
+QUARANTINE_TOLD_S: Final = 5.0  # at most so often
+TELLERS_S_EACH: Final = 0.02
 
 
 class Upkeep:
@@ -93,9 +94,14 @@ class Upkeep:
         daemon = self._daemon
         while True:
             await self.quarantine_moved.wait()
+            # A policy that is bad everywhere is told by everybody: not all at once.
+            crowd_s = TELLERS_S_EACH * len(daemon.node.engine.members())
+            await asyncio.sleep(daemon.rng.uniform(0.0, min(QUARANTINE_TOLD_S, crowd_s)))
             self.quarantine_moved.clear()
             try:
-                if daemon.dataplane.served is not None:  # before that nothing is known
+                if daemon.dataplane.served is None:
+                    self.quarantine_moved.set()  # nothing is known yet
+                else:
                     await self._tell_quarantine()
             except ApiError as error:
                 log.error("quarantine_untold", extra={"fields": {"reason": str(error)}})

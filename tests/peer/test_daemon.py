@@ -622,3 +622,23 @@ async def test_what_ended_workers_stays_in_quarantine_over_a_restart(hosts: Any,
     again = await one.ready()
     assert again.dataplane.statuses[key].reason == "EndedDataPlaneWorkers"
     assert all(d.request_timeout_s != 5.0 for each in one.plane.snapshots for d in each.destinations)
+
+
+async def test_what_was_told_in_an_earlier_life_is_taken_back(hosts: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(peer.upkeep, "QUARANTINE_TOLD_S", 0.05)
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+    await one.operations.register([service()], "test")
+    one.plane.judge = lambda snapshot: (
+        "no" if any(d.request_timeout_s == 5.0 for d in snapshot.destinations) else ""
+    )
+    await one.operations.apply([ROUTE], "test")
+    async with asyncio.timeout(10):
+        while not daemon.folder.notices_of(daemon.identity.id):
+            await asyncio.sleep(0.01)
+    await one.stop()
+    again = await one.ready()  # this plane takes it
+    async with asyncio.timeout(10):
+        while again.folder.notices_of(again.identity.id):
+            await asyncio.sleep(0.01)
+    assert again.dataplane.statuses["TrafficPolicy/default/one"].accepted
