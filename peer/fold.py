@@ -1,7 +1,8 @@
 """From records to the view: the folds of the `service` and `policy` kinds.
 
 Decoded payloads are kept by (writer, key, seq), so that a change costs decoding what changed, not everything.
-A record whose writer was not entitled to it (`Registry.objection`) is left out and counted.
+A record whose writer was not entitled to it (`Registry.objection`, for policies `peer/capabilities.py`) is left out
+and counted.
 
 Invariant: equal journals, memberships and revocations give equal views.
 """
@@ -11,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from crdt.journal import Journal
-from crdt.ormap import live_versions
 from crdt.record import Record
 from gossip.member import Member, State
+from peer.capabilities import Capabilities, Reason, Rights
 from peer.catalog import Host, PolicyEntry, PolicyVersion, ServiceInstance
 from peer.records import (
     POLICY,
@@ -47,12 +48,16 @@ def host_of(member: Member) -> Host:
 
 class Folder:
     """Folds a journal, again and again, decoding each record once. `ignored` counts the records not obeyed at the
-    last fold, by reason."""
+    last fold, by reason; `refused` says of whose policies some were, and why: (writer, reason) -> (how many, the words
+    of one); `refused_keys` the same by key."""
 
     def __init__(self, journal: Journal, registry: Registry) -> None:
         self._journal = journal
         self._registry = registry
         self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: Counter()}
+        self.capabilities = Capabilities(journal, registry)
+        self.refused: dict[tuple[bytes, Reason], tuple[int, str]] = {}
+        self.refused_keys: dict[str, str] = {}
         self._services: dict[tuple[bytes, str, int], ServicePayload] = {}
         self._documents: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
 
@@ -86,10 +91,13 @@ class Folder:
     def policies(self) -> tuple[PolicyEntry, ...]:
         """All policies with their live versions, in order of key."""
         self.ignored[POLICY].clear()
-        records = [record for record in self._journal.records(POLICY) if self._obeyed(record)]
+        self.refused.clear()
+        self.refused_keys.clear()
+        rights = self.capabilities.rights()
+        records = [record for record in self._journal.records(POLICY) if self._entitled(record, rights)]
         kept: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
         entries = []
-        for key, versions in sorted(live_versions(records).items()):
+        for key, versions in rights.live(records).items():
             decoded = []
             for record in versions:
                 place = (record.writer, record.key, record.seq)
@@ -115,6 +123,17 @@ class Folder:
         if reason:
             self.ignored[record.kind][reason] += 1
         return not reason
+
+    def _entitled(self, record: Record, rights: Rights) -> bool:
+        refusal = rights.objection(record)
+        if refusal is not None:
+            self.ignored[POLICY][refusal.words] += 1
+            place = (record.writer, refusal.reason)
+            count, words = self.refused.get(place, (0, refusal.words))
+            self.refused[place] = (count + 1, words)
+            if record.payload:
+                self.refused_keys[record.key] = refusal.words
+        return refusal is None
 
 
 def instance(payload: ServicePayload, host: Host) -> ServiceInstance:

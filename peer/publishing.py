@@ -58,7 +58,8 @@ class Publishing:
                 writer = parse_id(version.writer)
                 reach[writer] = max(version.seq, reach.get(writer, 0))
         if changed:
-            written = await self.write([self._draft(each.key, _payload(each)) for each in changed])
+            drafts = [self._draft(each.key, _payload(each)) for each in changed]
+            written = await self.write([*drafts, *self.folder.capabilities.closing(self.node, changed)])
             seqs = {record.key: record.seq for record in written.records}
             reach[self.node] = max(reach.get(self.node, 0), *seqs.values())
         results = [
@@ -114,7 +115,10 @@ class Publishing:
         for entry in self.folder.policies():
             if (entry.kind, entry.namespace, entry.name) == (kind, namespace, name):
                 return entry
-        raise ApiError(f"there is no {kind} {namespace}/{name}")
+        ignored = self.folder.refused_keys.get(policy_key(kind, namespace, name))
+        raise ApiError(
+            f"there is no {kind} {namespace}/{name}" + (f"; one is ignored: {ignored}" if ignored else "")
+        )
 
     def _draft(self, key: str, payload: bytes) -> Draft:
         seen = [record for record in self.journal.records(POLICY) if record.key == key]

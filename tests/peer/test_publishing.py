@@ -159,6 +159,62 @@ async def test_a_peer_without_the_right_is_told_and_nothing_is_written(world: An
     assert world.disk[desk.address] == {}
 
 
+def capability(name: str, *nodes: Any, namespaces: Any = ("default",), **spec: Any) -> dict[str, Any]:
+    subjects = [{"node": format_id(each.node.identity.id)} for each in nodes]
+    return {
+        "apiVersion": "gossamer.dev/v1",
+        "kind": "Capability",
+        "metadata": {"name": name},
+        "spec": {"subjects": subjects, "namespaces": list(namespaces), "kinds": ["*"]} | spec,
+    }
+
+
+async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_deleted(world: Any) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    results, reach = await founder.apply(capability("d", other))
+    assert [each["action"] for each in results] == ["created"]
+    assert reach == {
+        founder.node.identity.id: 2
+    }  # the Capability, and beside it that the namespace is closed
+    world.run(2)
+    await other.apply(document("one"))
+    await founder.publishing.delete("capability", "gossamer-system", "d")
+    world.run(2)
+    with pytest.raises(
+        ApiError, match="node-2 may not write TrafficPolicy in namespace default, which is closed"
+    ):
+        await other.apply(document("two"))
+    for desk in (founder, other):
+        with pytest.raises(ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"):
+            desk.publishing.describe("trafficpolicy", "default", "one")
+    await founder.apply(
+        capability("open") | {"spec": {"subjects": [{"node": "*"}], "namespaces": ["*"], "kinds": ["*"]}}
+    )
+    world.run(2)
+    await other.apply(document("two"))
+    assert {each["metadata"]["name"] for each in other.publishing.get("trafficpolicy", None, None)} == {
+        "one",
+        "two",
+    }
+
+
+async def test_of_several_documents_one_without_the_right_refuses_all(world: Any) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    await founder.apply(capability("closed", namespaces=["default"]))
+    world.run(2)
+    mine = document("one")
+    mine["metadata"]["namespace"] = "mine"
+    for documents in ([mine, document("one")], [document("one"), mine], [mine, capability("self", other)]):
+        with pytest.raises(ApiError, match="node-2 may not"):
+            await other.apply(*documents)
+        assert other.node.journal.heads.get(other.node.identity.id, 0) == 0
+    await other.apply(mine)
+
+
 async def test_looking_for_what_is_not_there(desk: Desk) -> None:
     assert desk.publishing.get("all", None, None) == []
     for look in (

@@ -1,0 +1,479 @@
+"""Who may publish what: rights as a function of the signed records.
+
+Everybody who is not told otherwise by its token may publish (`Credential.publish`). What narrows that are
+`Capability` documents (`proxy/resources/capability.py`), and whom to believe about them begins at the credentials: the
+root signed into some that their node *governs*. The founder's does (`trust/admission.py`); nobody becomes a
+governor by anything that is replicated.
+
+Closing.     The first Capability of a governor that names a namespace closes it: from then on only governors and those
+             whom Capabilities name write there. "*" closes all there are and will be. A governor's peer writes that
+             down beside the Capability, in a record of kind `closure` with the namespace as its key, and closures
+             are never taken back: deleting or narrowing the last Capability leaves the namespace to the governors, and
+             so does revoking the one who wrote it. It is opened again by saying so: a Capability for `{node: "*"}`.
+Granting.    Rights are about pairs of a namespace and a kind of resource. A subject holds a pair if a Capability names
+             both, and its author may delegate the pair: because it governs, or because a Capability in force grants it
+             that with `delegate: true`. Rights are the least fixed point of this: what follows from
+             the governors, step by step, so two who only grant to one another hold nothing. A delegate that writes
+             "*" grants what it may delegate, not more. Taking a right from a delegate takes along what was granted
+             through it and by nobody else.
+Editing.     A Capability is changed and deleted by its author or by a governor. A governor's version of a name stands
+             alone, whatever delegates write under the same name. Concurrent versions of governors grant what *all* of
+             them grant. One delegate's version says nothing about another's of the same name: both are listed, each
+             grants out of its own author's rights. So who loses a right by an edit is never who made that edit count,
+             and the fixed point exists.
+Judging.     Rights are judged when records are read, by what is known then. A policy that was legal when it was written
+             is obeyed no longer once its author has lost the right, and what it replaced is in force again. What a
+             revoked node wrote counts for nothing, but what it closed stays closed. A node that has not heard of a
+             Capability yet decides without it; nobody can leave out part of one writer's journal (`crdt/record.py`),
+             so all that a courier can do is to be late.
+Ceilings.    The token's word comes first: a Capability does not let a node publish whose token withheld that. Names and
+             kinds are compared as they are written, and what is written in other letters is no namespace and no kind.
+
+Cost: a pair is answered by a walk over the grants that include it (linear, and remembered), started at the governors,
+so what people without rights write is never walked.
+
+Invariant: equal records, credentials and revocations give equal rights, in whichever order they came.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import islice
+from typing import Final
+
+from crdt.journal import Journal
+from crdt.ormap import live_versions
+from crdt.record import Record
+from crdt.register import versions
+from peer.messages import Draft
+from peer.records import CLOSURE, POLICY, PayloadError, Registry, decode_policy
+from proxy.resources.capability import CAPABILITY, EVERY, CapabilitySpec
+from proxy.resources.resource import Resource, parse_resource
+from proxy.resources.wording import ResourceError
+from trust.identity import parse_id
+
+CAPABILITIES_PER_DELEGATE_MAX: Final = (
+    256  # the first ones by name count; governors have no bound but the journal's
+)
+ANSWERS_MAX: Final = 65_536  # pairs remembered
+PAIRS_TRIED_MAX: Final = 2_048  # to see whether a delegate's Capability has any effect
+EVERYBODY: Final = b"*"  # among subjects: every member
+
+_PREFIX: Final = f"{CAPABILITY}/"
+_CLOSED: Final = b"\x01"
+
+
+class Reason(StrEnum):
+    """Why a policy is not obeyed, in a word: a label of metrics."""
+
+    UNKNOWN_WRITER = "unknown_writer"
+    REVOKED = "revoked"
+    WITHHELD = "withheld"  # by its token
+    MALFORMED = "malformed"
+    NAMESPACE_CLOSED = "namespace_closed"
+    NOT_A_DELEGATE = "not_a_delegate"
+    OVERRULED = "overruled"
+    TOO_MANY = "too_many"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record is not obeyed."""
+
+    reason: Reason
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one Capability says, or what several concurrent ones agree in. Subjects are node ids, or EVERYBODY."""
+
+    subjects: frozenset[bytes]
+    namespaces: frozenset[str]
+    kinds: frozenset[str]
+    delegate: bool
+
+    def includes(self, namespace: str, kind: str) -> bool:
+        """Whether it is about this pair. "*" is included in "*" alone."""
+        return _has(self.namespaces, namespace) and _has(self.kinds, kind)
+
+
+NOTHING: Final = Grant(frozenset(), frozenset(), frozenset(), False)
+
+
+def _has(names: frozenset[str], name: str) -> bool:
+    return name in names or EVERY in names
+
+
+def _common(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    if EVERY in one:
+        return other
+    return one if EVERY in other else one & other
+
+
+def agreed(grants: Iterable[Grant]) -> Grant:
+    """What every one of these grants: the reading of concurrent versions. Nothing, if there are none."""
+    result: Grant | None = None
+    for grant in grants:
+        if result is None:
+            result = grant
+            continue
+        if EVERYBODY in result.subjects:
+            subjects = grant.subjects
+        elif EVERYBODY in grant.subjects:
+            subjects = result.subjects
+        else:
+            subjects = result.subjects & grant.subjects
+        result = Grant(
+            subjects,
+            _common(result.namespaces, grant.namespaces),
+            _common(result.kinds, grant.kinds),
+            result.delegate and grant.delegate,
+        )
+    return result or NOTHING
+
+
+def read_grant(record: Record) -> Grant | None:
+    """What a Capability record says; None if it cannot be read here, and then it grants nothing."""
+    try:
+        resource = parse_resource(decode_policy(record.payload))
+    except (PayloadError, ResourceError, ValueError):
+        return None
+    spec = resource.spec
+    if resource.key != record.key or not isinstance(spec, CapabilitySpec):
+        return None
+    return _grant(spec)
+
+
+def _grant(spec: CapabilitySpec) -> Grant:
+    subjects = (EVERYBODY if each.node == EVERY else parse_id(each.node) for each in spec.subjects)
+    return Grant(frozenset(subjects), frozenset(spec.namespaces), frozenset(spec.kinds), spec.delegate)
+
+
+class Rights:
+    """What follows from the Capabilities of one moment. Immutable, but for what it remembers of its own answers and for
+    credentials and revocations, which it asks `registry` for."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        governing: Mapping[str, Sequence[Record]],
+        governed: Sequence[Grant],
+        granted: Mapping[bytes, Mapping[str, tuple[int, Grant]]],
+        closed: Iterable[str],
+    ) -> None:
+        """`governing` are the records of governors by key, `governed` what those grant; `granted` what delegates do,
+        with the seq of the record, by delegate and key."""
+        self._registry = registry
+        self._governing = governing
+        self._granted = granted
+        self._closed = frozenset(closed)
+        self._index: dict[bytes, dict[str, list[Grant]]] = {}
+        self._named: set[str] = set()
+        self._named_kinds: set[str] = set()
+        sources = {EVERYBODY: list(governed)}  # stands for the governors
+        sources |= {writer: [grant for _, grant in own.values()] for writer, own in granted.items()}
+        for granter, grants in sources.items():
+            index = self._index.setdefault(granter, {})
+            for grant in grants:
+                self._named |= grant.namespaces
+                self._named_kinds |= grant.kinds
+                for namespace in grant.namespaces:
+                    index.setdefault(namespace, []).append(grant)
+        self._answers: dict[tuple[str, str], tuple[frozenset[bytes], frozenset[bytes]]] = {}
+
+    # ------------------------------------------------------------------ questions
+
+    def governs(self, node: bytes) -> bool:
+        """Whether all rights are this node's."""
+        return governs(self._registry, node)
+
+    def closed(self, namespace: str) -> bool:
+        """Whether only who is named may write there."""
+        return _has(self._closed, namespace)
+
+    def may_write(self, node: bytes, namespace: str, kind: str) -> bool:
+        """Whether a member may publish resources of that kind there (its credential's own limits aside)."""
+        if not self.closed(namespace) or self.governs(node):
+            return True
+        holders, _ = self._holders(namespace, kind)
+        return node in holders or EVERYBODY in holders
+
+    def may_delegate(self, node: bytes, namespace: str, kind: str) -> bool:
+        """Whether a member may grant that to others; "*" asks for all of them."""
+        return self.governs(node) or node in self._holders(namespace, kind)[1]
+
+    def objection(self, record: Record) -> Refusal | None:
+        """Why a policy record is not obeyed; None if it is."""
+        registry = self._registry
+        words = registry.objection(record)
+        credential = registry.credentials.get(record.writer)
+        if words or credential is None:
+            return Refusal(_reason(registry, record), words or "unknown writer")
+        kind, namespace, _ = record.key.split("/")
+        if kind != CAPABILITY:
+            if self.may_write(record.writer, namespace, kind):
+                return None
+            return Refusal(
+                Reason.NAMESPACE_CLOSED,
+                f"{credential.name} may not write {kind} in namespace {namespace}, which is closed to all but those "
+                "whom Capabilities name",
+            )
+        if self.governs(record.writer):
+            return None
+        own = self._granted.get(record.writer)
+        if own is None:
+            return Refusal(Reason.NOT_A_DELEGATE, f"{credential.name} may not grant rights to anybody")
+        governor = overruled(record, self._governing)
+        if governor is not None:
+            return Refusal(Reason.OVERRULED, self._owned(record, governor))
+        if record.deleted:
+            return None
+        if record.key not in own and len(own) >= CAPABILITIES_PER_DELEGATE_MAX:
+            words = f"{credential.name} has {len(own)} Capabilities, as many as count"
+            return Refusal(Reason.TOO_MANY, words)
+        if self._has_effect(record):
+            return None
+        return Refusal(
+            Reason.NOT_A_DELEGATE, f"{credential.name} may not delegate what its Capability would grant"
+        )
+
+    def refusal(self, record: Record, others: Iterable[Record]) -> str:
+        """Why the node must not write this record: stricter than how it would be read, since its author can still be
+        told. `others` are the records of the same key. "" if it may."""
+        capability = record.key.startswith(_PREFIX)
+        if capability and not record.deleted and not self._registry.objection(record):
+            grant = read_grant(record)
+            if grant is None:
+                return "this Capability cannot be read"
+            for namespace, kind in _pairs(grant):
+                if not self.may_delegate(record.writer, namespace, kind):
+                    return (
+                        f"{self._name(record.writer)} may not delegate {_every(kind, 'kind')} in "
+                        f"{_every(namespace, 'namespace')}"
+                    )
+        found = self.objection(record)
+        if found is not None:
+            return found.words
+        if capability and not self.governs(record.writer):
+            obeyed = [each for each in others if self.objection(each) is None]
+            for other in self.live(obeyed).get(record.key, ()):
+                if other.writer != record.writer:
+                    return self._owned(record, other)
+        return ""
+
+    def live(self, records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
+        """The current versions by key (`crdt.ormap.live_versions`) of policy records that are obeyed."""
+        policies: list[Record] = []
+        capabilities: dict[str, list[Record]] = {}
+        for record in records:
+            if record.key.startswith(_PREFIX):
+                capabilities.setdefault(record.key, []).append(record)
+            else:
+                policies.append(record)
+        found = live_versions(policies)
+        for key, several in capabilities.items():
+            current = versions(each for each in several if self.governs(each.writer))
+            if not current:
+                own = [each for each in several if not each.deleted and not self.governs(each.writer)]
+                current = tuple(sorted(own, key=lambda each: (each.hlc, each.writer), reverse=True))
+            if current:
+                found[key] = current
+        return dict(sorted(found.items()))
+
+    # ------------------------------------------------------------------ inside
+
+    def _holders(self, namespace: str, kind: str) -> tuple[frozenset[bytes], frozenset[bytes]]:
+        """(who may write that, who may delegate it), governors aside."""
+        # What nobody has named is all the same: "*" is about it, and nothing else.
+        pair = (
+            namespace if namespace in self._named else EVERY,
+            kind if kind in self._named_kinds else EVERY,
+        )
+        known = self._answers.get(pair)
+        if known is not None:
+            return known
+        if len(self._answers) >= ANSWERS_MAX:
+            self._answers.clear()
+        holders: set[bytes] = set()
+        delegates: set[bytes] = set()
+        ahead = [EVERYBODY]  # stands for the governors
+        while ahead:
+            index = self._index.get(ahead.pop(), {})
+            for name in {pair[0], EVERY}:
+                for grant in index.get(name, ()):
+                    if not _has(grant.kinds, pair[1]):
+                        continue
+                    holders |= grant.subjects
+                    if grant.delegate:
+                        fresh = grant.subjects - delegates - {EVERYBODY}
+                        delegates |= fresh
+                        ahead += fresh
+        self._answers[pair] = answer = (frozenset(holders), frozenset(delegates))
+        return answer
+
+    def _has_effect(self, record: Record) -> bool:
+        """Whether a delegate's Capability grants anything. One with more pairs than are tried is taken to: that it is
+        listed does not widen what it grants."""
+        grant = self._grant_of(record)
+        namespaces = self._named | {EVERY} if EVERY in grant.namespaces else grant.namespaces
+        kinds = self._named_kinds | {EVERY} if EVERY in grant.kinds else grant.kinds
+        pairs = _pairs(replace(grant, namespaces=frozenset(namespaces), kinds=frozenset(kinds)))
+        tried = list(islice(pairs, PAIRS_TRIED_MAX))
+        return len(tried) == PAIRS_TRIED_MAX or any(self.may_delegate(record.writer, *each) for each in tried)
+
+    def _grant_of(self, record: Record) -> Grant:
+        """What a delegate's Capability says; a draft is not among those that were read."""
+        known = self._granted[record.writer].get(record.key)
+        if known is not None and known[0] == record.seq:
+            return known[1]
+        return read_grant(record) or NOTHING
+
+    def _owned(self, record: Record, owner: Record) -> str:
+        name = record.key.rpartition("/")[2]
+        return (
+            f"Capability {name} is that of {self._name(owner.writer)}: only its author and who governs the mesh may "
+            "change it"
+        )
+
+    def _name(self, node: bytes) -> str:
+        return self._registry.credentials[node].name
+
+
+class Capabilities:
+    """The rights that follow from a journal, kept until what they follow from changes."""
+
+    def __init__(self, journal: Journal, registry: Registry) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._basis: frozenset[tuple[object, ...]] = frozenset()
+        self._rights = Rights(registry, governing={}, governed=(), granted={}, closed=())
+        self._read: dict[tuple[bytes, str, int], Grant] = {}
+
+    def rights(self) -> Rights:
+        """The rights of this moment: the same object for as long as they are the same."""
+        records = [each for each in self._journal.records(POLICY) if each.key.startswith(_PREFIX)]
+        closures = list(self._journal.records(CLOSURE))
+        basis = frozenset(self._standing(each) for each in (*records, *closures))
+        if basis != self._basis:
+            self._rights = self._derive(records, closures)
+            self._basis = basis
+        return self._rights
+
+    def refusal(self, record: Record) -> str:
+        """Why this node must not write the record; "" if it may."""
+        if record.kind != POLICY:
+            return self._registry.objection(record)
+        rights = self.rights()
+        others = [each for each in self._journal.records(POLICY) if each.key == record.key]
+        return rights.refusal(record, others)
+
+    def closing(self, writer: bytes, resources: Iterable[Resource]) -> list[Draft]:
+        """What a governor writes beside its Capabilities, so that the namespaces they name stay closed."""
+        if not governs(self._registry, writer):
+            return []
+        known = {record.key for record in self._journal.records(CLOSURE) if self._closes(record)}
+        named = {
+            namespace
+            for resource in resources
+            if isinstance(resource.spec, CapabilitySpec)
+            for namespace in resource.spec.namespaces
+        }
+        return [Draft(kind=CLOSURE, key=each, payload=_CLOSED) for each in sorted(named - known)]
+
+    def _standing(self, record: Record) -> tuple[object, ...]:
+        """A record and all that its meaning depends on."""
+        credential = self._registry.credentials.get(record.writer)
+        if credential is None:
+            return (record.dot,)
+        revoked = self._registry.revocations.ever_covered(credential.spiffe)
+        return (record.dot, credential.govern, credential.publish, revoked)
+
+    def _derive(self, records: Iterable[Record], closures: Iterable[Record]) -> Rights:
+        closed = {record.key for record in closures if self._closes(record)}
+        governing: dict[str, list[Record]] = {}
+        others: dict[bytes, list[Record]] = {}
+        read: dict[tuple[bytes, str, int], Grant] = {}
+
+        def grant_of(record: Record) -> Grant:
+            place = (record.writer, record.key, record.seq)
+            if place not in read:
+                read[place] = self._read.get(place) or read_grant(record) or NOTHING
+            return read[place]
+
+        for record in records:
+            if not record.deleted and self._closes(record):
+                closed |= grant_of(record).namespaces
+            if self._registry.objection(record):
+                continue
+            if governs(self._registry, record.writer):
+                governing.setdefault(record.key, []).append(record)
+            else:
+                others.setdefault(record.writer, []).append(record)
+        governed = [agreed(map(grant_of, versions(several))) for _, several in sorted(governing.items())]
+        granted: dict[bytes, dict[str, tuple[int, Grant]]] = {}
+        ahead = [governed]
+        while ahead:  # what is written by those who cannot be delegates is not even read
+            for grant in ahead.pop():
+                for subject in grant.subjects if grant.delegate else ():
+                    if subject in granted or subject == EVERYBODY:
+                        continue
+                    own = [each for each in others.get(subject, ()) if not each.deleted]
+                    own = [each for each in own if overruled(each, governing) is None]
+                    first = sorted(own, key=_key)[:CAPABILITIES_PER_DELEGATE_MAX]
+                    granted[subject] = {each.key: (each.seq, grant_of(each)) for each in first}
+                    ahead.append([grant for _, grant in granted[subject].values()])
+        self._read = read
+        return Rights(self._registry, governing=governing, governed=governed, granted=granted, closed=closed)
+
+    def _closes(self, record: Record) -> bool:
+        """Whether it is the word of one who governs, or did before it was revoked."""
+        credential = self._registry.credentials.get(record.writer)
+        return credential is not None and credential.govern
+
+
+def governs(registry: Registry, node: bytes) -> bool:
+    """Whether the root says that this node governs, and has not revoked it."""
+    credential = registry.credentials.get(node)
+    return (
+        credential is not None
+        and credential.govern
+        and credential.publish
+        and not registry.revocations.ever_covered(credential.spiffe)
+    )
+
+
+def overruled(record: Record, governing: Mapping[str, Sequence[Record]]) -> Record | None:
+    """The governor's record because of which a delegate's does not count. `governing` are governors' records by key."""
+    several = governing.get(record.key, ())
+    current = versions(several)
+    if current:
+        return current[0]
+    for each in several:
+        if each.hlc > record.hlc and dict(each.context).get(record.writer, 0) >= record.seq:
+            return each
+    return None
+
+
+def _reason(registry: Registry, record: Record) -> Reason:
+    credential = registry.credentials.get(record.writer)
+    if credential is None:
+        return Reason.UNKNOWN_WRITER
+    if registry.revocations.ever_covered(credential.spiffe):
+        return Reason.REVOKED
+    return Reason.MALFORMED if credential.publish else Reason.WITHHELD
+
+
+def _key(record: Record) -> str:
+    return record.key
+
+
+def _pairs(grant: Grant) -> Iterator[tuple[str, str]]:
+    return ((namespace, kind) for namespace in sorted(grant.namespaces) for kind in sorted(grant.kinds))
+
+
+def _every(name: str, what: str) -> str:
+    if name == EVERY:
+        return f"every {what}"
+    return name if what == "kind" else f"{what} {name}"
