@@ -21,6 +21,8 @@ Editing.     A Capability is changed and deleted by its author or by a governor.
              them grant. One delegate's version says nothing about another's of the same name: both are listed, each
              grants out of its own author's rights. So who loses a right by an edit is never who made that edit count,
              and the fixed point exists.
+Authors.     A subject is a node, or the key of a person who signs documents that any member may publish for her or him
+             (`peer/authored.py`). Such a record is its author's here and the member that published it is nobody.
 Judging.     Rights are judged when records are read, by what is known then. A policy that was legal when it was written
              is obeyed no longer once its author has lost the right, and what it replaced is in force again. What a
              revoked node wrote counts for nothing, but what it closed stays closed. A node that has not heard of a
@@ -41,21 +43,24 @@ from enum import StrEnum
 from itertools import islice
 from typing import Final
 
+from crdt.clock import VersionVector
 from crdt.journal import Journal
 from crdt.ormap import live_versions
 from crdt.record import Record
 from crdt.register import versions
+from peer.authored import ANNOTATION, as_written, is_authored
 from peer.messages import Draft
 from peer.records import CLOSURE, POLICY, PayloadError, Registry, decode_policy
-from proxy.resources.capability import CAPABILITY, EVERY, CapabilitySpec
+from proxy.resources.capability import CAPABILITY, EVERY, CapabilitySpec, Subject
 from proxy.resources.resource import Resource, parse_resource
 from proxy.resources.wording import ResourceError
-from trust.identity import parse_id
+from trust.identity import format_id, node_id, parse_id
 
 CAPABILITIES_PER_DELEGATE_MAX: Final = (
     256  # the first ones by name count; governors have no bound but the journal's
 )
 ANSWERS_MAX: Final = 65_536  # pairs remembered
+AUTHORED_MAX: Final = 16_384  # records with an author's signature, remembered
 PAIRS_TRIED_MAX: Final = 2_048  # to see whether a delegate's Capability has any effect
 EVERYBODY: Final = b"*"  # among subjects: every member
 
@@ -86,7 +91,8 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one Capability says, or what several concurrent ones agree in. Subjects are node ids, or EVERYBODY."""
+    """What one Capability says, or what several concurrent ones agree in. Subjects are ids of nodes' and
+    authors' keys, or EVERYBODY."""
 
     subjects: frozenset[bytes]
     namespaces: frozenset[str]
@@ -146,8 +152,66 @@ def read_grant(record: Record) -> Grant | None:
 
 
 def _grant(spec: CapabilitySpec) -> Grant:
-    subjects = (EVERYBODY if each.node == EVERY else parse_id(each.node) for each in spec.subjects)
-    return Grant(frozenset(subjects), frozenset(spec.namespaces), frozenset(spec.kinds), spec.delegate)
+    return Grant(
+        frozenset(map(_subject, spec.subjects)),
+        frozenset(spec.namespaces),
+        frozenset(spec.kinds),
+        spec.delegate,
+    )
+
+
+def _subject(subject: Subject) -> bytes:
+    if subject.author is not None:
+        return node_id(bytes.fromhex(subject.author))
+    assert subject.node is not None
+    return EVERYBODY if subject.node == EVERY else parse_id(subject.node)
+
+
+class Authors:
+    """Who is behind a record: each signature is verified once while it is asked for."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._known: dict[tuple[bytes, int, bytes], Record | PayloadError] = {}
+
+    def of(self, record: Record) -> Record:
+        """The record as its author's: `as_written`. Raises PayloadError."""
+        if not is_authored(record):
+            return record
+        place = (record.writer, record.seq, record.signature)
+        found = self._known.get(place)
+        if found is None:
+            try:
+                found = as_written(record, self._registry.root, self._registry.crypto.verify)
+            except PayloadError as error:
+                found = error
+            if len(self._known) >= AUTHORED_MAX:
+                self._known.clear()
+            self._known[place] = found
+        if isinstance(found, PayloadError):
+            raise found
+        claimed = (found.writer, found.seq) != (record.writer, record.seq)
+        if claimed and found.writer in self._registry.credentials:
+            raise PayloadError("the key of a node is no author's")
+        return found
+
+
+def distinct(records: Iterable[Record]) -> list[Record]:
+    """The newest of each author under each key; where two of them contradict each other under one number, neither. One
+    that several members published has seen what any of them had seen."""
+    newest: dict[tuple[bytes, str], Record] = {}
+    torn: set[tuple[bytes, str, int]] = set()
+    for record in records:
+        place = (record.writer, record.key)
+        known = newest.get(place)
+        if known is None or known.seq < record.seq:
+            newest[place] = record
+        elif known.seq == record.seq and known.payload != record.payload:
+            torn.add((*place, record.seq))
+        elif known.seq == record.seq:
+            context = VersionVector([*known.context, *record.context]).entries
+            newest[place] = replace(known, context=context)
+    return [record for place, record in newest.items() if (*place, record.seq) not in torn]
 
 
 class Rights:
@@ -157,6 +221,7 @@ class Rights:
     def __init__(
         self,
         registry: Registry,
+        authors: "Authors",
         *,
         governing: Mapping[str, Sequence[Record]],
         governed: Sequence[Grant],
@@ -166,6 +231,7 @@ class Rights:
         """`governing` are the records of governors by key, `governed` what those grant; `granted` what delegates do,
         with the seq of the record, by delegate and key."""
         self._registry = registry
+        self.authors = authors
         self._governing = governing
         self._granted = granted
         self._closed = frozenset(closed)
@@ -208,42 +274,51 @@ class Rights:
         """Why a policy record is not obeyed; None if it is."""
         registry = self._registry
         words = registry.objection(record)
-        credential = registry.credentials.get(record.writer)
-        if words or credential is None:
-            return Refusal(_reason(registry, record), words or "unknown writer")
+        if words:
+            return Refusal(_reason(registry, record), words)
+        try:
+            record = self.authors.of(record)
+        except PayloadError as error:
+            return Refusal(Reason.MALFORMED, str(error))
+        who = self._name(record.writer)
         kind, namespace, _ = record.key.split("/")
         if kind != CAPABILITY:
             if self.may_write(record.writer, namespace, kind):
                 return None
             return Refusal(
                 Reason.NAMESPACE_CLOSED,
-                f"{credential.name} may not write {kind} in namespace {namespace}, which is closed to all but those "
+                f"{who} may not write {kind} in namespace {namespace}, which is closed to all but those "
                 "whom Capabilities name",
             )
         if self.governs(record.writer):
             return None
         own = self._granted.get(record.writer)
         if own is None:
-            return Refusal(Reason.NOT_A_DELEGATE, f"{credential.name} may not grant rights to anybody")
+            return Refusal(Reason.NOT_A_DELEGATE, f"{who} may not grant rights to anybody")
         governor = overruled(record, self._governing)
         if governor is not None:
             return Refusal(Reason.OVERRULED, self._owned(record, governor))
         if record.deleted:
             return None
         if record.key not in own and len(own) >= CAPABILITIES_PER_DELEGATE_MAX:
-            words = f"{credential.name} has {len(own)} Capabilities, as many as count"
+            words = f"{who} has {len(own)} Capabilities, as many as count"
             return Refusal(Reason.TOO_MANY, words)
         if self._has_effect(record):
             return None
-        return Refusal(
-            Reason.NOT_A_DELEGATE, f"{credential.name} may not delegate what its Capability would grant"
-        )
+        return Refusal(Reason.NOT_A_DELEGATE, f"{who} may not delegate what its Capability would grant")
 
     def refusal(self, record: Record, others: Iterable[Record]) -> str:
         """Why the node must not write this record: stricter than how it would be read, since its author can still be
         told. `others` are the records of the same key. "" if it may."""
+        found = self.objection(record)
+        if found is not None and found.reason is not Reason.NOT_A_DELEGATE:
+            return found.words
+        record = self.authors.of(record)
+        obeyed = [self.authors.of(each) for each in others if self.objection(each) is None]
+        if any(each.writer == record.writer and each.seq > record.seq for each in obeyed):
+            return "a document that its author signed later is published already"
         capability = record.key.startswith(_PREFIX)
-        if capability and not record.deleted and not self._registry.objection(record):
+        if capability and not record.deleted:
             grant = read_grant(record)
             if grant is None:
                 return "this Capability cannot be read"
@@ -253,21 +328,20 @@ class Rights:
                         f"{self._name(record.writer)} may not delegate {_every(kind, 'kind')} in "
                         f"{_every(namespace, 'namespace')}"
                     )
-        found = self.objection(record)
         if found is not None:
             return found.words
         if capability and not self.governs(record.writer):
-            obeyed = [each for each in others if self.objection(each) is None]
             for other in self.live(obeyed).get(record.key, ()):
                 if other.writer != record.writer:
                     return self._owned(record, other)
         return ""
 
     def live(self, records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
-        """The current versions by key (`crdt.ormap.live_versions`) of policy records that are obeyed."""
+        """The current versions by key (`crdt.ormap.live_versions`) of policy records that are obeyed,
+        each as its author's (`peer/authored.py`)."""
         policies: list[Record] = []
         capabilities: dict[str, list[Record]] = {}
-        for record in records:
+        for record in distinct(map(self.authors.of, records)):
             if record.key.startswith(_PREFIX):
                 capabilities.setdefault(record.key, []).append(record)
             else:
@@ -337,8 +411,9 @@ class Rights:
             "change it"
         )
 
-    def _name(self, node: bytes) -> str:
-        return self._registry.credentials[node].name
+    def _name(self, writer: bytes) -> str:
+        credential = self._registry.credentials.get(writer)
+        return credential.name if credential is not None else f"author {format_id(writer)}"
 
 
 class Capabilities:
@@ -348,7 +423,8 @@ class Capabilities:
         self._journal = journal
         self._registry = registry
         self._basis: frozenset[tuple[object, ...]] = frozenset()
-        self._rights = Rights(registry, governing={}, governed=(), granted={}, closed=())
+        self.authors = Authors(registry)
+        self._rights = Rights(registry, self.authors, governing={}, governed=(), granted={}, closed=())
         self._read: dict[tuple[bytes, str, int], Grant] = {}
 
     def rights(self) -> Rights:
@@ -369,6 +445,19 @@ class Capabilities:
         others = [each for each in self._journal.records(POLICY) if each.key == record.key]
         return rights.refusal(record, others)
 
+    def seen(self, key: str) -> list[Record]:
+        """The records of a policy's key, those of authors both as published and as written: what an edit has seen."""
+        records = [each for each in self._journal.records(POLICY) if each.key == key]
+        found = list(records)
+        for record in records:
+            try:
+                authored = self.authors.of(record)
+            except PayloadError:
+                continue
+            if authored is not record:
+                found.append(authored)
+        return found
+
     def closing(self, writer: bytes, resources: Iterable[Resource]) -> list[Draft]:
         """What a governor writes beside its Capabilities, so that the namespaces they name stay closed."""
         if not governs(self._registry, writer):
@@ -377,7 +466,7 @@ class Capabilities:
         named = {
             namespace
             for resource in resources
-            if isinstance(resource.spec, CapabilitySpec)
+            if isinstance(resource.spec, CapabilitySpec) and ANNOTATION not in resource.annotations
             for namespace in resource.spec.namespaces
         }
         return [Draft(kind=CLOSURE, key=each, payload=_CLOSED) for each in sorted(named - known)]
@@ -388,7 +477,13 @@ class Capabilities:
         if credential is None:
             return (record.dot,)
         revoked = self._registry.revocations.ever_covered(credential.spiffe)
-        return (record.dot, credential.govern, credential.publish, revoked)
+        return (record.dot, credential.govern, credential.publish, revoked, self._author(record))
+
+    def _author(self, record: Record) -> bytes:
+        try:
+            return self.authors.of(record).writer
+        except PayloadError:
+            return b""
 
     def _derive(self, records: Iterable[Record], closures: Iterable[Record]) -> Rights:
         closed = {record.key for record in closures if self._closes(record)}
@@ -402,11 +497,17 @@ class Capabilities:
                 read[place] = self._read.get(place) or read_grant(record) or NOTHING
             return read[place]
 
+        read_as: list[Record] = []
         for record in records:
-            if not record.deleted and self._closes(record):
-                closed |= grant_of(record).namespaces
-            if self._registry.objection(record):
+            try:
+                authored = self.authors.of(record)
+            except PayloadError:
                 continue
+            if not authored.deleted and self._closes(authored):
+                closed |= grant_of(authored).namespaces
+            if not self._registry.objection(record):
+                read_as.append(authored)
+        for record in distinct(read_as):
             if governs(self._registry, record.writer):
                 governing.setdefault(record.key, []).append(record)
             else:
@@ -425,7 +526,14 @@ class Capabilities:
                     granted[subject] = {each.key: (each.seq, grant_of(each)) for each in first}
                     ahead.append([grant for _, grant in granted[subject].values()])
         self._read = read
-        return Rights(self._registry, governing=governing, governed=governed, granted=granted, closed=closed)
+        return Rights(
+            self._registry,
+            self.authors,
+            governing=governing,
+            governed=governed,
+            granted=granted,
+            closed=closed,
+        )
 
     def _closes(self, record: Record) -> bool:
         """Whether it is the word of one who governs, or did before it was revoked."""

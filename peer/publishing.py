@@ -56,7 +56,8 @@ class Publishing:
             if actions[resource.key] == "unchanged":
                 version = known[resource.key].versions[0]
                 writer = parse_id(version.writer)
-                reach[writer] = max(version.seq, reach.get(writer, 0))
+                if writer in self.journal.heads:  # an author is in nobody's
+                    reach[writer] = max(version.seq, reach.get(writer, 0))
         if changed:
             drafts = [self._draft(each.key, _payload(each)) for each in changed]
             written = await self.write([*drafts, *self.folder.capabilities.closing(self.node, changed)])
@@ -121,7 +122,7 @@ class Publishing:
         )
 
     def _draft(self, key: str, payload: bytes) -> Draft:
-        seen = [record for record in self.journal.records(POLICY) if record.key == key]
+        seen = self.folder.capabilities.seen(key)
         return Draft(kind=POLICY, key=key, payload=payload, context=context_for(seen, self.node))
 
     def _version_after(self, key: str, seqs: Mapping[str, int], known: Mapping[str, PolicyEntry]) -> str:

@@ -1,12 +1,13 @@
 """`apply`, `get`, `describe`, `delete`, `validate`: routes and policies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from peer.commands.author import sign_resources
 from peer.commands.files import read_files, read_resources, read_services, source_of
 from peer.commands.kinds import ALL, home_of, read_kind
 from peer.commands.options import (
@@ -39,10 +40,19 @@ _COLORS = {
     "--wait", type=PERCENT, metavar="PERCENT", help="Wait until this share of the mesh enforces it."
 )
 @click.option("--timeout", type=DURATION, default="10s", show_default=True, help="How long --wait waits.")
+@click.option(
+    "--author-key", type=click.Path(path_type=Path), metavar="FILE",
+    help="Sign with this key (see `gossamer author`): the author's rights count, not this peer's.",
+)  # fmt: skip
 @data_dir_option
 @output_option
 def apply(
-    arguments: tuple[str, ...], wait: float | None, timeout: float, data_dir: Path, output: str
+    arguments: tuple[str, ...],
+    wait: float | None,
+    timeout: float,
+    author_key: Path | None,
+    data_dir: Path,
+    output: str,
 ) -> None:
     """Publish routes and policies.
 
@@ -51,8 +61,11 @@ def apply(
     """
     files = read_files(arguments)
     resources = read_resources(files)
-    documents = [resource.document for resource in resources]
+    documents: Sequence[Mapping[str, Any]] = [resource.document for resource in resources]
     with CallsPeer():
+        if author_key is not None:
+            root = bytes.fromhex(client_of(data_dir).ca_status()["root"])
+            documents = sign_resources(resources, author_key, root)
         rows = client_of(data_dir).apply(documents, source_of(files), wait_percent=wait, timeout_s=timeout)
     if output != "table":
         print_data(rows, output, [])

@@ -2,6 +2,7 @@
 
     spec:
       subjects: [{node: <id>}]        node ids as `gossamer members -o json` shows them; "*" is every member
+                [{author: <key>}]     or the key of a person, as `gossamer author create` prints it
       namespaces: [shop]              or "*": all there are and will be
       kinds: [HTTPRoute]              or "*": all kinds but Capability, which only who may delegate writes
       delegate: false                 may the subjects grant (parts of) this to others?
@@ -15,7 +16,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, StrictStr, model_validator
 
-from proxy.resources.fields import LABEL, Flag, Spec, Unsupported
+from proxy.resources.fields import LABEL, Flag, Spec
 from trust.errors import IdentityError
 from trust.identity import parse_id
 
@@ -25,6 +26,7 @@ SUBJECTS_MAX: Final = 256
 NAMESPACES_MAX: Final = 64
 KINDS_MAX: Final = 16
 
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _KIND: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,62}")
 
 
@@ -56,11 +58,25 @@ def _node(text: str) -> str:
     return text
 
 
+def _author(text: str) -> str:
+    if not _KEY.fullmatch(text):
+        raise ValueError(
+            f"must be an author's key, 64 characters 0-9 a-f as `author create` prints it, not {text!r:.80}"
+        )
+    return text
+
+
 class Subject(Spec):
     """Who is granted something. Exactly one of these is given."""
 
-    node: Annotated[StrictStr, AfterValidator(_node)]
-    author: Unsupported = None
+    node: Annotated[StrictStr, AfterValidator(_node)] | None = None
+    author: Annotated[StrictStr, AfterValidator(_author)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.node is None) == (self.author is None):
+            raise ValueError("must name either a node or an author")
+        return self
 
 
 class CapabilitySpec(Spec):

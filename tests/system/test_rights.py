@@ -73,5 +73,17 @@ async def test_a_namespace_is_closed_delegated_and_taken_back(
             await asyncio.sleep(0.05)
     code, error = await apply(third, ALLOW_NOTHING % "again")
     assert (code, "which is closed" in error) == (1, True)
+    key = str(mesh.directory / "ann.key")
+    ann = (await first.command("author", "create", key)).strip()
+    named = {"subjects": [{"author": ann}], "namespaces": ["shop"], "kinds": ["*"]}
+    granted = json.loads(capability("ann", "", delegate=False)) | {"spec": named}
+    assert await apply(first, json.dumps(granted)) == (0, "")
+    text = ALLOW_NOTHING % "by-ann"
+    for delegate in (third, second):  # who carries it does not matter, and a later one takes the place
+        await delegate.command("apply", "--wait", "100%", "--author-key", key, "-f", "-", stdin=text)
+        shown = await first.json("get", "authorizationpolicies", "by-ann", "-n", "shop")
+        assert [each["status"]["conflict"] for each in shown] == [False]
+        assert ann in shown[0]["metadata"]["annotations"]["gossamer.dev/author"]
+
     async with http.get(f"http://{second.host}:15020/metrics") as answer:
         assert 'gossamer_policies_refused{reason="namespace_closed"} 1.0' in await answer.text()

@@ -47,11 +47,16 @@ def test_it_may_name_nobody_everybody_and_everything() -> None:
     ("spec", "words"),
     [
         ({"subjects": None}, "spec.subjects: is required"),
-        ({"subjects": [{}]}, "spec.subjects[0].node: is required"),
+        ({"subjects": [{}]}, "spec.subjects[0]: must name either a node or an author"),
         ({"subjects": [{"node": "web-1"}]}, "'web-1' is not a node id"),
         ({"subjects": [{"node": ID.upper()}]}, "is not a node id"),
         ({"subjects": [{"node": "a" * 25 + "b"}]}, "is not a node id"),
-        ({"subjects": [{"node": ID, "author": "0" * 64}]}, "spec.subjects[0].author: is not supported yet"),
+        (
+            {"subjects": [{"node": ID, "author": "0" * 64}]},
+            "spec.subjects[0]: must name either a node or an author",
+        ),
+        ({"subjects": [{"author": "0" * 63}]}, "spec.subjects[0].author: must be an author's key"),
+        ({"subjects": [{"author": "A" * 64}]}, "spec.subjects[0].author: must be an author's key"),
         ({"subjects": [{"node": ID}] * 257}, "spec.subjects: must have at most 256 entries"),
         ({"namespaces": []}, "spec.namespaces: must not be empty"),
         ({"namespaces": ["Shop"]}, "spec.namespaces[0]: must be a namespace"),
