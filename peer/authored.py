@@ -80,9 +80,12 @@ def sign(
 
 def signing_bytes(bare: Mapping[str, Any], root: bytes, stamp_ms: int) -> bytes:
     """What the author signs. `bare` has no annotation. Raises PayloadError."""
-    metadata = bare["metadata"]
-    name = policy_key(str(bare["kind"]), str(metadata.get("namespace")), str(metadata.get("name")))
-    return _LABEL + pack([root, name, stamp_ms, encode_policy(bare)])
+    return _LABEL + pack([root, _key_of(bare), stamp_ms, encode_policy(bare)])
+
+
+def _key_of(document: Mapping[str, Any]) -> str:
+    metadata = document["metadata"]
+    return policy_key(str(document["kind"]), str(metadata.get("namespace")), str(metadata.get("name")))
 
 
 def without_claim(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +118,8 @@ def as_written(record: Record, root: bytes, verify: Verify) -> Record:
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
     if not isinstance(annotations, dict) or ANNOTATION not in annotations:
         return record  # the words stand somewhere else
+    if _key_of(document) != record.key:
+        raise PayloadError("the author signed it under another name")
     claim = read_claim(annotations[ANNOTATION])
     if not verify(claim.key, signing_bytes(without_claim(document), root, claim.stamp_ms), claim.signature):
         raise PayloadError(

@@ -174,6 +174,14 @@ def test_what_was_edited_or_deleted_does_not_come_back_by_publishing_it_again(de
     assert desk.shown() == [(of(ANN), "4s")]
 
 
+def test_one_published_under_another_name_is_not_even_seen(desk: Desk) -> None:
+    record = desk.publish(2, desk.signed(ANN, policy(1, name="other")), key=KEY)
+    refusal = desk.capabilities.rights().objection(record)
+    assert refusal is not None
+    assert refusal.reason is Reason.MALFORMED
+    assert desk.capabilities.seen(KEY) == [record]
+
+
 def test_one_that_two_members_published_has_seen_what_either_had(desk: Desk) -> None:
     desk.publish(1, policy(1))
     document = desk.signed(ANN, policy(2))
