@@ -65,7 +65,14 @@ class PeerApi(Protocol):
         """{kind, namespace, name, action: "deleted", version}"""
 
     async def token_create(
-        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+        self,
+        *,
+        services: Sequence[str],
+        ttl_s: float,
+        uses: int,
+        publish: bool,
+        invite: bool,
+        govern: bool = False,
     ) -> str:
         """A join token."""
 

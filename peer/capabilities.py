@@ -2,8 +2,8 @@
 
 Everybody who is not told otherwise by its token may publish (`Credential.publish`). What narrows that are
 `Capability` documents (`proxy/resources/capability.py`), and whom to believe about them begins at the credentials: the
-root signed into some that their node *governs*. The founder's does (`trust/admission.py`); nobody becomes a
-governor by anything that is replicated.
+root signed into some that their node *governs*. The founder's does, and that of whom a governor's token admitted as one
+(`trust/admission.py`); nobody becomes a governor by anything that is replicated.
 
 Closing.     The first Capability of a governor that names a namespace closes it: from then on only governors and those
              whom Capabilities name write there. "*" closes all there are and will be. A governor's peer writes that

@@ -356,6 +356,7 @@ def _judge_join(
         services=invitation.services,
         publish=invitation.publish,
         invite=invitation.invite,
+        govern=invitation.govern,
         serial=bytes(SERIAL_BYTES),
         issued_at=now,
         expires_at=now + 1,

@@ -94,7 +94,14 @@ class AdminClient:
         return self._object("DELETE", _path("resources", kind, namespace, name))
 
     def token_create(
-        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+        self,
+        *,
+        services: Sequence[str],
+        ttl_s: float,
+        uses: int,
+        publish: bool,
+        invite: bool,
+        govern: bool = False,
     ) -> str:
         body = {
             "services": list(services),
@@ -102,6 +109,7 @@ class AdminClient:
             "uses": uses,
             "publish": publish,
             "invite": invite,
+            "govern": govern,
         }
         return str(self._object("POST", "/v1/tokens", body)["token"])
 

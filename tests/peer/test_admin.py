@@ -64,7 +64,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("get", ("all", "shop", "a/b ü?")),
         ("describe", ("HTTPRoute", "shop", "r")),
         ("delete", ("HTTPRoute", "shop", "a.b-c")),
-        ("token_create", (["shop/*"], 60.0, 3, False, True)),
+        ("token_create", (["shop/*"], 60.0, 3, False, True, False)),
     ]
 
 
