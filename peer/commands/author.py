@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peer.commands.options import Failure
-from peer.render import print_lines
+from peer.commands.options import Failure, output_option
+from peer.render import print_data, print_lines
 
 if TYPE_CHECKING:
     from proxy.resources import Resource
@@ -23,7 +23,8 @@ def author() -> None:
 
 @author.command("create")
 @click.argument("file", type=click.Path(path_type=Path))
-def create(file: Path) -> None:
+@output_option
+def create(file: Path, output: str) -> None:
     """Make a key and keep it in FILE (mode 0600). Its public half is printed; a Capability names it as a subject."""
     import secrets
 
@@ -37,14 +38,23 @@ def create(file: Path) -> None:
         write_private(file, seed.hex().encode() + b"\n")
     except KeyFileError as error:
         raise Failure(str(error)) from error
-    print_lines([NodeIdentity.from_seed(seed).public_key.hex()])
+    _print(NodeIdentity.from_seed(seed), output)
 
 
 @author.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
-def show(file: Path) -> None:
+@output_option
+def show(file: Path, output: str) -> None:
     """Print the public half of the key in FILE."""
-    print_lines([read_key(file).public_key.hex()])
+    _print(read_key(file), output)
+
+
+def _print(identity: "NodeIdentity", output: str) -> None:
+    key = identity.public_key.hex()
+    if output == "table":
+        print_lines([key])
+    else:
+        print_data({"author": key}, output, [])
 
 
 def read_key(file: Path) -> "NodeIdentity":

@@ -14,6 +14,7 @@ def test_a_key_is_made_once_and_nobody_else_may_read_it(gossamer, tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text().strip() not in made.out
     assert gossamer("author", "show", str(file)).out == made.out
+    assert gossamer("author", "show", str(file), "-o", "json").data == {"author": made.out.strip()}
     kept = file.read_text()
     again = gossamer("author", "create", str(file))
     assert (again.code, file.read_text()) == (2, kept)
