@@ -15,6 +15,9 @@ from crdt.record import SEQ_MAX, WRITER_BYTES, decode_record, encode_record, rec
 FRAME_BYTES_TARGET: Final = 64 * 1024
 FRAME_BYTES_MAX: Final = 255 * 1024  # reached only for a record that is itself larger than the target
 SPLIT: Final = 16  # parts a range is split into
+SPLIT_WHOLE: Final = (
+    256  # the most the first range of all is: a round trip saved where there are many writers
+)
 
 ITEM_BYTES_MAX: Final = (2 + WRITER_BYTES) + 9 + (2 + CHECK_BYTES)
 ASK_BYTES_MAX: Final = 1 + (2 + WRITER_BYTES) + 9 + 1
@@ -173,7 +176,7 @@ def _items(value: Any) -> tuple[Item, ...]:
 
 def _probe(value: Any) -> Probe:
     fields = _list(value)
-    if len(fields) < 3 or len(fields) % 2 == 0 or len(fields) > 1 + 2 * SPLIT:
+    if len(fields) < 3 or len(fields) % 2 == 0 or len(fields) > 1 + 2 * SPLIT_WHOLE:
         raise MalformedError("a probe is a bound, then pairs of bound and fingerprint")
     low, rest = fields[0], fields[1:]
     ranges = []

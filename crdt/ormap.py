@@ -3,10 +3,15 @@
 `live_versions` is the fold in one go. `ObservedMap` keeps it up to date from what a journal reports, so that a change
 costs as much as its keys and not as the whole map.
 
-Invariant: an ObservedMap told of every `Merged` and every eviction equals `live_versions` of the journal's records.
+Which records count may be for the caller to say (`counts`): who was entitled to write is not the journal's business.
+One that does not count is worth nothing and covers nothing, but an edit still names it in its context, so that it stays
+settled should it come to count.
+
+Invariant: an ObservedMap told of every `Merged`, of every eviction, and of every key whose records came to count or no
+longer do (`refold`) equals `live_versions` of the journal's records that count.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from crdt import register
 from crdt.delta import Merged
@@ -26,11 +31,14 @@ def live_versions(records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
 class ObservedMap:
     """The map of one kind, over a journal."""
 
-    __slots__ = ("_by_key", "_replica", "_versions", "kind")
+    __slots__ = ("_by_key", "_counts", "_replica", "_versions", "kind")
 
-    def __init__(self, kind: str, replica: Replica) -> None:
+    def __init__(
+        self, kind: str, replica: Replica, counts: Callable[[Record], bool] = lambda _record: True
+    ) -> None:
         self.kind = kind
         self._replica = replica
+        self._counts = counts
         self._by_key: dict[str, dict[bytes, Record]] = {}
         self._versions: dict[str, tuple[Record, ...]] = {}
         self.observe(Merged(accepted=tuple(replica.records(kind))))
@@ -43,15 +51,34 @@ class ObservedMap:
                 self._by_key.setdefault(record.key, {})[record.writer] = record
                 touched.add(record.key)
         touched.update(self._drop(merged.superseded))
-        return self._refold(touched)
+        return self.refold(touched)
 
     def withdraw(self, records: Iterable[Record]) -> tuple[str, ...]:
         """Forget what `Journal.evict` returned. Returns the keys whose versions changed, sorted."""
-        return self._refold(self._drop(records))
+        return self.refold(self._drop(records))
+
+    def refold(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Ask again which records of these keys count. Returns the keys whose versions changed, sorted."""
+        changed = []
+        for key in sorted(keys):
+            held = self._by_key.get(key, {}).values()
+            current = register.versions(record for record in held if self._counts(record))
+            if current == self._versions.get(key, ()):
+                continue
+            changed.append(key)
+            if current:
+                self._versions[key] = current
+            else:
+                del self._versions[key]
+        return tuple(changed)
 
     def versions(self, key: str) -> tuple[Record, ...]:
         """The current versions of a key, latest first; empty if it is absent."""
         return self._versions.get(key, ())
+
+    def records(self, key: str) -> tuple[Record, ...]:
+        """All of a key's records, each writer's newest: also tombstones, replaced ones, and those that do not count."""
+        return tuple(self._by_key.get(key, {}).values())
 
     def context_for(self, key: str, editor: bytes | None = None) -> Context:
         """The context an edit or deletion of that key needs now."""
@@ -86,16 +113,3 @@ class ObservedMap:
             if not writers:
                 del self._by_key[record.key]
         return keys
-
-    def _refold(self, keys: Iterable[str]) -> tuple[str, ...]:
-        changed = []
-        for key in sorted(keys):
-            current = register.versions(self._by_key.get(key, {}).values())
-            if current == self._versions.get(key, ()):
-                continue
-            changed.append(key)
-            if current:
-                self._versions[key] = current
-            else:
-                del self._versions[key]
-        return tuple(changed)

@@ -4,7 +4,8 @@ Range-based set reconciliation (Meyer 2023) over the sorted writers, then Scuttl
 two sides take turns with one frame each. A frame may carry, in any mix:
 
 probes   fingerprints of adjoining ranges of writers, "I have this, you?". Equal: settled. Different: the receiver
-         splits the range, or, where it holds few writers in it, lists them.
+         splits the range (that of all writers into so many that the next step lists them, if 256 parts suffice), or,
+         where it holds few writers in it, lists them.
 lists    all writers the sender holds in a range, with head and a check of the content.
 heads    writers for which the sender is ahead of what was listed.
 asks     "send me this writer from this seq on". Everything is pulled, so that neither side ever holds more than a frame
@@ -33,6 +34,7 @@ from crdt.frame import (
     FRAME_BYTES_TARGET,
     ITEM_BYTES_MAX,
     SPLIT,
+    SPLIT_WHOLE,
     Answer,
     Ask,
     Frame,
@@ -56,6 +58,7 @@ ASKS_MAX: Final = 256  # writers asked for at a time
 QUEUE_MAX: Final = 200_000
 IDLE_TURNS_MAX: Final = 2
 
+WHOLE: Final = Span(b"", None)
 _CONTROL_BYTES_MAX: Final = (
     FRAME_BYTES_TARGET // 2
 )  # so that finding differences never starves what is shipped
@@ -244,12 +247,17 @@ class Reconciliation:
                 room -= ITEM_BYTES_MAX
         probes: list[Probe] = []
         listings: list[Listing] = []
-        while self._spans and room >= (SPLIT + 1) * ITEM_BYTES_MAX:
-            span = self._spans.popleft()
-            room -= (SPLIT + 1) * ITEM_BYTES_MAX
+        while self._spans:
+            span = self._spans[0]
+            most = SPLIT_WHOLE if span == WHOLE else SPLIT
+            if room < (most + 1) * ITEM_BYTES_MAX:
+                break
+            self._spans.popleft()
+            room -= (most + 1) * ITEM_BYTES_MAX
             writers = self._picture().within(*span)
             if len(writers) > LIST_MAX:
-                probes.append(self._split(span, len(writers)))
+                parts = -(-len(writers) // LIST_MAX) if span == WHOLE else SPLIT
+                probes.append(self._split(span, min(most, max(SPLIT, parts), len(writers))))
             else:
                 listings.append(
                     Listing(span, tuple(item for writer in writers if (item := self._item(writer))))
@@ -287,9 +295,9 @@ class Reconciliation:
             answers.append(answer)
         return tuple(answers)
 
-    def _split(self, span: Span, writers: int) -> Probe:
+    def _split(self, span: Span, parts: int) -> Probe:
         ranges = self._picture()
-        bounds = [*ranges.split(*span, min(SPLIT, writers)), span.high]
+        bounds = [*ranges.split(*span, parts), span.high]
         lows = [span.low, *(bound for bound in bounds if bound is not None)]
         return Probe(
             low=span.low,

@@ -30,11 +30,17 @@ K = TypeVar("K", bound=Hashable)
 @dataclass(slots=True)
 class _Item:
     data: bytes
+    size: int  # what it takes of a datagram
     serial: int
     transmissions: int = 0  # echoes included
     echoes: int = 0
     told: dict[bytes, int] = field(default_factory=dict)  # how often to whom, at most `limit` of them
     known: dict[bytes, None] = field(default_factory=dict)  # who has it, because it came from them
+
+    def had_its_share(self, node: bytes, audience: int) -> bool:
+        """Whether `node` was told more often than each of the `audience` that does not have it would be in turn."""
+        told = self.told.get(node)
+        return told is not None and told > self.transmissions // max(1, audience - len(self.known))
 
 
 class Queue(Generic[K]):
@@ -57,7 +63,7 @@ class Queue(Generic[K]):
             del self._items[loser]
             self.dropped += 1
         self._serial += 1
-        item = _Item(data, self._serial)
+        item = _Item(data, item_bytes(data), self._serial)
         self._items[key] = item
         self._order.add((0, -item.serial, key))
 
@@ -102,14 +108,12 @@ class Queue(Generic[K]):
             if len(item.known) >= audience:
                 over.append(key)  # who did not know it is gone
                 continue
-            size = item_bytes(item.data)
-            fair_share = item.transmissions // max(1, audience - len(item.known))
-            if size > room or to in item.known or item.told.get(to, 0) > fair_share or key == skip:
+            if item.size > room or to in item.known or key == skip or item.had_its_share(to, audience):
                 misfits += 1
                 if misfits > _MISFITS_MAX:
                     break
                 continue
-            room -= size
+            room -= item.size
             chosen.append((key, item))
             if len(chosen) == QUEUED_ITEMS_MAX:
                 break
@@ -228,7 +232,7 @@ class Broadcasts:
         return len(self.updates) + len(self.payloads)
 
     def __bool__(self) -> bool:
-        return bool(self.updates) or bool(self.payloads)
+        return bool(self.updates._items or self.payloads._items)  # not through them: asked at each step
 
     def clear(self) -> None:
         """Forget everything: nobody is there to be told."""

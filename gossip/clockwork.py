@@ -57,13 +57,21 @@ class Clockwork:
         if parts.presence.left is None:
             if parts.roster.others:
                 least = min(least, self._probe_at, self._push_pull_at)
-            if parts.dead or parts.seeds:
-                due = [at for at in (parts.dead.deadline, parts.seeds.deadline) if at is not None]
-                least = min(least, max(self._contact_at, min(due)))
+            waiting_since = self._waiting_since
+            if waiting_since < least:
+                least = min(least, max(self._contact_at, waiting_since))
         for at in (parts.probes.deadline, parts.judge.deadline):
             if at is not None and at < least:
                 least = at
         return least
+
+    @property
+    def _waiting_since(self) -> float:
+        """When the first of those to be contacted is, or was, due; infinity if there is nobody."""
+        dead, seed = self._parts.dead.deadline, self._parts.seeds.deadline
+        if dead is None:
+            return math.inf if seed is None else seed
+        return dead if seed is None else min(dead, seed)
 
     def awake(self, now: float) -> None:
         """There is something to tell again: the gossip timer ran on all the while."""
@@ -132,14 +140,15 @@ class Clockwork:
         parts.ping(now, entry, probe.sequence)
         relays = parts.roster.sample_alive(parts.rng, parts.config.indirect_probes, but=probe.target)
         probe.asked = tuple(relay.member.id for relay in relays)
+        members, members_settled = parts.list_state(now)
         for relay in relays:
             request = PingRequest(
                 sequence=probe.sequence,
                 target=probe.target,
                 fingerprint=parts.fingerprint,
                 settled=parts.divergence.settled(now),
-                members=parts.view.root,
-                members_settled=parts.list_settled(now),
+                members=members,
+                members_settled=members_settled,
             )
             parts.send(now, relay, request)
         parts.request_sync(now, entry.member.address, probe.target, "no answer to pings", spaced=False)
@@ -189,7 +198,7 @@ class Clockwork:
     def _contact(self, now: float) -> None:
         """Knock at one door: the dead member or the seed that has waited longest beyond its time."""
         parts = self._parts
-        if min(at for at in (parts.dead.deadline, parts.seeds.deadline, now + 1) if at is not None) > now:
+        if self._waiting_since > now:
             return
         self._contact_at = now + parts.config.contact_interval_s
         seed = parts.seeds.overdue(now, lambda address: not self._held(address))

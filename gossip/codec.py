@@ -15,11 +15,12 @@ from gossip.errors import MalformedError
 UINT64_MAX: Final = 2**64 - 1
 _ARRAY_MAX: Final = 1024
 _STRING_BYTES_MAX: Final = 256
+_PACKER: Final = msgpack.Packer(use_bin_type=True)  # one for all: each has a large buffer of its own
 
 
 def pack(value: list[object]) -> bytes:
     """The MessagePack form of nested lists of bytes, str, int and bool."""
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    packed: bytes = _PACKER.pack(value)
     return packed
 
 

@@ -111,10 +111,12 @@ class Conversation:
     # ------------------------------------------------------------ statements
     def _statements(self, now: float, source: Address, opened: Opened) -> tuple[bytes, ...]:
         """Weigh the introduction and the riders; returns what the sender should hear in turn."""
+        raw = (opened.introduction, *opened.body.updates) if opened.introduction else opened.body.updates
+        if not raw:
+            return ()
         parts, entry = self._parts, opened.entry
         corrections: dict[bytes, list[bytes]] = {}
         behind = False
-        raw = (opened.introduction, *opened.body.updates) if opened.introduction else opened.body.updates
         for statement in self._decoded(source, raw):
             try:
                 verdict = parts.judge.hear(now, statement)
@@ -231,7 +233,7 @@ class Conversation:
         corrections: tuple[bytes, ...],
     ) -> None:
         """Tell a sender, unasked, what it has wrong: about others, or that it is itself thought dead."""
-        accused = entry.member.state in (State.SUSPECT, State.DEAD) and entry.evidence
+        accused = entry.evidence and entry.member.state in (State.SUSPECT, State.DEAD)
         last = entry.link.corrected_at
         spacing_s = self._parts.config.probe_interval_s
         if (corrections or accused) and (last is None or now - last >= spacing_s):

@@ -81,6 +81,7 @@ class Courier:
         self._strangers = TokenBucket(
             rate_per_s=config.introductions_per_s, burst=2 * config.introductions_per_s, now=now
         )
+        self._own_prefix = presence.id[:SENDER_BYTES]
         self._counter = int(now * 1e6)  # no link has used a higher one
         self._boot = presence.boot
         self._introduce_until = now if introduced else now + config.introduce_s
@@ -177,7 +178,7 @@ class Courier:
         """The authenticated content of a datagram. Raises MalformedError or ForgedError; then nothing changed but
         the budget for strangers, and the replay window if it authenticated and only then made no sense."""
         packet = parse(data, self._config.versions)
-        if packet.sender == self._presence.id[:SENDER_BYTES]:
+        if packet.sender == self._own_prefix:
             raise ForgedError("a datagram in this node's own name")
         entry = self._roster.by_prefix(packet.sender)
         if entry is None:

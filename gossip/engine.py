@@ -108,14 +108,9 @@ class Engine:
         self._conversation = Conversation(self._parts)
         self._clockwork = Clockwork(self._parts, now)
         self._syncs_failed = 0
-        self._deadline = self._clockwork.deadline
+        self.deadline = self._clockwork.deadline  # when the next `Tick` is due
 
     # ------------------------------------------------------------ the machine
-    @property
-    def deadline(self) -> float:
-        """When the next `Tick` is due."""
-        return self._deadline
-
     def step(self, now: float, event: Input) -> list[Output]:
         """Take in one input; returns what is to be done, in order. Raises LimitError for a Publish, SetMeta or Join
         beyond its bound, and then nothing changed."""
@@ -127,7 +122,7 @@ class Engine:
             case Datagram():
                 self._conversation.datagram(now, event)
             case Tick():
-                self._clockwork.lagged(now, now - self._deadline)
+                self._clockwork.lagged(now, now - self.deadline)
                 self._clockwork.tick(now)
             case MembersReceived():
                 self._conversation.members(now, event)
@@ -157,7 +152,7 @@ class Engine:
         if silent and parts.broadcasts:
             self._clockwork.awake(now)
         # a timer brought forward into the past could not have fired before now: that is no lag of this node
-        self._deadline = max(self._clockwork.deadline, min(self._deadline, now))
+        self.deadline = max(self._clockwork.deadline, min(self.deadline, now))
         outputs, parts.out = parts.out, []
         return outputs
 

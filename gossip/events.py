@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out: two closed unions of frozen dataclasses.
+"""What goes into the engine and what comes out: two closed unions of values (gossip/value.py).
 
 The driver (peer/run.py, simulations/host.py) turns sockets, streams and its one timer into inputs and carries out
 the outputs in order. `Address` is (IP literal, port); node ids are 16 raw bytes; times are Unix seconds.
@@ -7,10 +7,10 @@ Invariant: an output asks or tells, it never returns a value; whatever comes of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from gossip.member import Member, State
+from gossip.value import value
 from trust.credential import Credential
 
 Address: TypeAlias = tuple[str, int]
@@ -19,7 +19,7 @@ Meta: TypeAlias = Mapping[str, MetaValue]
 
 
 # ---------------------------------------------------------------- inputs
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Datagram:
     """A UDP datagram came in from `source`."""
 
@@ -27,24 +27,24 @@ class Datagram:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Tick:
     """The clock has reached `Engine.deadline`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Join:
     """Enter the mesh through these addresses, and keep trying them for ever while none is a live member."""
 
     seeds: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Leave:
     """Say good-bye; `LeaveSpread` comes out when it has been told."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MembersReceived:
     """One chunk of statements (gossip/sync.py) arrived on a stream whose TLS peer is `node`."""
 
@@ -52,42 +52,42 @@ class MembersReceived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SyncFailed:
     """The stream a `RequestSync` asked for could not be had, or broke."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Renewed:
     """This node's credential was renewed."""
 
     credential: Credential
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SetMeta:
     """Tell the mesh other metadata of this node."""
 
     meta: Meta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Publish:
     """Push an opaque record (at most PAYLOAD_BYTES_MAX) epidemically, the first transmissions at once."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class LoopLag:
     """The driver's event loop ran `lag_s` late: what looked like silence of others may have been our own."""
 
     lag_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Evict:
     """`node` was revoked: drop it, and believe nothing it signs."""
 
@@ -111,7 +111,7 @@ Input: TypeAlias = (
 
 
 # ---------------------------------------------------------------- outputs
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Send:
     """Send one datagram."""
 
@@ -119,7 +119,7 @@ class Send:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RequestSync:
     """Open a stream to `address` (who must be `node`, unless None) and exchange members and journal."""
 
@@ -128,7 +128,7 @@ class RequestSync:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MemberChanged:
     """A member appeared (`previous` None), changed state, or changed address, boot, zone, metadata or credential."""
 
@@ -136,7 +136,7 @@ class MemberChanged:
     previous: State | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Heard:
     """A record not heard lately arrived from `node` (who forwarded it, not necessarily who wrote it)."""
 
@@ -144,7 +144,7 @@ class Heard:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Diverged:
     """A peer's journal fingerprint differs from ours and no push in flight explains it."""
 
@@ -153,7 +153,7 @@ class Diverged:
     fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Rejected:
     """Bytes were refused and changed nothing. `source` is None for what came on a stream."""
 
@@ -161,7 +161,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class AddressConflict:
     """`member` announces the address at which `holder` lives, as far as is known here: a host set up anew, or two that
     were given one address. Who answers there will be believed, and the other one found dead."""
@@ -170,7 +170,7 @@ class AddressConflict:
     holder: Member
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class LeaveSpread:
     """The leave has been told as often as it should be, or nobody is there to hear it."""
 

@@ -346,7 +346,7 @@ class Judge:
     @property
     def suspecting(self) -> bool:
         """Whether any suspicion runs."""
-        return self._roster.count(State.SUSPECT) > 0
+        return bool(self._suspicions)
 
     def condemn_due(self, now: float) -> None:
         """Turn the suspicions that ran out into verdicts."""

@@ -16,14 +16,14 @@ tell a difference that matters from a push still under way.
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias, TypedDict
+from typing import Final, NamedTuple, TypeAlias
 
 from gossip.codec import as_array, as_bytes, as_uint, pack, unpack_array
 from gossip.config import DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX
 from gossip.digest import ROOT_BYTES
 from gossip.errors import MalformedError
 from gossip.statement import STATEMENT_BYTES_MAX
+from gossip.value import value
 from trust.identity import ID_BYTES
 
 FINGERPRINT_BYTES: Final = 16
@@ -37,7 +37,7 @@ _SETTLED, _MEMBERS_SETTLED = 1, 2
 _PING, _ACK, _PING_REQUEST, _NACK, _GOSSIP = 1, 2, 3, 4, 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Ping:
     sequence: int
     fingerprint: bytes
@@ -46,7 +46,7 @@ class Ping:
     members_settled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Ack:
     sequence: int
     fingerprint: bytes
@@ -55,7 +55,7 @@ class Ack:
     members_settled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PingRequest:
     """Carries fingerprints too, so that it is no smaller than the Ack that answers it."""
 
@@ -67,24 +67,14 @@ class PingRequest:
     members_settled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Nack:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Gossip:
     pass
-
-
-class _Fields(TypedDict):
-    """What pings, acks and requests have in common."""
-
-    sequence: int
-    fingerprint: bytes
-    settled: bool
-    members: bytes
-    members_settled: bool
 
 
 Message: TypeAlias = Ping | Ack | PingRequest | Nack | Gossip
@@ -110,24 +100,30 @@ FRAMING_BYTES: Final = 4
 
 def encode_body(body: Body) -> bytes:
     """The bytes that are then sealed."""
+    message = body.message
     target, heads, flags = b"", b"", 0
-    match body.message:
-        case Ping(sequence=sequence):
-            kind = _PING
-        case Ack(sequence=sequence):
-            kind = _ACK
-        case PingRequest(sequence=sequence, target=target):
-            kind = _PING_REQUEST
-        case Nack(sequence=sequence):
-            kind = _NACK
+    match message:
+        case Ping():
+            kind, sequence = _PING, message.sequence
+            heads, flags = _heads(message)
+        case Ack():
+            kind, sequence = _ACK, message.sequence
+            heads, flags = _heads(message)
+        case PingRequest():
+            kind, sequence, target = _PING_REQUEST, message.sequence, message.target
+            heads, flags = _heads(message)
+        case Nack():
+            kind, sequence = _NACK, message.sequence
         case Gossip():
             kind, sequence = _GOSSIP, 0
-    if isinstance(body.message, Ping | Ack | PingRequest):
-        message = body.message
-        heads = message.fingerprint + message.members
-        flags = _SETTLED * message.settled | _MEMBERS_SETTLED * message.members_settled
     numbers = _NUMBERS.pack(sequence, body.known_boot)
     return pack([kind, numbers, target, heads, flags, list(body.updates), list(body.payloads)])
+
+
+def _heads(message: Ping | Ack | PingRequest) -> tuple[bytes, int]:
+    """Fingerprint and root, and which of them are settled."""
+    flags = _SETTLED * message.settled | _MEMBERS_SETTLED * message.members_settled
+    return message.fingerprint + message.members, flags
 
 
 def decode_body(data: bytes) -> Body:
@@ -153,18 +149,24 @@ def _message(kind: object, sequence: int, target: object, heads: object, flags: 
         case 1 | 2 | 3:
             digests = as_bytes(heads, "fingerprints", size=FINGERPRINT_BYTES + ROOT_BYTES)
             quiet = as_uint(flags, "flags", maximum=_SETTLED | _MEMBERS_SETTLED)
-            fields = _Fields(
+            fingerprint, members = digests[:FINGERPRINT_BYTES], digests[FINGERPRINT_BYTES:]
+            settled, members_settled = bool(quiet & _SETTLED), bool(quiet & _MEMBERS_SETTLED)
+            if kind == _PING_REQUEST:
+                return PingRequest(
+                    sequence=sequence,
+                    target=as_bytes(target, "target", size=ID_BYTES),
+                    fingerprint=fingerprint,
+                    settled=settled,
+                    members=members,
+                    members_settled=members_settled,
+                )
+            return (Ping if kind == _PING else Ack)(
                 sequence=sequence,
-                fingerprint=digests[:FINGERPRINT_BYTES],
-                settled=bool(quiet & _SETTLED),
-                members=digests[FINGERPRINT_BYTES:],
-                members_settled=bool(quiet & _MEMBERS_SETTLED),
+                fingerprint=fingerprint,
+                settled=settled,
+                members=members,
+                members_settled=members_settled,
             )
-            if kind == _PING:
-                return Ping(**fields)
-            if kind == _ACK:
-                return Ack(**fields)
-            return PingRequest(target=as_bytes(target, "target", size=ID_BYTES), **fields)
         case 4:
             return Nack(sequence=sequence)
         case 5:

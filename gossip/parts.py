@@ -132,29 +132,36 @@ class Parts:
 
     def ping(self, now: float, entry: Entry, sequence: int) -> None:
         """Ping a member; a suspect is told so in the same datagram."""
+        members, members_settled = self.list_state(now)
         ping = Ping(
             sequence=sequence,
             fingerprint=self.fingerprint,
             settled=self.divergence.settled(now),
-            members=self.view.root,
-            members_settled=self.list_settled(now),
+            members=members,
+            members_settled=members_settled,
         )
         self.send(now, entry, ping)
 
     def ack(self, now: float, sequence: int) -> Ack:
         """The answer to a ping."""
+        members, members_settled = self.list_state(now)
         return Ack(
             sequence=sequence,
             fingerprint=self.fingerprint,
             settled=self.divergence.settled(now),
-            members=self.view.root,
-            members_settled=self.list_settled(now),
+            members=members,
+            members_settled=members_settled,
         )
+
+    def list_state(self, now: float) -> tuple[bytes, bool]:
+        """The root of the member list, and whether that is settled (`list_settled`)."""
+        root = self.view.observe(now)
+        self.list_divergence.observe(now, root)
+        return root, not self.judge.suspecting and self.list_divergence.settled(now)
 
     def list_settled(self, now: float) -> bool:
         """Whether the member list has not changed lately, and no suspicion is about to change it."""
-        self.list_divergence.observe(now, self.view.observe(now))
-        return not self.judge.suspecting and self.list_divergence.settled(now)
+        return self.list_state(now)[1]
 
     def request_sync(
         self, now: float, address: Address, node: bytes | None, reason: str, *, spaced: bool = True
@@ -191,11 +198,9 @@ class Parts:
         """Tell what is queued to a few members at random, the recently dead among them."""
         if not self.broadcasts:
             return
-        dead = [
-            entry
-            for entry in self.roster.lately_dead(now, self.config.gossip_to_the_dead_s)
-            if entry.member.id not in self.judge.evicted
-        ]
+        dead = self.roster.lately_dead(now, self.config.gossip_to_the_dead_s)
+        if self.judge.evicted:
+            dead = [entry for entry in dead if entry.member.id not in self.judge.evicted]
         if not dead and self.roster.others == 0:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
@@ -233,16 +238,17 @@ class Parts:
     def settle(self, now: float) -> None:
         """What the members' changes of state in this step set off."""
         judge = self.judge
-        changes, judge.changes = judge.changes, []
-        summoned, judge.summoned = judge.summoned, []
-        for entry in summoned[:SUMMONS_MAX]:
-            if entry.member.state is State.SUSPECT:
-                self.send(now, entry, Gossip())
-        for change in changes:
-            self.out.append(MemberChanged(member=change.member, previous=change.previous))
-            if change.displaced is not None:
-                self.out.append(AddressConflict(member=change.member, holder=change.displaced))
-            self._follow(now, change)
+        if judge.changes or judge.summoned:
+            changes, judge.changes = judge.changes, []
+            summoned, judge.summoned = judge.summoned, []
+            for entry in summoned[:SUMMONS_MAX]:
+                if entry.member.state is State.SUSPECT:
+                    self.send(now, entry, Gossip())
+            for change in changes:
+                self.out.append(MemberChanged(member=change.member, previous=change.previous))
+                if change.displaced is not None:
+                    self.out.append(AddressConflict(member=change.member, holder=change.displaced))
+                self._follow(now, change)
         if judge.urgent:
             judge.urgent = False
             self.spread_now(now)

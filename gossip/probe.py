@@ -270,11 +270,16 @@ class Probes:
     @property
     def deadline(self) -> float | None:
         """When the next stage of anything is due."""
-        if not self._probes and not self._relays:
-            return None
-        times = [probe.ends_at if probe.indirect else probe.asks_at for probe in self._probes.values()]
-        times += [relay.ends_at if relay.nacked else relay.nack_at for relay in self._relays.values()]
-        return min(times, default=None)
+        least = None
+        for probe in self._probes.values():
+            at = probe.ends_at if probe.indirect else probe.asks_at
+            if least is None or at < least:
+                least = at
+        for relay in self._relays.values():
+            at = relay.ends_at if relay.nacked else relay.nack_at
+            if least is None or at < least:
+                least = at
+        return least
 
     def clear(self) -> None:
         """Probe nobody any more."""

@@ -140,12 +140,20 @@ class Roster:
     def get(self, node: bytes) -> Entry | None:
         """The entry of a member, made from the census at its first use."""
         entry = self._entries.get(node)
-        if entry is None and node in self._census.seats and node != self._own and node not in self._reaped:
-            seat = self._census.seats[node]
-            link = Link(boot=seat.member.boot)
-            entry = Entry(member=seat.member, alive=seat.alive, encoded=seat.encoded, link=link)
-            entry.counted = Standing.LIVE
-            self._entries[node] = entry
+        return self._seated(node) if entry is None else entry
+
+    def _seated(self, node: bytes) -> Entry | None:
+        """A new entry for a member of the census that has none yet."""
+        seat = self._census.seats.get(node)
+        if seat is None or node == self._own or node in self._reaped:
+            return None
+        entry = self._entries[node] = Entry(
+            member=seat.member,
+            alive=seat.alive,
+            encoded=seat.encoded,
+            link=Link(boot=seat.member.boot),
+            counted=Standing.LIVE,
+        )
         return entry
 
     def peek(self, node: bytes) -> Entry | Seat | None:

@@ -70,6 +70,9 @@ class Suspicions:
         self._serial = 0
         self._waits: tuple[tuple[int, int, int], dict[int, float]] = ((0, 0, 0), {})
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def entries(self) -> Iterator[Entry]:
         """All suspects, the one suspected first first."""
         return iter(self._entries.values())

@@ -38,6 +38,7 @@ WINDOW: Final = 64
 
 _INTRODUCED: Final = 0x80
 _HEADER: Final = struct.Struct(">B8sQQ")
+_HEADER_BYTES: Final = _HEADER.size
 _LENGTH: Final = struct.Struct(">H")
 _NONCE: Final = struct.Struct(">4xQ")
 _BOOT: Final = struct.Struct(">Q")
@@ -45,6 +46,8 @@ _BOOT: Final = struct.Struct(">Q")
 
 def common_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
     """The highest version both read; None if there is none."""
+    if ours == theirs:
+        return ours[1]  # nearly always
     highest = min(ours[1], theirs[1])
     return highest if highest >= max(ours[0], theirs[0]) else None
 
@@ -81,18 +84,18 @@ class Packet(NamedTuple):
 
 def overhead_bytes(introduction: bytes) -> int:
     """What a datagram has besides its body."""
-    return _HEADER.size + TAG_BYTES + (_LENGTH.size + len(introduction) if introduction else 0)
+    return _HEADER_BYTES + TAG_BYTES + (_LENGTH.size + len(introduction) if introduction else 0)
 
 
 def parse(data: bytes, versions: tuple[int, int]) -> Packet:
     """Take a datagram apart by lengths alone. `versions` are those this node reads. Raises MalformedError."""
-    if not _HEADER.size + TAG_BYTES < len(data) <= DATAGRAM_BYTES_MAX:
+    if not _HEADER_BYTES + TAG_BYTES < len(data) <= DATAGRAM_BYTES_MAX:
         raise MalformedError(f"a datagram of {len(data)} bytes")
     marked, sender, boot, counter = _HEADER.unpack_from(data)
     version = marked & ~_INTRODUCED
     if not versions[0] <= version <= versions[1]:
         raise MalformedError(f"version {version}, this node reads {versions[0]} to {versions[1]}")
-    start = _HEADER.size
+    start = _HEADER_BYTES
     introduction = b""
     if marked & _INTRODUCED:
         (length,) = _LENGTH.unpack_from(data, start)

@@ -5,10 +5,11 @@ Every method returns plain JSON data in the shapes of the command line's documen
 Invariant: no method half-applies. What raises changed nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Json = dict[str, Any]
+Progress = Callable[[Json], None]
 
 
 class ApiError(Exception):
@@ -51,18 +52,42 @@ class PeerApi(Protocol):
         *,
         wait_percent: float | None = None,
         timeout_s: float = 10.0,
+        progress: Progress | None = None,
     ) -> list[Json]:
         """Publish resources, all or none, durable when it returns. [{kind, namespace, name, action, version}]
-        with action created | configured | unchanged."""
+        with action created | configured | unchanged.
+
+        With `wait_percent`: return when that share of the members enforces it. `progress` is first told
+        {"published": the rows}, then again and again {"enforcement": {members, asked, enforced, share, low, high,
+        missing, seconds}}. An error of code 3 says that it is published, but was not enforced in time."""
 
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """The resources as written, with metadata.name, metadata.namespace and status. `kind` "all" is every kind."""
 
-    async def describe(self, kind: str, namespace: str, name: str) -> Json:
-        """One resource with who wrote it, when, conflicts, and its status on this node."""
+    async def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        """The resources of these (kind, namespace, name) as `get` shows them; None for one that is not there."""
 
-    async def delete(self, kind: str, namespace: str, name: str) -> Json:
-        """{kind, namespace, name, action: "deleted", version}"""
+    async def describe(self, kind: str, namespace: str, name: str) -> Json:
+        """One resource with who wrote it, when, conflicts, and its status on this node; `versions`: each live version
+        with author, time and document; `members`: {live, asked, nodes: [{node, id, state}]} with state enforced | held
+        | missing | unreachable, of all live members or of a sample. Takes a little over two seconds at most."""
+
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        """What this node knows of a policy's versions, latest first: [{version, author, authorName, writtenAt, action,
+        state, replaced: [version], document}] with action written | deleted and state current | conflicting |
+        replaced | ignored (its author was not entitled: `reason`)."""
+
+    async def delete(
+        self,
+        resources: Sequence[tuple[str, str, str]],
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+        progress: Progress | None = None,
+    ) -> list[Json]:
+        """Delete resources by (kind, namespace, name), all in one write: [{kind, namespace, name, action, version}]
+        with action deleted | absent (there was none; it has no version). An error when none of them is there.
+        Waiting as with `apply`."""
 
     async def token_create(
         self,

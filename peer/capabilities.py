@@ -50,10 +50,12 @@ from crdt.record import Record
 from crdt.register import versions
 from peer.authored import ANNOTATION, as_written, is_authored
 from peer.messages import Draft
+from peer.recordindex import RecordIndex
 from peer.records import CLOSURE, POLICY, PayloadError, Registry, decode_policy
 from proxy.resources.capability import CAPABILITY, EVERY, CapabilitySpec, Subject
 from proxy.resources.resource import Resource, parse_resource
 from proxy.resources.wording import ResourceError
+from trust.credential import Credential
 from trust.identity import format_id, node_id, parse_id
 
 CAPABILITIES_PER_DELEGATE_MAX: Final = (
@@ -194,6 +196,22 @@ class Authors:
         if claimed and found.writer in self._registry.credentials:
             raise PayloadError("the key of a node is no author's")
         return found
+
+    def read(self, record: Record) -> Record:
+        """The same, but for a claim that does not hold: then the record itself."""
+        try:
+            return self.of(record)
+        except PayloadError:
+            return record
+
+    def claimant(self, record: Record) -> bytes:
+        """Whose standing matters besides the writer's: who signed the document, author or not. The writer itself, if
+        nobody did."""
+        if not is_authored(record):
+            return record.writer
+        self.read(record)
+        found = self._known[record.writer, record.seq, record.signature]
+        return record.writer if isinstance(found, PayloadError) else found.writer
 
 
 def distinct(records: Iterable[Record]) -> list[Record]:
@@ -416,21 +434,42 @@ class Rights:
         return credential.name if credential is not None else f"author {format_id(writer)}"
 
 
+Standing = tuple[Credential | None, bool]
+
+
+def standing(registry: Registry, who: bytes) -> Standing:
+    """All that a registry knows of a writer and judging may ask for: (credential, whether it is revoked)."""
+    credential = registry.credentials.get(who)
+    return credential, credential is not None and registry.revocations.ever_covered(credential.spiffe)
+
+
 class Capabilities:
-    """The rights that follow from a journal, kept until what they follow from changes."""
+    """The rights that follow from a journal, kept until what they follow from changes. `index` is what it reads."""
 
     def __init__(self, journal: Journal, registry: Registry) -> None:
-        self._journal = journal
-        self._registry = registry
-        self._basis: frozenset[tuple[object, ...]] = frozenset()
+        self.index = RecordIndex(journal, (POLICY, CLOSURE))
         self.authors = Authors(registry)
+        self._registry = registry
+        self._changed = self.index.follow()
+        self._keys: dict[str, None] = {}  # of Capabilities
+        self._standings: dict[
+            bytes, Standing
+        ] = {}  # of all behind Capabilities and closures, at the last look
+        self._basis: frozenset[tuple[object, ...]] = frozenset()
         self._rights = Rights(registry, self.authors, governing={}, governed=(), granted={}, closed=())
         self._read: dict[tuple[bytes, str, int], Grant] = {}
 
     def rights(self) -> Rights:
-        """The rights of this moment: the same object for as long as they are the same."""
-        records = [each for each in self._journal.records(POLICY) if each.key.startswith(_PREFIX)]
-        closures = list(self._journal.records(CLOSURE))
+        """The rights of this moment: the same object for as long as they are the same. To find that out costs a look at
+        each writer, and at each of those whose Capabilities changed; never at all policies."""
+        self.index.catch_up()
+        moved = self._take_changes()
+        if not moved and all(standing(self._registry, who) == was for who, was in self._standings.items()):
+            return self._rights
+        records = [record for key in self._keys for record in self.index.of(POLICY, key)]
+        closures = self._closures()
+        people = {each.writer for each in (*records, *closures)} | set(map(self.authors.claimant, records))
+        self._standings = {who: standing(self._registry, who) for who in people}
         basis = frozenset(self._standing(each) for each in (*records, *closures))
         if basis != self._basis:
             self._rights = self._derive(records, closures)
@@ -442,27 +481,21 @@ class Capabilities:
         if record.kind != POLICY:
             return self._registry.objection(record)
         rights = self.rights()
-        others = [each for each in self._journal.records(POLICY) if each.key == record.key]
-        return rights.refusal(record, others)
+        return rights.refusal(record, self.index.of(POLICY, record.key))
 
     def seen(self, key: str) -> list[Record]:
         """The records of a policy's key, those of authors both as published and as written: what an edit has seen."""
-        records = [each for each in self._journal.records(POLICY) if each.key == key]
-        found = list(records)
-        for record in records:
-            try:
-                authored = self.authors.of(record)
-            except PayloadError:
-                continue
-            if authored is not record:
-                found.append(authored)
-        return found
+        self.index.catch_up()
+        records = self.index.of(POLICY, key)
+        authored = ((record, self.authors.read(record)) for record in records)
+        return [*records, *(read for record, read in authored if read is not record)]
 
     def closing(self, writer: bytes, resources: Iterable[Resource]) -> list[Draft]:
         """What a governor writes beside its Capabilities, so that the namespaces they name stay closed."""
         if not governs(self._registry, writer):
             return []
-        known = {record.key for record in self._journal.records(CLOSURE) if self._closes(record)}
+        self.index.catch_up()
+        known = {record.key for record in self._closures() if self._closes(record)}
         named = {
             namespace
             for resource in resources
@@ -470,6 +503,24 @@ class Capabilities:
             for namespace in resource.spec.namespaces
         }
         return [Draft(kind=CLOSURE, key=each, payload=_CLOSED) for each in sorted(named - known)]
+
+    def _take_changes(self) -> bool:
+        """Whether a Capability or a closure is among what changed since this was last asked."""
+        moved = False
+        for kind, key in sorted(self._changed):
+            if kind == CLOSURE:
+                moved = True
+            elif key.startswith(_PREFIX):
+                moved = True
+                if self.index.of(POLICY, key):
+                    self._keys[key] = None
+                else:
+                    self._keys.pop(key, None)
+        self._changed.clear()
+        return moved
+
+    def _closures(self) -> list[Record]:
+        return [record for key in self.index.keys(CLOSURE) for record in self.index.of(CLOSURE, key)]
 
     def _standing(self, record: Record) -> tuple[object, ...]:
         """A record and all that its meaning depends on."""

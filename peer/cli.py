@@ -36,6 +36,8 @@ COMMANDS: Final = {
     "apply": "peer.commands.policy:apply",
     "get": "peer.commands.policy:get",
     "describe": "peer.commands.policy:describe",
+    "diff": "peer.commands.compare:diff",
+    "history": "peer.commands.compare:history",
     "delete": "peer.commands.policy:delete",
     "validate": "peer.commands.policy:validate",
 }

@@ -19,6 +19,7 @@ from typing import Final
 from peer.attachment import Attachments, Place, attach, longer_s
 from peer.catalog import ServiceInstance, View
 from peer.directory import Directory, ServiceKey, cluster_name, host_name, port_names
+from peer.limits import tightest
 from peer.policies import Condition, Policy, Reader, Status
 from peer.translate import with_traffic_policy
 from peer.workloads import authorization, workloads
@@ -31,6 +32,7 @@ from proxy.snapshot import (
     AppProtocol,
     Authorization,
     Certificate,
+    CircuitBreaker,
     Cluster,
     Destination,
     InboundService,
@@ -86,7 +88,7 @@ def compile_snapshot(
             statuses[policy.key] += _target_conditions(policy, directory)
     default_deny, access_log = _mesh_config(readable, view)
 
-    destinations, clusters = _reachable(directory, routes, traffic)
+    destinations, clusters = _reachable(directory, routes, traffic, tightest(readable))
     allowed = _authorizations(directory, readable, view.trust_domain, default_deny)
     return Compiled(
         snapshot=Snapshot(
@@ -219,7 +221,10 @@ def _mesh_config(policies: Iterable[Policy], view: View) -> tuple[bool, bool]:
 
 
 def _reachable(
-    directory: Directory, routes: Attachments, traffic: Mapping[ServiceKey, TrafficPolicySpec]
+    directory: Directory,
+    routes: Attachments,
+    traffic: Mapping[ServiceKey, TrafficPolicySpec],
+    limits: Mapping[ServiceKey, CircuitBreaker],
 ) -> tuple[tuple[Destination, ...], tuple[Cluster, ...]]:
     """Every service port, and every one that a route names though no instance is there."""
     places: dict[Place, AppProtocol] = {
@@ -233,7 +238,8 @@ def _reachable(
     for (key, port), protocol in sorted(places.items()):
         spec = traffic.get(key)
         destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec)))
-        clusters.append(_cluster(directory, key, port, protocol, spec))
+        cluster = _cluster(directory, key, port, protocol, spec)
+        clusters.append(replace(cluster, breaker=limits[key]) if key in limits else cluster)
     return tuple(destinations), tuple(clusters)
 
 

@@ -85,6 +85,7 @@ class Config:
     seeds: tuple[Address, ...]
     token: str | None = field(repr=False)
     bootstrap: bool  # make a new mesh when the data directory holds no identity yet
+    accept_state_loss: bool  # an operator's word: what this peer has lost, nobody has
     zone: str
     profile: Profile
     trust_domain: str
@@ -240,6 +241,7 @@ def _coupled(
         seeds=values["seeds"],
         token=token,
         bootstrap=bootstrap,
+        accept_state_loss=values["accept_state_loss"],
         zone=values["zone"],
         profile=values["profile"],
         trust_domain=values["trust_domain"],

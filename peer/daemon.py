@@ -119,8 +119,9 @@ class Daemon:
         self.memory = recall(
             met=self.contact_file.met or self.authority is None,
             entered=store.meta_get(ENTERED) is not None,
-            damaged=store.set_aside is not None,
+            damaged=bool(store.set_aside or store.doubt),
             reachable=bool(self.seeds or self.contacts),
+            accepted=config.accept_state_loss,
         )
         self.spent_tokens = SpentTokens.of(config.data_dir)
         self._spending = asyncio.Lock()

@@ -115,18 +115,28 @@ class Disk:
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """One batch that does what these do in order: a key's last word counts, be it put or deleted."""
+    """One batch that does what these do in order: a key's last word counts, be it put or deleted; what was put before
+    it is history."""
     last: dict[tuple[bytes, str, str], tuple[bytes, str, str, int, bytes] | None] = {}
+    past: list[tuple[bytes, str, str, int, bytes]] = []
     heads: dict[bytes, int] = {}
     introductions: dict[bytes, bytes] = {}
     for batch in batches:
-        last.update(dict.fromkeys(batch.delete))
-        last.update({row[:3]: row for row in batch.put})
+        past += batch.past
+        for place, row in [
+            *((place, None) for place in batch.delete),
+            *((row[:3], row) for row in batch.put),
+        ]:
+            before = last.get(place)
+            if before is not None:
+                past.append(before)
+            last[place] = row
         heads.update(batch.heads)
         introductions.update(batch.introductions)
     return Batch(
         put=[row for row in last.values() if row is not None],
         delete=[key for key, row in last.items() if row is None],
+        past=past,
         heads=heads,
         introductions=introductions,
         spent=[row for batch in batches for row in batch.spent],

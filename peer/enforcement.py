@@ -5,20 +5,24 @@
     answer -> [held, enforced]      MessagePack   whether all of it is in the journal, and in the snapshot
     being served
 
-`gossamer apply --wait` asks every live member, again until enough enforce it or the time is up.
+`gossamer apply --wait` asks every live member (a random sample of them where they are many, `peer/estimate.py`), again
+until enough enforce it or the time is up. `gossamer describe` asks each once.
 
 Invariant: an answer says only yes or no about records the asker names; nothing else of a peer is told.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from gossip.member import Member
+from gossip.member import Member, State
 from peer.api import ApiError
+from peer.estimate import Count, choose
 from peer.io.stream import ASK, FrameStream, StreamError, connect, greet
 from trust.identity import ID_BYTES
 
@@ -26,8 +30,10 @@ if TYPE_CHECKING:
     from peer.daemon import Daemon
 
 WRITERS_MAX: Final = 64
-AT_ONCE_MAX: Final = 16
+AT_ONCE_MAX: Final = 32
 AGAIN_S: Final = 0.05
+TURN_S: Final = 1.0  # with one member, before others get their turn
+COUNT_AGAIN_S: Final = 0.25  # members leave without an answer
 ASKING_S_MAX: Final = 30.0  # on one stream; whoever waits longer calls again
 
 
@@ -97,11 +103,20 @@ def _reaches(heads: Mapping[bytes, int], reach: Mapping[bytes, int]) -> bool:
 
 
 async def wait_enforced(
-    daemon: "Daemon", reach: Mapping[bytes, int], *, share: float, timeout_s: float
-) -> None:
-    """Return when `share` (0 to 1) of the live members enforce `reach`. Raises ApiError with code 3 when they do not
-    in time; what was published stays published."""
-    members = [m for m in daemon.node.engine.members() if m.live]
+    daemon: "Daemon",
+    reach: Mapping[bytes, int],
+    *,
+    share: float,
+    timeout_s: float,
+    progress: Callable[[Count], None] = lambda _count: None,
+) -> Count:
+    """Return when `share` (0 to 1) of the live members enforce `reach`: of all of them, or of a random sample where
+    they are many. `progress` is told as it goes. Raises ApiError with code 3 when they do not in time; what was
+    published stays published."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    members = {m.id: m for m in daemon.node.engine.members() if m.live}
+    asked = choose(list(members.values()), daemon.rng)
     done: set[bytes] = set()
     at_once = asyncio.Semaphore(AT_ONCE_MAX)
 
@@ -109,39 +124,56 @@ async def wait_enforced(
         if member.id == daemon.identity.id:
             await daemon.dataplane.wait_enforced(reach)
         else:
-            async with at_once:
-                await _until_enforced(daemon, member, reach)
+            await _until_enforced(daemon, member, reach, at_once)
         done.add(member.id)
 
-    tasks = {asyncio.create_task(follow(member)) for member in members}
+    def count() -> Count:
+        """Whoever has left meanwhile is no member any more. Who seems dead is: its data plane may go on serving, out
+        of this node's sight."""
+        left = {m.id for m in daemon.node.engine.members() if m.state is State.LEFT}
+        counted = [m for m in asked if m.id in done or m.id not in left]
+        return Count(
+            members=sum(node not in left or node in done for node in members),
+            asked=len(counted),
+            enforced=len(done),
+            missing=tuple(sorted(m.name for m in counted if m.id not in done)),
+            seconds=loop.time() - begun,
+        )
+
+    tasks = {asyncio.create_task(follow(member)) for member in asked}
     try:
         async with asyncio.timeout(timeout_s):
             pending = set(tasks)
-            while pending and len(done) < share * len(members):
-                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            while pending and not (now := count()).reaches(share):
+                progress(now)
+                _, pending = await asyncio.wait(
+                    pending, return_when=asyncio.FIRST_COMPLETED, timeout=COUNT_AGAIN_S
+                )
     except TimeoutError:
         pass  # judged below
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    if len(done) < share * len(members):
-        missing = sorted(m.name for m in members if m.id not in done)
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    result = count()
+    progress(result)
+    if not result.reaches(share):
         raise ApiError(
-            f"published, but enforced by only {len(done)} of {len(members)} members after {timeout_s:g} s; "
-            f"missing: {', '.join(missing[:5])}{more}",
+            f"published, but enforced by only {result.words()} after {timeout_s:g} s; "
+            f"missing: {result.missing_words()}",
             code=3,
         )
+    return result
 
 
-async def _until_enforced(daemon: "Daemon", member: Member, reach: Mapping[bytes, int]) -> None:
+async def _until_enforced(
+    daemon: "Daemon", member: Member, reach: Mapping[bytes, int], at_once: asyncio.Semaphore
+) -> None:
+    """Ask again and again, in turns: who is slow or out of reach keeps nobody else from being asked."""
     questions = encode_question(reach)
-    while True:
+    while questions:
         try:
-            stream = await connect(member.address, daemon.channels.context_for(member.id))
-            try:
-                await greet(stream, ASK)
+            async with at_once, asyncio.timeout(TURN_S), _asking(daemon, member) as stream:
                 while questions:
                     stream.write(questions[0])
                     _, enforced = decode_answer(await stream.read())
@@ -149,8 +181,71 @@ async def _until_enforced(daemon: "Daemon", member: Member, reach: Mapping[bytes
                         del questions[0]  # what is enforced once is not taken back
                     else:
                         await asyncio.sleep(AGAIN_S)
-                return
-            finally:
-                await stream.closed()
-        except StreamError:
-            await asyncio.sleep(AGAIN_S)  # unreachable or restarting: asked again until the time is up
+        except (StreamError, TimeoutError):
+            await asyncio.sleep(AGAIN_S)  # unreachable, restarting or slow: asked again until the time is up
+
+
+@asynccontextmanager
+async def _asking(daemon: "Daemon", member: Member) -> AsyncIterator[FrameStream]:
+    """A stream to put questions on. Raises StreamError."""
+    stream = await connect(member.address, daemon.channels.context_for(member.id))
+    try:
+        await greet(stream, ASK)
+        yield stream
+    except BaseException:
+        stream.abort()  # whoever did not answer would not say good-bye either
+        raise
+    await stream.closed()
+
+
+# ------------------------------------------------------------------ who holds it
+
+
+class Standing(Enum):
+    """How far a member is with some records."""
+
+    ENFORCED = "enforced"  # the snapshot it serves was made with them
+    HELD = "held"
+    MISSING = "missing"
+    UNREACHABLE = "unreachable"  # it did not answer in time
+
+
+async def survey(
+    daemon: "Daemon", reach: Mapping[bytes, int], *, within_s: float
+) -> tuple[int, list[tuple[Member, Standing]]]:
+    """How many live members there are, and how far each of them is, or each of a random sample where they are many;
+    in order of name. Takes `within_s` at most."""
+    members = [m for m in daemon.node.engine.members() if m.live]
+    asked = choose(members, daemon.rng)
+    found: dict[bytes, Standing] = {}
+    at_once = asyncio.Semaphore(AT_ONCE_MAX)
+
+    async def ask(member: Member) -> None:
+        if member.id == daemon.identity.id:
+            found[member.id] = _standing(
+                _reaches(daemon.journal.heads, reach), daemon.dataplane.enforces(reach)
+            )
+            return
+        try:
+            async with at_once, asyncio.timeout(TURN_S), _asking(daemon, member) as stream:
+                held = enforced = True
+                for question in encode_question(reach):
+                    stream.write(question)
+                    answer = decode_answer(await stream.read())
+                    held, enforced = held and answer[0], enforced and answer[1]
+            found[member.id] = _standing(held, enforced)
+        except (StreamError, TimeoutError):
+            pass  # unreachable
+
+    tasks = [asyncio.create_task(ask(member)) for member in asked]
+    if tasks:
+        await asyncio.wait(tasks, timeout=within_s)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    rows = [(member, found.get(member.id, Standing.UNREACHABLE)) for member in asked]
+    return len(members), sorted(rows, key=lambda row: (row[0].name, row[0].id))
+
+
+def _standing(held: bool, enforced: bool) -> Standing:
+    return Standing.ENFORCED if enforced else Standing.HELD if held else Standing.MISSING

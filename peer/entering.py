@@ -38,6 +38,7 @@ async def enter(daemon: "Daemon") -> None:
         await _first_exchange(daemon)
     if not daemon.memory.entered:
         await _remember_entry(daemon)
+    daemon.spawn(_trust_again(daemon), "trusting the database")
     daemon.local.mesh_knows(told(daemon))
     daemon.serve()
     await daemon.files.read()
@@ -93,6 +94,16 @@ async def _remember_entry(daemon: "Daemon") -> None:
         await daemon.disk.run(lambda store: store.meta_set(ENTERED, b"1"))
     except StoreError as error:
         log.warning("entry_unsaved", extra={"fields": {"reason": str(error)}})
+
+
+async def _trust_again(daemon: "Daemon") -> None:
+    """Once another peer has told the state of the mesh, or an operator that nobody can, the database is whole."""
+    if not daemon.config.accept_state_loss:
+        await daemon.driver.synced.wait()
+    try:
+        await daemon.disk.run(lambda store: store.trust() if store.doubt else None)
+    except StoreError as error:
+        log.warning("doubt_kept", extra={"fields": {"reason": str(error)}})
 
 
 def _tell(daemon: "Daemon", failed: dict[Address, str]) -> None:

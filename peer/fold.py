@@ -1,28 +1,29 @@
 """From records to the view: the folds of the `service` and `policy` kinds.
 
-Decoded payloads are kept by (writer, key, seq), so that a change costs decoding what changed, not everything.
-A record whose writer was not entitled to it (`Registry.objection`, for policies `peer/capabilities.py`) is left out
-and counted.
+Decoded services are kept by (writer, key, seq), so that a change costs decoding what changed, not everything;
+policies are kept folded (`peer/policyfold.py`). A record whose writer was not entitled to it (`Registry.objection`,
+for policies `peer/capabilities.py`) is left out and counted.
 
 Invariant: equal journals, memberships and revocations give equal views.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 from crdt.journal import Journal
-from crdt.record import Record
+from crdt.record import Context, Record
 from gossip.member import Member, State
-from peer.capabilities import Capabilities, Reason, Rights
-from peer.catalog import Host, PolicyEntry, PolicyVersion, ServiceInstance
+from peer.capabilities import Capabilities
+from peer.catalog import Host, PolicyEntry, ServiceInstance
+from peer.history import PastVersion, versions
+from peer.policyfold import PolicyFold
 from peer.records import (
     POLICY,
     SERVICE,
     PayloadError,
     Registry,
     ServicePayload,
-    decode_policy,
     decode_service,
 )
 from trust.identity import format_id
@@ -54,12 +55,12 @@ class Folder:
     def __init__(self, journal: Journal, registry: Registry) -> None:
         self._journal = journal
         self._registry = registry
-        self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: Counter()}
         self.capabilities = Capabilities(journal, registry)
-        self.refused: dict[tuple[bytes, Reason], tuple[int, str]] = {}
-        self.refused_keys: dict[str, str] = {}
+        self._policies = PolicyFold(self.capabilities, registry)
+        self.ignored: dict[str, Counter[str]] = {SERVICE: Counter(), POLICY: self._policies.ignored}
+        self.refused = self._policies.refused
+        self.refused_keys = self._policies.refused_keys
         self._services: dict[tuple[bytes, str, int], ServicePayload] = {}
-        self._documents: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
 
     def services(self, members: Iterable[Member], *, but: bytes) -> tuple[ServiceInstance, ...]:
         """The services of all nodes in the mesh `but` one (a node knows its own at first hand), in order of name."""
@@ -89,51 +90,41 @@ class Folder:
         return tuple(sorted(found, key=lambda s: (s.namespace, s.name, s.node)))
 
     def policies(self) -> tuple[PolicyEntry, ...]:
-        """All policies with their live versions, in order of key."""
-        self.ignored[POLICY].clear()
-        self.refused.clear()
-        self.refused_keys.clear()
+        """All policies with their live versions, in order of key; the same tuple until something changes."""
+        return self._policies.all()
+
+    def policies_of(self, keys: Iterable[str]) -> dict[str, PolicyEntry]:
+        """Those of the policies `<Kind>/<namespace>/<name>` that there are, by key."""
+        return self._policies.get(keys)
+
+    def policy_history(self, key: str, past: Iterable[bytes]) -> list[PastVersion]:
+        """All versions of a policy, latest first, each as its author's; `past` are the encoded records of the disk."""
         rights = self.capabilities.rights()
-        records = [record for record in self._journal.records(POLICY) if self._entitled(record, rights)]
-        kept: dict[tuple[bytes, str, int], Mapping[str, Any]] = {}
-        entries = []
-        for key, versions in rights.live(records).items():
-            decoded = []
-            for record in versions:
-                place = (record.writer, record.key, record.seq)
-                document = self._documents.get(place) or _document(record)
-                if document is None:
-                    continue
-                kept[place] = document
-                decoded.append(
-                    PolicyVersion(
-                        resource=document, writer=format_id(record.writer), seq=record.seq, hlc=record.hlc
-                    )
-                )
-            if decoded:
-                kind, namespace, name = key.split("/")
-                entries.append(
-                    PolicyEntry(kind=kind, namespace=namespace, name=name, versions=tuple(decoded))
-                )
-        self._documents = kept
-        return tuple(entries)
+        return versions(
+            self._policies.records(key),
+            past,
+            key,
+            read=self.capabilities.authors.read,
+            live=lambda records: rights.live(records).get(key, ()),
+        )
+
+    def policy_reach(self, key: str) -> dict[bytes, int]:
+        """How far journals go with all live versions of a policy (writer -> seq)."""
+        return self._policies.reach(key)
+
+    def policy_contexts(self, keys: Iterable[str], editor: bytes) -> dict[str, Context]:
+        """The causal context that an edit or deletion of each policy by `editor` carries now."""
+        return self._policies.contexts(keys, editor)
+
+    def conflicts(self) -> tuple[str, ...]:
+        """The keys of the policies with concurrent versions, sorted."""
+        return self._policies.conflicts()
 
     def _obeyed(self, record: Record) -> bool:
         reason = self._registry.objection(record)
         if reason:
             self.ignored[record.kind][reason] += 1
         return not reason
-
-    def _entitled(self, record: Record, rights: Rights) -> bool:
-        refusal = rights.objection(record)
-        if refusal is not None:
-            self.ignored[POLICY][refusal.words] += 1
-            place = (record.writer, refusal.reason)
-            count, words = self.refused.get(place, (0, refusal.words))
-            self.refused[place] = (count + 1, words)
-            if record.payload:
-                self.refused_keys[record.key] = refusal.words
-        return refusal is None
 
 
 def instance(payload: ServicePayload, host: Host) -> ServiceInstance:
@@ -160,10 +151,3 @@ def _service(record: Record) -> ServicePayload | None:
         return decode_service(record.payload)
     except PayloadError:
         return None  # `objection` has said why
-
-
-def _document(record: Record) -> Mapping[str, Any] | None:
-    try:
-        return decode_policy(record.payload)
-    except PayloadError:
-        return None  # as above

@@ -1,7 +1,8 @@
 """What goes into the node and what comes out of it: the closed unions of `peer/node.py`.
 
 The driver (`peer/driver.py` on real sockets, a simulator on virtual ones) turns the world into inputs and outputs
-into deeds. Membership's own messages (`gossip`) pass through where they mean the same.
+into deeds. Membership's own messages (`gossip/events.py`) pass through where they mean the same, so that a datagram is
+not wrapped again on its way in or out.
 
 Invariant: every message is immutable, and no message holds a live object of the shell (socket, file, future).
 """
@@ -9,8 +10,10 @@ Invariant: every message is immutable, and no message holds a live object of the
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TypeAlias
 
 from crdt.record import Record
+from gossip import events as membership
 from gossip.events import Address
 from gossip.member import Member, State
 from trust.credential import Credential
@@ -31,16 +34,8 @@ class Draft:
 
 # ------------------------------------------------------------------ inputs
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatagramReceived:
-    source: Address
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """The deadline has passed."""
+DatagramReceived: TypeAlias = membership.Datagram
+Tick: TypeAlias = membership.Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +131,7 @@ Input = (
 
 # ------------------------------------------------------------------ outputs
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendDatagram:
-    address: Address
-    data: bytes
+SendDatagram: TypeAlias = membership.Send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +199,8 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """State has been exchanged whole with one other node since this one started."""
+    """State has been exchanged whole with another node that knows the mesh, for the first time since this one
+    started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

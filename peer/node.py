@@ -9,6 +9,10 @@ node use a number twice. Heard from elsewhere: merged at once and pushed on (epi
 what a crash takes comes back by reconciliation. Records too large for a datagram travel by an immediate
 exchange with a few random members, each of whom does the same with what was new to it.
 
+Whoever is *told* the state of the mesh is told it by a node that knows it: one that has taken it in since its disk was
+made, or was there when the mesh began. Only the word of such nodes releases the writes of one whose disk was lost
+(`peer/node_doubt.py`); two that both lost theirs would agree at once on nothing.
+
 Own writes are numbered in `peer/node_writes.py`; exchanges are counted in `peer/node_sessions.py`, requests to join in
 `peer/node_joins.py`.
 
@@ -16,6 +20,7 @@ Invariants: a number is never used twice (own writes wait for the first exchange
 nothing is acknowledged before `Persisted`; every exchange is bounded and ends.
 """
 
+import math
 import random
 from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
@@ -60,6 +65,7 @@ from peer.messages import (
     Tick,
     Write,
 )
+from peer.node_doubt import Doubt
 from peer.node_joins import Joins
 from peer.node_sessions import TOO_MANY, Sessions
 from peer.node_writes import Writes
@@ -106,6 +112,8 @@ class Node:
         )
         self._retry_at: float | None = None
         self._synced = False
+        self._knows = math.isfinite(hold_writes_s)  # the state of the mesh; who doubts its own does not
+        self._doubt = Doubt(doubtful=not self._knows)
         registry.introduce(identity.id, credential.encode())
         journal.introduce(identity.id, credential.encode())
         self.engine = Engine(
@@ -125,14 +133,14 @@ class Node:
         self.engine.fingerprint = journal.fingerprint()
         for subject in registry.revocations.subjects():
             self._evict(now, subject, [])
+        self.deadline = self._due()  # when `Tick` is due, in the clock of `now`
 
     # ------------------------------------------------------------------ the machine
 
-    @property
-    def deadline(self) -> float:
-        """When `Tick` is due, in the clock of `now`."""
+    def _due(self) -> float:
+        """The deadline, as things stand after a step."""
         least = self.engine.deadline
-        for at in (self._sessions.deadline, self._retry_at, self._writes.deadline):
+        for at in (self._sessions.deadline, self._retry_at, self._writes.deadline, self._doubt.deadline):
             if at is not None and at < least:
                 least = at
         return least
@@ -142,9 +150,9 @@ class Node:
         out: list[Output] = []
         match event:
             case DatagramReceived():
-                self._engine(now, membership.Datagram(source=event.source, data=event.data), out)
+                self._engine(now, event, out)
             case Tick():
-                self._tick(now, out)
+                self._tick(now, event, out)
             case StreamOpened():
                 self._stream_opened(now, event, out)
             case StreamFrame():
@@ -171,17 +179,19 @@ class Node:
                 self._engine(now, membership.SetMeta(meta=event.meta), out)
             case _:
                 assert_never(event)
+        self.deadline = self._due()
         return out
 
-    def _tick(self, now: float, out: list[Output]) -> None:
+    def _tick(self, now: float, event: Tick, out: list[Output]) -> None:
         if self.engine.deadline <= now:
-            self._engine(now, membership.Tick(), out)
+            self._engine(now, event, out)
         for number in self._sessions.overdue(now):
             out.append(CloseStream(stream=number, reason="took too long"))
             self._finish(now, number, "took too long", out)
         if self._retry_at is not None and self._retry_at <= now:
             self._retry_at = None
             self._merged(now, self.journal.retry_waiting(int(now * 1000)), out)
+        self._settle(now, out)
         out.extend(self._writes.dispatch(now))
 
     # ------------------------------------------------------------------ membership
@@ -189,8 +199,8 @@ class Node:
     def _engine(self, now: float, event: membership.Input, out: list[Output]) -> None:
         for result in self.engine.step(now, event):
             match result:
-                case membership.Send():
-                    out.append(SendDatagram(address=result.address, data=result.data))
+                case SendDatagram():
+                    out.append(result)
                 case membership.RequestSync():
                     self._open(now, result.address, result.node, True, result.reason, out)
                 case membership.Diverged():
@@ -259,7 +269,10 @@ class Node:
     def _stream_opened(self, now: float, event: StreamOpened, out: list[Output]) -> None:
         if event.inbound:
             session = SyncSession(
-                self.journal, self.engine.exchange(event.node, initiator=False), initiator=False
+                self.journal,
+                self.engine.exchange(event.node, initiator=False),
+                initiator=False,
+                knows=self._knowing,
             )
             if not self._sessions.accept(now, event.stream, event.node, session):
                 out.append(CloseStream(stream=event.stream, reason=TOO_MANY))
@@ -270,7 +283,7 @@ class Node:
             return
         exchange.node = event.node
         members = self.engine.exchange(event.node, initiator=True) if exchange.with_members else None
-        exchange.session = SyncSession(self.journal, members, initiator=True)
+        exchange.session = SyncSession(self.journal, members, initiator=True, knows=self._knowing)
         out.extend(SendFrame(stream=event.stream, data=frame) for frame in exchange.session.start())
 
     def _stream_frame(self, now: float, event: StreamFrame, out: list[Output]) -> None:
@@ -304,7 +317,11 @@ class Node:
         exchange = self._sessions.pop(stream)
         if exchange is None:
             return
-        if not reason and not self._synced:
+        told = not reason and exchange.session is not None and exchange.session.told
+        if told:
+            self._knows = True
+            self._doubt.told(now, exchange.node)
+        if told and not self._synced:
             self._synced = True
             out.append(Synced())
         if exchange.address is not None:
@@ -313,9 +330,23 @@ class Node:
                 out.extend(self._joins.failed(exchange.address, reason))
             else:
                 out.extend(self._joins.contacted(exchange.address))
-        if self._synced and not self._joins:
-            self._writes.release()  # whoever could be asked for this node's own journal has been
+        self._settle(now, out)
+
+    def _knowing(self) -> bool:
+        return self._knows
+
+    def _settle(self, now: float, out: list[Output]) -> None:
+        """Release the writes once whoever could be asked for this node's own journal has been; else ask on."""
+        if not self._doubt.settled and self._doubt.deadline is not None:
+            teller = self._doubt.ask(now, self._others(), self._rng)
+            if teller is not None:
+                self._open(now, teller.address, teller.id, False, "own journal", out)
+        if self._synced and self._doubt.settled and not self._joins:
+            self._writes.release()
             out.extend(self._writes.dispatch(now))
+
+    def _others(self) -> list[Member]:
+        return [m for m in self.engine.members() if m.id != self.identity.id and m.state is State.ALIVE]
 
     # ------------------------------------------------------------------ joining
 
@@ -377,7 +408,7 @@ class Node:
             else:
                 large = True
         if large:
-            others = [m for m in self.engine.members() if m.id != self.identity.id and m.state is State.ALIVE]
+            others = self._others()
             for member in self._rng.sample(others, min(EAGER_SYNCS, len(others))):
                 self._open(now, member.address, member.id, False, "large record", out)
         out.append(StateChanged())

@@ -28,8 +28,9 @@ WRITES_MAX: Final = 1024
 HELD_S_MAX: Final = 10.0
 
 UNSURE: Final = (
-    "this peer's store was damaged, and no other peer has told it yet how much of its own journal is missing: "
-    "nothing can be written until one answers"
+    "this peer's database may hold less than it once wrote, and no other peer that knows the mesh has told it yet "
+    "how far its own journal goes: nothing can be written until one answers (if every peer's database was lost: "
+    "start one with --accept-state-loss)"
 )
 _STILL_HELD: Final = "this peer has just started and has not heard from another one yet: try again"
 

@@ -11,19 +11,21 @@ from typing import Any, Final
 from gossip.events import Address
 from gossip.member import Member, State
 from peer.admin.stat import stat_rows
-from peer.api import ApiError, Json
+from peer.api import ApiError, Json, Progress
 from peer.catalog import ServiceInstance
 from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
 from peer.daemon import Daemon
 from peer.driver import DriverClosedError
-from peer.enforcement import wait_enforced
+from peer.enforcement import survey, wait_enforced
 from peer.publishing import Publishing
+from peer.records import POLICY
 from peer.units import QuantityError, format_address, parse_address
 from trust.admission import create_token
 from trust.errors import TrustError
-from trust.identity import format_id
+from trust.identity import format_id, parse_id
 
+SURVEY_S: Final = 2.0  # for asking who holds a policy
 EXPIRY_WARNING_SHARE: Final = 0.25  # of a certificate's life: by then two renewals should have happened
 
 
@@ -34,11 +36,11 @@ class Operations:
         self._daemon = daemon
         self._publishing = Publishing(
             node=daemon.identity.id,
-            journal=daemon.journal,
             folder=daemon.folder,
             write=daemon.write,
             names=self._name_of,
             statuses=lambda: daemon.dataplane.statuses,
+            past=lambda key: daemon.disk.run(lambda store: store.past(POLICY, key)),
         )
 
     # ------------------------------------------------------------------ the mesh
@@ -152,23 +154,64 @@ class Operations:
         *,
         wait_percent: float | None = None,
         timeout_s: float = 10.0,
+        progress: Progress | None = None,
     ) -> list[Json]:
         results, reach = await self._publishing.apply(documents, source)
-        await self._settled(reach)
-        if wait_percent is not None:
-            await wait_enforced(self._daemon, reach, share=wait_percent / 100, timeout_s=timeout_s)
+        await self._spread(results, reach, wait_percent, timeout_s, progress)
         return results
 
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         return self._publishing.get(kind, namespace, name)
 
-    async def describe(self, kind: str, namespace: str, name: str) -> Json:
-        return self._publishing.describe(kind, namespace, name)
+    async def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        return self._publishing.find(resources)
 
-    async def delete(self, kind: str, namespace: str, name: str) -> Json:
-        result, reach = await self._publishing.delete(kind, namespace, name)
-        await self._settled(reach)
-        return result
+    async def describe(self, kind: str, namespace: str, name: str) -> Json:
+        reach = self._publishing.reach(kind, namespace, name)
+        members, rows = await survey(self._daemon, reach, within_s=SURVEY_S)
+        nodes = [
+            {"node": member.name, "id": format_id(member.id), "state": standing.value}
+            for member, standing in rows
+        ]
+        described = self._publishing.describe(kind, namespace, name)
+        return described | {"members": {"live": members, "asked": len(rows), "nodes": nodes}}
+
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        return await self._publishing.history(kind, namespace, name)
+
+    async def delete(
+        self,
+        resources: Sequence[tuple[str, str, str]],
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+        progress: Progress | None = None,
+    ) -> list[Json]:
+        results, reach = await self._publishing.delete(resources)
+        await self._spread(results, reach, wait_percent, timeout_s, progress)
+        return results
+
+    async def _spread(
+        self,
+        results: list[Json],
+        reach: Mapping[bytes, int],
+        wait_percent: float | None,
+        timeout_s: float,
+        progress: Progress | None,
+    ) -> None:
+        """See that what was written is enforced: here, or, if that is asked for, by that share of the members."""
+        tell: Progress = progress or (lambda _event: None)
+        tell({"published": results})
+        if wait_percent is None:
+            await self._settled(reach)
+            return
+        await wait_enforced(
+            self._daemon,
+            reach,
+            share=wait_percent / 100,
+            timeout_s=timeout_s,
+            progress=lambda count: tell({"enforcement": count.document()}),
+        )
 
     async def _settled(self, reach: Mapping[bytes, int]) -> None:
         """Until this host's own data plane serves what was written, or refuses to."""
@@ -214,9 +257,7 @@ class Operations:
         add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
         add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
-        conflicts = [
-            f"{e.kind}/{e.namespace}/{e.name}" for e in daemon.folder.policies() if len(e.versions) > 1
-        ]
+        conflicts = daemon.folder.conflicts()
         add(
             "conflicts",
             f"concurrent edits: {', '.join(conflicts[:5])}" if conflicts else "",
@@ -275,13 +316,12 @@ class Operations:
         return "entering the mesh"
 
     def _name_of(self, node: str) -> str:
-        for member in self._daemon.node.engine.members():
-            if format_id(member.id) == node:
-                return member.name
-        for credential in self._daemon.registry.credentials.values():
-            if format_id(credential.node) == node:
-                return credential.name
-        return ""
+        node_id = parse_id(node)
+        member = self._daemon.node.engine.member(node_id)
+        if member is not None:
+            return member.name
+        credential = self._daemon.registry.credentials.get(node_id)
+        return credential.name if credential is not None else ""
 
     def _member(self, member: Member) -> Json:
         return {

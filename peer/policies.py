@@ -8,7 +8,7 @@ Invariant: whatever `Reader.read` returns compiles; nothing a member publishes c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from peer.catalog import PolicyEntry, PolicyVersion
@@ -64,7 +64,7 @@ class Policy:
     name: str
     versions: tuple[Resource, ...]
     conditions: tuple[Condition, ...] = ()  # what reading it showed; more is said when it is compiled
-    unreadable: tuple[str, ...] = field(default=())
+    outcomes: tuple[Resource | str, ...] = ()  # of all versions: the resource, or why there is none
 
     @property
     def key(self) -> str:
@@ -79,36 +79,41 @@ class Reader:
     """Reads versions, each once: what was read is kept while it lives. One per peer."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[str, str, int], Resource | str] = {}
+        self._policies: dict[str, tuple[PolicyEntry, Policy]] = {}
 
     def read(self, entries: Sequence[PolicyEntry]) -> tuple[Policy, ...]:
         """The policies in order of key. One without any readable version has none (`versions` is empty)."""
-        kept: dict[tuple[str, str, int], Resource | str] = {}
-        policies = []
+        kept: dict[str, tuple[PolicyEntry, Policy]] = {}
         for entry in sorted(entries, key=lambda each: (each.kind, each.namespace, each.name)):
             key = f"{entry.kind}/{entry.namespace}/{entry.name}"
-            resources: list[Resource] = []
-            problems: list[str] = []
-            for version in entry.versions:
-                place = (key, version.writer, version.seq)
-                outcome = self._read.get(place) or _read(entry, version)
-                kept[place] = outcome
-                if isinstance(outcome, Resource):
-                    resources.append(outcome)
-                else:
-                    problems.append(outcome)
-            policies.append(
-                Policy(
-                    kind=entry.kind,
-                    namespace=entry.namespace,
-                    name=entry.name,
-                    versions=tuple(resources),
-                    conditions=tuple(_conditions(entry, resources, problems)),
-                    unreadable=tuple(problems),
-                )
+            known = self._policies.get(key)
+            kept[key] = (
+                known if known is not None and known[0] is entry else (entry, self._policy(entry, known))
             )
-        self._read = kept
-        return tuple(policies)
+        self._policies = kept
+        return tuple(policy for _, policy in kept.values())
+
+    def _policy(self, entry: PolicyEntry, known: tuple[PolicyEntry, Policy] | None) -> Policy:
+        """Read an entry; versions that were there before (`known`) keep their outcome."""
+        before: dict[tuple[str, int], Resource | str] = {}
+        if known is not None:
+            before = {
+                (version.writer, version.seq): outcome
+                for version, outcome in zip(known[0].versions, known[1].outcomes, strict=True)
+            }
+        outcomes = tuple(
+            before.get((version.writer, version.seq)) or _read(entry, version) for version in entry.versions
+        )
+        resources = tuple(each for each in outcomes if isinstance(each, Resource))
+        problems = tuple(each for each in outcomes if isinstance(each, str))
+        return Policy(
+            kind=entry.kind,
+            namespace=entry.namespace,
+            name=entry.name,
+            versions=resources,
+            conditions=tuple(_conditions(entry, resources, problems)),
+            outcomes=outcomes,
+        )
 
 
 def _read(entry: PolicyEntry, version: PolicyVersion) -> Resource | str:

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crdt.clock import hlc_ms
-from crdt.journal import Journal
-from crdt.register import context_for
 from peer.api import ApiError, Json
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.fold import Folder
+from peer.history import PastVersion
 from peer.messages import Draft, Written
 from peer.policies import Status
 from peer.records import POLICY, PayloadError, encode_policy, policy_key
 from proxy.resources import Resource, ResourceError, canonical_kind, parse_documents
-from trust.identity import format_id, parse_id
+from trust.identity import format_id
 
 ALL: Final = "all"
 
@@ -30,14 +29,14 @@ ALL: Final = "all"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publishing:
     """The policies of the mesh as this node sees them. `write` raises ApiError; `names` gives a node's name by id;
-    `statuses` is what compiling said of each policy."""
+    `statuses` is what compiling said of each policy; `past` the records of a policy that the disk remembers."""
 
     node: bytes
-    journal: Journal
     folder: Folder
     write: Callable[[Sequence[Draft]], Awaitable[Written]]
     names: Callable[[str], str]
     statuses: Callable[[], Mapping[str, Status]]
+    past: Callable[[str], Awaitable[Sequence[bytes]]]
 
     async def apply(
         self, documents: Sequence[Mapping[str, Any]], source: str
@@ -47,19 +46,17 @@ class Publishing:
             resources = parse_documents(documents, source)
         except ResourceError as error:
             raise ApiError(str(error), code=2) from error
-        known = {policy_key(e.kind, e.namespace, e.name): e for e in self.folder.policies()}
+        known = self.folder.policies_of(resource.key for resource in resources)
         actions = {resource.key: _action(resource, known.get(resource.key)) for resource in resources}
         changed = [resource for resource in resources if actions[resource.key] != "unchanged"]
         seqs: dict[str, int] = {}
         reach: dict[bytes, int] = {}
         for resource in resources:
             if actions[resource.key] == "unchanged":
-                version = known[resource.key].versions[0]
-                writer = parse_id(version.writer)
-                if writer in self.journal.heads:  # an author is in nobody's
-                    reach[writer] = max(version.seq, reach.get(writer, 0))
+                for writer, seq in self.folder.policy_reach(resource.key).items():
+                    reach[writer] = max(seq, reach.get(writer, 0))
         if changed:
-            drafts = [self._draft(each.key, _payload(each)) for each in changed]
+            drafts = self._drafts({each.key: _payload(each) for each in changed})
             written = await self.write([*drafts, *self.folder.capabilities.closing(self.node, changed)])
             seqs = {record.key: record.seq for record in written.records}
             reach[self.node] = max(reach.get(self.node, 0), *seqs.values())
@@ -75,34 +72,41 @@ class Publishing:
         ]
         return results, reach
 
-    async def delete(self, kind: str, namespace: str, name: str) -> tuple[Json, dict[bytes, int]]:
-        """Raises ApiError when there is no such policy."""
-        kind = _kind(kind)
-        self._entry(kind, namespace, name)
-        written = await self.write([self._draft(policy_key(kind, namespace, name), b"")])
-        seq = written.records[-1].seq
-        result = {
-            "kind": kind,
-            "namespace": namespace,
-            "name": name,
-            "action": "deleted",
-            "version": f"{format_id(self.node)}:{seq}",
-        }
-        return result, {self.node: seq}
+    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> tuple[list[Json], dict[bytes, int]]:
+        """What was done to each, and how far this node's journal reaches with it. All that are there go in one write;
+        one that is not has the action `absent`. Raises ApiError, also when none of them is there."""
+        wanted = list(dict.fromkeys((_kind(kind), namespace, name) for kind, namespace, name in resources))
+        there = self.folder.policies_of(policy_key(*each) for each in wanted)
+        if not there:
+            words = "; ".join(f"there is no {kind} {namespace}/{name}" for kind, namespace, name in wanted)
+            raise ApiError(words or "nothing to delete is named")
+        written = await self.write(self._drafts(dict.fromkeys(there, b"")))
+        seqs = {record.key: record.seq for record in written.records}
+        results: list[Json] = []
+        for kind, namespace, name in wanted:
+            seq = seqs.get(policy_key(kind, namespace, name))
+            row: Json = {"kind": kind, "namespace": namespace, "name": name}
+            outcome = (
+                {"action": "absent"}
+                if seq is None
+                else {"action": "deleted", "version": f"{format_id(self.node)}:{seq}"}
+            )
+            results.append(row | outcome)
+        return results, {self.node: max(seqs.values())}
 
     def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """Resources as written, with their status. Raises ApiError for an unknown kind, or a name that is not there."""
         wanted = None if kind.lower() == ALL else _kind(kind)
-        found = [
-            entry
-            for entry in self.folder.policies()
-            if (wanted is None or entry.kind == wanted)
-            and (namespace is None or entry.namespace == namespace)
-            and (name is None or entry.name == name)
-        ]
+        found = self._found(wanted, namespace, name)
         if name is not None and not found:
             raise ApiError(f"there is no {wanted or 'resource'} {namespace or 'default'}/{name}")
         return [self._shown(entry) for entry in found]
+
+    def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        """Each as `get` shows it; None for one that is not there. Raises ApiError for an unknown kind."""
+        keys = [policy_key(_kind(kind), namespace, name) for kind, namespace, name in resources]
+        there = self.folder.policies_of(keys)
+        return [self._shown(there[key]) if key in there else None for key in keys]
 
     def describe(self, kind: str, namespace: str, name: str) -> Json:
         """One resource with all its live versions. Raises ApiError."""
@@ -112,18 +116,63 @@ class Publishing:
         ]
         return {**self._shown(entry), "versions": versions}
 
+    def reach(self, kind: str, namespace: str, name: str) -> dict[bytes, int]:
+        """How far journals go with all live versions of a resource (writer -> seq). Raises ApiError."""
+        entry = self._entry(_kind(kind), namespace, name)
+        return self.folder.policy_reach(policy_key(entry.kind, entry.namespace, entry.name))
+
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        """All versions this node knows, latest first. Raises ApiError when it knows none."""
+        key = policy_key(_kind(kind), namespace, name)
+        found = self.folder.policy_history(key, await self.past(key))
+        if not found:
+            raise ApiError(f"this peer knows no version of {_kind(kind)} {namespace}/{name}")
+        conflict = sum(each.current and not each.record.deleted for each in found) > 1
+        return [self._past(each, conflict) for each in found]
+
+    def _past(self, version: PastVersion, conflict: bool) -> Json:
+        record = version.record
+        state = "replaced"
+        if version.objection:
+            state = "ignored"
+        elif version.current:
+            state = "conflicting" if conflict and not record.deleted else "current"
+        row: Json = {
+            **self._authored(format_id(record.writer), record.seq, record.hlc),
+            "action": "deleted" if record.deleted else "written",
+            "state": state,
+            "replaced": [f"{format_id(dot.writer)}:{dot.seq}" for dot in version.replaced],
+            "document": version.document,
+        }
+        return row | ({"reason": version.objection} if version.objection else {})
+
+    def _found(self, kind: str | None, namespace: str | None, name: str | None) -> list[PolicyEntry]:
+        """The policies of a kind, namespace and name, each None for any."""
+        if kind is not None and namespace is not None and name is not None:
+            return list(self.folder.policies_of([policy_key(kind, namespace, name)]).values())
+        return [
+            entry
+            for entry in self.folder.policies()
+            if (kind is None or entry.kind == kind)
+            and (namespace is None or entry.namespace == namespace)
+            and (name is None or entry.name == name)
+        ]
+
     def _entry(self, kind: str, namespace: str, name: str) -> PolicyEntry:
-        for entry in self.folder.policies():
-            if (entry.kind, entry.namespace, entry.name) == (kind, namespace, name):
-                return entry
-        ignored = self.folder.refused_keys.get(policy_key(kind, namespace, name))
+        key = policy_key(kind, namespace, name)
+        for entry in self.folder.policies_of([key]).values():
+            return entry
+        ignored = self.folder.refused_keys.get(key)
         raise ApiError(
             f"there is no {kind} {namespace}/{name}" + (f"; one is ignored: {ignored}" if ignored else "")
         )
 
-    def _draft(self, key: str, payload: bytes) -> Draft:
-        seen = self.folder.capabilities.seen(key)
-        return Draft(kind=POLICY, key=key, payload=payload, context=context_for(seen, self.node))
+    def _drafts(self, payloads: Mapping[str, bytes]) -> list[Draft]:
+        contexts = self.folder.policy_contexts(payloads, self.node)
+        return [
+            Draft(kind=POLICY, key=key, payload=payload, context=contexts[key])
+            for key, payload in payloads.items()
+        ]
 
     def _version_after(self, key: str, seqs: Mapping[str, int], known: Mapping[str, PolicyEntry]) -> str:
         if key in seqs:
@@ -145,11 +194,14 @@ class Publishing:
         return {**effective.resource, "status": shown}
 
     def _authorship(self, version: PolicyVersion) -> Json:
-        written_at = hlc_ms(version.hlc) / 1000
+        return self._authored(version.writer, version.seq, version.hlc)
+
+    def _authored(self, writer: str, seq: int, hlc: int) -> Json:
+        written_at = hlc_ms(hlc) / 1000
         return {
-            "author": version.writer,
-            "authorName": self.names(version.writer),
-            "version": _version(version),
+            "author": writer,
+            "authorName": self.names(writer),
+            "version": f"{writer}:{seq}",
             "writtenAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(written_at)),
         }
 

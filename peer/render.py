@@ -8,7 +8,9 @@ Names and details come from other peers, so control characters are shown as esca
 Invariant: standard output carries data only; what is said about it goes to standard error.
 """
 
+import difflib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,13 @@ Row = Mapping[str, Any]
 _GAP: Final = 2
 _SQUEEZED_MIN: Final = 9  # what is still worth showing of a column
 
+_DIFF_STYLES: Final[Sequence[tuple[str, Mapping[str, Any]]]] = (
+    ("---", {"bold": True}),
+    ("+++", {"bold": True}),
+    ("@@", {"fg": "cyan"}),
+    ("-", {"fg": "red"}),
+    ("+", {"fg": "green"}),
+)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -77,11 +86,36 @@ def print_lines(lines: Sequence[str]) -> None:
         click.echo(safe(line))
 
 
-def yaml_text(data: Any) -> str:
+def print_diff(text: str) -> None:
+    """A unified diff; in colour on a terminal."""
+    for line in text.splitlines():
+        styles = next((styles for start, styles in _DIFF_STYLES if line.startswith(start)), {})
+        click.echo(_styled(safe(line), **styles))
+
+
+def unified(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, names: tuple[str, str]) -> str:
+    """What changes from one document to another, line by line of their canonical YAML; "" for nothing. None: there
+    is no document."""
+    lines = [[] if each is None else yaml_text(each, sort_keys=True).splitlines() for each in (before, after)]
+    shown = [
+        name if each is not None else "/dev/null" for name, each in zip(names, (before, after), strict=True)
+    ]
+    return "\n".join(difflib.unified_diff(lines[0], lines[1], shown[0], shown[1], lineterm=""))
+
+
+def yaml_text(data: Any, *, sort_keys: bool = False) -> str:
     import yaml
 
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
+    text: str = yaml.safe_dump(
+        data, sort_keys=sort_keys, allow_unicode=True, default_flow_style=False, width=100
+    )
     return text
+
+
+def _styled(text: str, **styles: Any) -> str:
+    """In colour where standard output is a terminal whose user wants it (https://no-color.org)."""
+    colored = styles and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, **styles) if colored else text
 
 
 def cell(value: Any) -> str:

@@ -75,6 +75,8 @@ async def _run(config: Config, lock: DataDirLock) -> int:
     if store.set_aside is not None:
         fields = {"file": str(store.set_aside), "damage": store.damage}
         log.error("store_set_aside", extra={"fields": fields})
+    elif store.doubt:
+        log.warning("store_doubted", extra={"fields": {"file": str(store.path), "reason": store.doubt}})
     contacts = Contacts.of(config.data_dir)
     try:
         established = await _unless(asked, establish(config, keys, clock.now, contacts.load()))

@@ -3,12 +3,16 @@
     initiator -> "s" <1 byte: with members?>      opens
     both      -> "m" <members frame> ...          only when the opening asked for them (`gossip/sync.py`)
     both      -> "r" <reconciliation frame> ...   until both heads agree (`crdt/reconcile.py`)
-    both      -> "b"                              this side has nothing more to ask or say
+    both      -> "b" <1 byte: knows?>             this side has nothing more to ask or say
+
+A good-bye says whether its sender *knows* the mesh: has taken in its state, or was there from the beginning. Two nodes
+whose disks are empty agree at once, and neither has learnt anything of what it once wrote.
 
 Invariant: a session holds no state of its own worth keeping: whatever it learnt is handed out at once, so
 that a stream cut at any byte loses nothing but the rest.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +22,7 @@ from gossip.errors import ExchangeError
 from gossip.sync import MemberExchange
 
 OPEN, MEMBERS, RECONCILE, BYE = b"s", b"m", b"r", b"b"
-_WITH_MEMBERS: Final = {b"\x00": False, b"\x01": True}
+_FLAGS: Final = {b"\x00": False, b"\x01": True}
 
 
 class SessionError(Exception):
@@ -37,9 +41,18 @@ class Progress:
 
 class SyncSession:
     """The protocol above, for either side. An initiator asks for members if it has its side of that exchange at hand;
-    the other side must have it ready."""
+    the other side must have it ready. `knows`: whether this side knows the mesh, asked when it says good-bye."""
 
-    def __init__(self, journal: Journal, members: MemberExchange | None, *, initiator: bool) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        members: MemberExchange | None,
+        *,
+        initiator: bool,
+        knows: Callable[[], bool],
+    ) -> None:
+        self.told = False  # the other side has said that it knows the mesh, at its end
+        self._knows = knows
         self._reconciliation = Reconciliation(journal, initiator=initiator)
         self._members = members
         self._initiator = initiator
@@ -72,6 +85,10 @@ class SyncSession:
         if tag == BYE:
             if not self._finished:
                 raise SessionError("the other side ends before the two agree")
+            told = _FLAGS.get(body)
+            if told is None:
+                raise SessionError("a good-bye says whether its sender knows the mesh")
+            self.told = told
             self._heard_bye = True
             return Progress(send=self._bye(), done=True)
         raise SessionError(f"unexpected frame {tag!r}")
@@ -82,7 +99,7 @@ class SyncSession:
         return self._reconciliation.done and (self._members is None or self._members.done)
 
     def _open(self, tag: bytes, body: bytes) -> Progress:
-        with_members = _WITH_MEMBERS.get(body) if tag == OPEN else None
+        with_members = _FLAGS.get(body) if tag == OPEN else None
         if with_members is None:
             raise SessionError("stream does not open with a sync request")
         self._opened = True
@@ -111,4 +128,4 @@ class SyncSession:
         if self._said_bye or not self._finished:
             return ()
         self._said_bye = True
-        return (BYE,)
+        return (BYE + (b"\x01" if self._knows() else b"\x00"),)

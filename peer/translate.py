@@ -185,12 +185,7 @@ def _principals(patterns: tuple[str, ...], trust_domain: str) -> tuple[str, ...]
 
 def with_traffic_policy(cluster: Cluster, spec: TrafficPolicySpec) -> Cluster:
     """The cluster as the policy wants it treated; what the policy does not say stays."""
-    balancer, retries, breaker, outlier = (
-        spec.load_balancer,
-        spec.retries,
-        spec.circuit_breaker,
-        spec.outlier_detection,
-    )
+    balancer, retries, outlier = spec.load_balancer, spec.retries, spec.outlier_detection
     if balancer is not None:
         locality = balancer.locality_lb_setting
         cluster = _changed(
@@ -217,14 +212,7 @@ def with_traffic_policy(cluster: Cluster, spec: TrafficPolicySpec) -> Cluster:
                 policy, backoff_base_s=base_s, backoff_max_s=backoff.max_interval or 10.0 * base_s
             )
         cluster = replace(cluster, retry=policy)
-    if breaker is not None:
-        limits: CircuitBreaker = _changed(
-            cluster.breaker,
-            connections_max=breaker.max_connections,
-            pending_max=breaker.max_pending_requests,
-            requests_max=breaker.max_requests,
-        )
-        cluster = replace(cluster, breaker=limits)
+    cluster = replace(cluster, breaker=breaker_of(spec, cluster.breaker))
     if outlier is not None:
         passive: Outlier = _changed(
             cluster.outlier,
@@ -237,6 +225,20 @@ def with_traffic_policy(cluster: Cluster, spec: TrafficPolicySpec) -> Cluster:
         )
         cluster = replace(cluster, outlier=passive)
     return cluster
+
+
+def breaker_of(spec: TrafficPolicySpec, limits: CircuitBreaker) -> CircuitBreaker:
+    """The limits as the policy wants them; those it does not give stay."""
+    breaker = spec.circuit_breaker
+    if breaker is None:
+        return limits
+    changed: CircuitBreaker = _changed(
+        limits,
+        connections_max=breaker.max_connections,
+        pending_max=breaker.max_pending_requests,
+        requests_max=breaker.max_requests,
+    )
+    return changed
 
 
 def _changed(value: D, **changes: Any) -> D:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias, assert_never
 
+from crdt.register import context_for
 from peer.messages import Draft
 from simulations.host import Host, Keeps
 from simulations.network import Wall, apart, bridged, majorities_ring, one_way
@@ -137,11 +138,19 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
-    """Let the node write a record of that many bytes."""
+    """Let the node write a record of that many bytes: an edit of what it sees under that key."""
 
     host: int
     key: str
     size: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Let the node delete what it sees under that key."""
+
+    host: int
+    key: str
 
 
 Fault: TypeAlias = (
@@ -159,6 +168,7 @@ Fault: TypeAlias = (
     | Leave
     | Join
     | Publish
+    | Delete
 )
 Story: TypeAlias = tuple[tuple[float, Fault], ...]
 
@@ -194,7 +204,7 @@ def happen(world: World, fault: Fault) -> None:
 def _to_host(
     world: World,
     host: Host,
-    fault: Crash | Restart | Pause | Resume | Slow | Skew | Leave | Publish,
+    fault: Crash | Restart | Pause | Resume | Slow | Skew | Leave | Publish | Delete,
 ) -> None:
     match fault:
         case Crash():
@@ -214,9 +224,21 @@ def _to_host(
             world.leave(host)
         case Publish():
             payload = f"{fault.key}@{world.now:.6f}".encode()
-            world.write(host, Draft(kind=NOTE, key=fault.key, payload=payload.ljust(fault.size, b".")))
+            _edit(world, host, fault.key, payload.ljust(fault.size, b"."))
+        case Delete():
+            _edit(world, host, fault.key, b"")
         case _:
             assert_never(fault)
+
+
+def _edit(world: World, host: Host, key: str, payload: bytes) -> None:
+    """Write with the context of what the host's node sees now, as an author does (peer/publishing.py)."""
+    if host.node is None:
+        return
+    seen = [record for record in host.node.journal.records(NOTE) if record.key == key]
+    if payload or seen:
+        context = context_for(seen, host.id)
+        world.write(host, Draft(kind=NOTE, key=key, payload=payload, context=context))
 
 
 def wall_of(fault: Partition | OneWay) -> Wall:

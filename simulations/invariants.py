@@ -10,7 +10,9 @@ After quiet:
 - every live node sees exactly the live nodes alive, each under the boot it runs, and no other node as live (so nobody
   is missing, nobody buried alive, nobody back from the dead);
 - equal heads mean equal journals, and the heads are equal;
-- what was acknowledged is there, unless every disk and process that held it is gone.
+- what was acknowledged is there, unless every disk and process that held it is gone;
+- of each key: an acknowledged edit is visible, or was replaced by somebody who knew it; what an acknowledged edit or
+  deletion replaced is not back.
 
 Invariant: looking changes nothing; what is found is told in words that name who, what and when.
 """
@@ -19,9 +21,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from crdt.record import Record
+from crdt.register import versions
 from gossip.config import GossipConfig
 from peer.messages import Written
 from simulations import views
+from simulations.faults import NOTE
 from simulations.host import Host
 from simulations.world import World
 
@@ -150,6 +154,7 @@ class Watch:
             self._tell(f"after quiet, {difference}")
         live = [host for host in self._world.live() if host.node is not None]
         self._check_journals(live)
+        self._check_keys(live)
         holders = [host.name for host in live]
         for each in self.acknowledged:
             record = each.record
@@ -180,7 +185,43 @@ class Watch:
             if len(same) > 1:
                 self._tell(f"journals with equal heads differ in content: {sorted(same.values())}")
 
+    def _check_keys(self, live: list[Host]) -> None:
+        """Hold every key against what was acknowledged of it, as one node sees it; the journals are the same."""
+        if not live or live[0].node is None:
+            return
+        journal = live[0].node.journal
+        held: dict[str, list[Record]] = {}
+        for record in journal.records(NOTE):
+            held.setdefault(record.key, []).append(record)
+        said: dict[str, list[Record]] = {}
+        for each in self.acknowledged:
+            if each.owed and each.record.kind == NOTE and self._has(live[0], each.record):
+                said.setdefault(each.record.key, []).append(each.record)
+        for key, records in said.items():
+            now = held.get(key, [])
+            visible = {record.dot for record in versions(now)}
+            for record in records:
+                if not (
+                    record.deleted
+                    or record.dot in visible
+                    or any(_replaces(n, record) for n in [*now, *records])
+                ):
+                    self._tell(
+                        f"an acknowledged edit of {key} by {self._world.name_of(record.writer)} is lost"
+                    )
+            for back in now:
+                if back.dot in visible and any(_replaces(record, back) for record in records):
+                    name = self._world.name_of(back.writer)
+                    self._tell(f"{key} as {name} wrote it is back, though somebody who knew it replaced it")
+
     @staticmethod
     def _has(host: Host, record: Record) -> bool:
         assert host.node is not None, "live hosts have nodes"
         return host.node.journal.heads.get(record.writer, 0) >= record.seq
+
+
+def _replaces(newer: Record, older: Record) -> bool:
+    """Whether the author of one record of a key knew the other."""
+    if newer.writer == older.writer:
+        return newer.seq > older.seq
+    return any(writer == older.writer and seq >= older.seq for writer, seq in newer.context)

@@ -14,9 +14,14 @@ from collections import Counter
 from enum import Enum
 from typing import Any, Final
 
+from crdt.journal import Verdict, Wait
+from crdt.ormap import live_versions
+from crdt.record import Record
 from gossip.member import State
 from gossip.probe import Probe, Probes, Purpose
-from peer.messages import MemberMoved, Note
+from peer.messages import MemberMoved, Note, Written
+from peer.node import Node
+from simulations.faults import NOTE
 from simulations.host import Host
 from simulations.world import World
 
@@ -42,7 +47,11 @@ class Sometimes(Enum):
     REPLAYED = "a datagram that came twice was refused"
     STRANGER = "a datagram that could not be opened was refused"
     LAGGED = "a late process noticed that it was late"
+    ASKED = "a node in doubt of its own journal asked one more member"
     RELEARNT = "a node got its own journal back from the others"
+    CONCURRENT = "two edits of one key that did not know each other lived side by side to the end"
+    DELETED = "a key was deleted"
+    FUTURE = "a record waited because it was stamped in the future"
     TORN = "a crash took what was on its way to the disk"
     OVERFLOWED = "a socket's buffer overflowed"
     RETRANSMITTED = "a frame was sent again"
@@ -54,6 +63,7 @@ _REASONS: Final = {
     "a dead member answered": Sometimes.HEALED,
     "it knows of members unknown here": Sometimes.BEHIND,
     "diverged": Sometimes.DIVERGED,
+    "own journal": Sometimes.ASKED,
     "seed": Sometimes.CONTACTED,
     "dead member": Sometimes.CONTACTED,
 }
@@ -69,6 +79,7 @@ class Tally:
         world.on_moved.append(self._moved)
         world.on_note.append(self._noted)
         world.on_life.append(self._life)
+        world.on_written.append(self._written)
 
     def finish(self) -> Counter[Sometimes]:
         """The counts, with what only the end of a world can tell."""
@@ -84,7 +95,14 @@ class Tally:
                 counts[Sometimes.REFUTATION] += host.node.engine.statistics().refutations
                 relearnt = host.index in self._blank and host.node.journal.heads.get(host.id, 0) > 0
                 counts[Sometimes.RELEARNT] += relearnt
+        counts[Sometimes.CONCURRENT] += self._conflicts()
         return +counts
+
+    def _conflicts(self) -> int:
+        live = next((host.node for host in self._world.live() if host.node is not None), None)
+        if live is None:
+            return 0
+        return sum(len(versions) > 1 for versions in live_versions(live.journal.records(NOTE)).values())
 
     # ------------------------------------------------------------------ from outside
 
@@ -117,6 +135,9 @@ class Tally:
             self.counts[Sometimes.REPLAYED] += "seen before" in reason
             self.counts[Sometimes.STRANGER] += "unknown sender" in reason
 
+    def _written(self, _host: Host, written: Written) -> None:
+        self.counts[Sometimes.DELETED] += any(record.deleted for record in written.records)
+
     # ------------------------------------------------------------------ from inside
 
     def _life(self, host: Host, what: str) -> None:
@@ -124,6 +145,18 @@ class Tally:
             self._blank.add(host.index)
         elif what in ("start", "warm") and host.node is not None:
             self._listen(host.node.engine._parts.probes)
+            self._listen_to_verdicts(host.node)
+
+    def _listen_to_verdicts(self, node: Node) -> None:
+        """Have the journal tell what it makes wait."""
+        verify, counts = node.journal._verify, self.counts
+
+        def noting(record: Record, now_ms: int) -> Verdict:
+            verdict = verify(record, now_ms)
+            counts[Sometimes.FUTURE] += isinstance(verdict, Wait) and "future" in verdict.reason
+            return verdict
+
+        node.journal._verify = noting
 
     def _listen(self, probes: Probes) -> None:
         """Have the node's probes tell how they end."""

@@ -17,6 +17,7 @@ from typing import Final
 from simulations.faults import (
     Crash,
     Cut,
+    Delete,
     Disorder,
     Fault,
     Heal,
@@ -40,7 +41,8 @@ HOSTS_MIN: Final = 3
 HOSTS_MAX: Final = 12
 JOINED_MAX: Final = 3
 SIZES: Final = (60, 400, 900, 3000, 16_000)  # of records: some ride on a datagram, some need a stream
-DISK_LOST_APART_S: Final = 5.0
+DISK_LOST_APART_S: Final = 5.0  # from a partition
+KNOWING_MIN: Final = 2  # hosts that have kept their disks, so that somebody can tell the others
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class _Author:
     stopped: set[int] = field(default_factory=set)
     skewed: set[int] = field(default_factory=set)
     slow: set[int] = field(default_factory=set)
+    blank: set[int] = field(default_factory=set)  # whose disk was lost some time
     walls: int = 0
     standing: set[str] = field(default_factory=set)
     disk_lost_at: float = -math.inf
@@ -82,16 +85,17 @@ class _Author:
         return Crash(host=host, power=self.rng.random() < 0.3)
 
     def restart(self) -> Fault | None:
-        """A disk is lost only where others can tell what was on it: two lost at once, or one on the wrong side of a
-        partition, may have been all there was, and the node would number its records anew from what it is told."""
+        """A disk is lost only where others can tell what was on it: on the wrong side of a partition nobody may, and
+        the node would number its records anew from what it is told (`peer/node_doubt.py`)."""
         down = set(range(self.count)) - self.up
         host = self.one(down) if down and self.rng.random() < 0.7 else self.rng.randrange(self.count)
         keeps = self.rng.choices([Keeps.ALL, Keeps.IDENTITY, Keeps.NOTHING], [6, 2, 1])[0]
         if keeps is Keeps.IDENTITY:
-            alone = self.standing or len(self.up - self.stopped) < 3
-            if host in self.up or alone or self.at - self.disk_lost_at < DISK_LOST_APART_S:
+            knowing = self.up - self.stopped - self.blank - {host}
+            if host in self.up or self.standing or len(knowing) < KNOWING_MIN:
                 return None
             self.disk_lost_at = self.at
+            self.blank.add(host)
         self.up.add(host)
         self.stopped.discard(host)
         self.slow.discard(host)
@@ -166,7 +170,8 @@ class _Author:
     def skew(self) -> Fault | None:
         host = self.rng.randrange(self.count)
         self.skewed.add(host)
-        offset_s, drift = self.rng.uniform(-2, 2), self.rng.choice([0.0, 1e-3, -1e-3])
+        most_s = self.rng.choice([2.0, 2.0, 8.0])  # the last is further than a record may be stamped ahead
+        offset_s, drift = self.rng.uniform(-most_s, most_s), self.rng.choice([0.0, 1e-3, -1e-3])
         return Skew(host=host, offset_s=round(offset_s, 3), drift=drift)
 
     def leave(self) -> Fault | None:
@@ -187,8 +192,14 @@ class _Author:
         if not self.up:
             return None
         self.keys += 1
-        key = f"k{self.keys if self.rng.random() < 0.7 else self.rng.randrange(1, self.keys + 1)}"
+        key = f"k{self.keys if self.rng.random() < 0.5 else self.rng.randrange(1, self.keys + 1)}"
         return Publish(host=self.one(self.up), key=key, size=self.rng.choice(SIZES))
+
+    def delete(self) -> Fault | None:
+        """Of something that may be there."""
+        if not self.up or not self.keys:
+            return None
+        return Delete(host=self.one(self.up), key=f"k{self.rng.randrange(1, self.keys + 1)}")
 
     def ending(self) -> list[Fault]:
         """Put everything right."""
@@ -216,6 +227,7 @@ _KINDS: Final[tuple[tuple[Callable[[_Author], Fault | None], int], ...]] = (
     (_Author.leave, 1),
     (_Author.join, 1),
     (_Author.publish, 4),
+    (_Author.delete, 2),
 )
 
 

@@ -15,6 +15,7 @@ from gossip.member import State
 from peer.messages import MemberMoved
 from simulations.faults import (
     Crash,
+    Delete,
     Disorder,
     Fault,
     Heal,
@@ -252,7 +253,7 @@ class Timeline:
                 self.marks.append(Mark(self.now, "leave", fault.host))
             case Skew():
                 self.marks.append(Mark(self.now, f"clock {fault.offset_s:+g} s", fault.host))
-            case Publish():
+            case Publish() | Delete():
                 self.marks.append(Mark(self.now, "record", fault.host))
             case Join():
                 self.marks.append(Mark(self.now, "join", None))

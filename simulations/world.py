@@ -3,7 +3,6 @@
 Invariant: the same seed and the same calls give the same story.
 """
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, Final, Literal
@@ -12,7 +11,7 @@ from gossip.config import PROFILES, GossipConfig
 from gossip.events import Address
 from gossip.member import State
 from peer.messages import Depart, Departed, Draft, JoinSeeds, Write
-from simulations import views
+from simulations import collector, views
 from simulations.clock import HostClock
 from simulations.crypto import Costs, Meter
 from simulations.disk import Disk
@@ -102,8 +101,7 @@ class World(Loop):
             self._start(host, people)
             self._arm(host)
         if len(hosts) > REAL_CRYPTO_MAX:
-            gc.collect()
-            gc.freeze()  # what was made stays until the end: nothing gained by going through it again and again
+            collector.relax()
 
     def start(self, host: Host) -> None:
         """Run the host's node, from what is on its disk, and let it join."""

@@ -7,18 +7,22 @@ code to end with.
 import http.client
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
 from peer.admin.sockets import SOCKET_NAME, connect_unix
 
 Json = dict[str, Any]
+Progress = Callable[[Json], None]
+
+LINES_TYPE: Final = "application/x-ndjson"
 
 TIMEOUT_S: Final = 30.0
 # A leave drains first; the peer's own limit on that is an hour, its default 45 s.
 LEAVE_TIMEOUT_S: Final = 3600.0
+FIND_MAX: Final = 1000
 REPLY_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
@@ -74,6 +78,7 @@ class AdminClient:
         *,
         wait_percent: float | None = None,
         timeout_s: float = 10.0,
+        progress: Progress | None = None,
     ) -> list[Json]:
         body = {
             "documents": list(documents),
@@ -81,7 +86,7 @@ class AdminClient:
             "wait_percent": wait_percent,
             "timeout_s": timeout_s,
         }
-        return self._list("POST", "/v1/resources", body, timeout_s=TIMEOUT_S + timeout_s)
+        return self._list("POST", "/v1/resources", body, timeout_s=TIMEOUT_S + timeout_s, progress=progress)
 
     def get(self, kind: str, namespace: str | None = None, name: str | None = None) -> list[Json]:
         query = {key: value for key, value in (("namespace", namespace), ("name", name)) if value is not None}
@@ -90,8 +95,28 @@ class AdminClient:
     def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._object("GET", _path("resources", kind, namespace, name))
 
-    def delete(self, kind: str, namespace: str, name: str) -> Json:
-        return self._object("DELETE", _path("resources", kind, namespace, name))
+    def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        """In batches that fit into a request; they need not be of one moment."""
+        found: list[Json | None] = []
+        for start in range(0, len(resources), FIND_MAX):
+            found += self._list(
+                "POST", "/v1/find", {"resources": _named(resources[start : start + FIND_MAX])}
+            )
+        return found
+
+    def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        return self._list("GET", _path("history", kind, namespace, name))
+
+    def delete(
+        self,
+        resources: Sequence[tuple[str, str, str]],
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+        progress: Progress | None = None,
+    ) -> list[Json]:
+        body = {"resources": _named(resources), "wait_percent": wait_percent, "timeout_s": timeout_s}
+        return self._list("POST", "/v1/deletions", body, timeout_s=TIMEOUT_S + timeout_s, progress=progress)
 
     def token_create(
         self,
@@ -131,20 +156,32 @@ class AdminClient:
         return reply
 
     def _list(
-        self, method: str, path: str, body: Json | None = None, *, timeout_s: float = TIMEOUT_S
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        progress: Progress | None = None,
     ) -> list[Json]:
-        reply = self._call(method, path, body, timeout_s)
+        reply = self._call(method, path, body, timeout_s, progress)
         if not isinstance(reply, list):
             raise ClientError(f"the peer at {self.socket_path} answered {path} with something else")
         return reply
 
-    def _call(self, method: str, path: str, body: Json | None, timeout_s: float) -> Any:
+    def _call(
+        self, method: str, path: str, body: Json | None, timeout_s: float, progress: Progress | None = None
+    ) -> Any:
         connection = _UnixConnection(self.socket_path, timeout_s)
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        if progress is not None:
+            headers["Accept"] = f"{LINES_TYPE}, application/json"
         try:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
+            if progress is not None and response.getheader("Content-Type") == LINES_TYPE:
+                return self._follow(response, path, progress)
             if response.length is not None and response.length > REPLY_BYTES_MAX:
                 raise ClientError(
                     f"the peer at {self.socket_path} answered {path} with {response.length} bytes"
@@ -172,6 +209,21 @@ class AdminClient:
             connection.close()
         return self._decode(response.status, text, path)
 
+    def _follow(self, response: http.client.HTTPResponse, path: str, progress: Progress) -> Any:
+        """Lines of JSON: progress, and at the end the result or an error (`peer/admin/streaming.py`)."""
+        while line := response.readline(REPLY_BYTES_MAX):
+            event = self._decode(200, line, path)
+            match event:
+                case {"progress": dict(told)}:
+                    progress(told)
+                case {"result": result}:
+                    return result
+                case {"error": _}:
+                    self._refused(event, 500, path)
+                case _:
+                    raise ClientError(f"the peer at {self.socket_path} answered {path} with something else")
+        raise http.client.IncompleteRead(b"")
+
     def _decode(self, status: int, text: bytes, path: str) -> Any:
         try:
             reply = json.loads(text)
@@ -183,14 +235,21 @@ class AdminClient:
             )
             raise ClientError(f"the peer at {self.socket_path} {detail}") from error
         if status >= 400:
-            known = isinstance(reply, dict)
-            message = reply.get("error") if known else None
-            code = reply.get("code") if known else None
-            raise ClientError(
-                str(message) if message else f"the peer at {self.socket_path} answered {path} with {status}",
-                code=code if code in (1, 2, 3) else 1,
-            )
+            self._refused(reply, status, path)
         return reply
+
+    def _refused(self, reply: Any, status: int, path: str) -> NoReturn:
+        known = isinstance(reply, dict)
+        message = reply.get("error") if known else None
+        code = reply.get("code") if known else None
+        raise ClientError(
+            str(message) if message else f"the peer at {self.socket_path} answered {path} with {status}",
+            code=code if code in (1, 2, 3) else 1,
+        )
+
+
+def _named(resources: Sequence[tuple[str, str, str]]) -> list[Json]:
+    return [{"kind": kind, "namespace": namespace, "name": name} for kind, namespace, name in resources]
 
 
 def _path(*parts: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 from aiohttp import web
 
 from peer.admin.sockets import SOCKET_NAME, SocketBusyError, bind_unix
+from peer.admin.streaming import reply, streamed
 from peer.api import ApiError, PeerApi
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -84,10 +85,6 @@ def _words(error: OSError) -> str:
     return error.strerror.lower() if error.strerror else str(error)
 
 
-def reply(data: Any, *, status: int = 200) -> web.Response:
-    return web.json_response(data, status=status)
-
-
 def refusal(message: str, *, code: int, status: int) -> web.Response:
     return reply({"error": message, "code": code}, status=status)
 
@@ -126,7 +123,10 @@ def _private_app(api: PeerApi) -> web.Application:
             web.post("/v1/resources", _apply),
             web.get("/v1/resources/{kind}", _get),
             web.get("/v1/resources/{kind}/{namespace}/{name}", _describe),
-            web.delete("/v1/resources/{kind}/{namespace}/{name}", _delete),
+            web.delete("/v1/resources/{kind}/{namespace}/{name}", _delete_one),
+            web.get("/v1/history/{kind}/{namespace}/{name}", _history),
+            web.post("/v1/deletions", _delete),
+            web.post("/v1/find", _find),
             web.post("/v1/tokens", _token_create),
             web.get("/v1/stat", _stat),
             web.get("/v1/check", _check),
@@ -168,16 +168,12 @@ async def _deregister(request: web.Request) -> web.Response:
     return reply(await request.app[_API].deregister(part["namespace"], part["name"]))
 
 
-async def _apply(request: web.Request) -> web.Response:
+async def _apply(request: web.Request) -> web.StreamResponse:
     body = await _body(request, {"documents", "source", "wait_percent", "timeout_s"})
-    wait = body.get("wait_percent")
-    return reply(
-        await request.app[_API].apply(
-            _documents(body),
-            _string(body, "source"),
-            wait_percent=None if wait is None else _number(body, "wait_percent", 0, 100),
-            timeout_s=_number(body, "timeout_s", 0, TIMEOUT_S_MAX) if "timeout_s" in body else 10.0,
-        )
+    documents, source, waiting = _documents(body), _string(body, "source"), _waiting(body)
+    api = request.app[_API]
+    return await streamed(
+        request, lambda progress: api.apply(documents, source, **waiting, progress=progress)
     )
 
 
@@ -193,9 +189,27 @@ async def _describe(request: web.Request) -> web.Response:
     return reply(await request.app[_API].describe(part["kind"], part["namespace"], part["name"]))
 
 
-async def _delete(request: web.Request) -> web.Response:
+async def _delete_one(request: web.Request) -> web.Response:
     part = request.match_info
-    return reply(await request.app[_API].delete(part["kind"], part["namespace"], part["name"]))
+    rows = await request.app[_API].delete([(part["kind"], part["namespace"], part["name"])])
+    return reply(rows[0])
+
+
+async def _delete(request: web.Request) -> web.StreamResponse:
+    body = await _body(request, {"resources", "wait_percent", "timeout_s"})
+    resources, waiting = _resources(body), _waiting(body)
+    api = request.app[_API]
+    return await streamed(request, lambda progress: api.delete(resources, **waiting, progress=progress))
+
+
+async def _history(request: web.Request) -> web.Response:
+    part = request.match_info
+    return reply(await request.app[_API].history(part["kind"], part["namespace"], part["name"]))
+
+
+async def _find(request: web.Request) -> web.Response:
+    body = await _body(request, {"resources"})
+    return reply(await request.app[_API].find(_resources(body)))
 
 
 async def _token_create(request: web.Request) -> web.Response:
@@ -268,6 +282,26 @@ def _documents(body: dict[str, Any]) -> list[dict[str, Any]]:
     if len(value) > DOCUMENTS_MAX:
         raise ApiError(f"at most {DOCUMENTS_MAX} documents at once, these are {len(value)}", code=2)
     return value
+
+
+def _resources(body: dict[str, Any]) -> list[tuple[str, str, str]]:
+    value = body.get("resources")
+    if not isinstance(value, list) or not value or len(value) > DOCUMENTS_MAX:
+        raise ApiError(f"resources must be a list of 1 to {DOCUMENTS_MAX} objects", code=2)
+    found = []
+    for each in value:
+        if not isinstance(each, dict) or each.keys() != {"kind", "namespace", "name"}:
+            raise ApiError("a resource is an object of kind, namespace and name", code=2)
+        found.append((_string(each, "kind"), _string(each, "namespace"), _string(each, "name")))
+    return found
+
+
+def _waiting(body: dict[str, Any]) -> dict[str, Any]:
+    wait = body.get("wait_percent")
+    return {
+        "wait_percent": None if wait is None else _number(body, "wait_percent", 0, 100),
+        "timeout_s": _number(body, "timeout_s", 0, TIMEOUT_S_MAX) if "timeout_s" in body else 10.0,
+    }
 
 
 def _number(body: dict[str, Any], key: str, low: float, high: float) -> float:

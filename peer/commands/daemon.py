@@ -21,6 +21,10 @@ from peer.render import print_notes
 @click.option("--token-file", metavar="FILE", help="File that holds the join token.")
 @click.option("--bootstrap", is_flag=True, default=None, help="Make a new mesh, unless this peer is in one.")
 @click.option("--bootstrap-expect", metavar="N", help="Make it with N first peers (only 1 for now).")
+@click.option(
+    "--accept-state-loss", is_flag=True, default=None,
+    help="Go on from what this peer holds: only once it is certain that no other holds more.",
+)  # fmt: skip
 @click.option("--zone", help="Failure domain; traffic prefers its own.")
 @click.option("--profile", metavar="lan|wan|local", help="Gossip timing (default lan).")
 @click.option("--engine", metavar="ENGINE", help="Data plane (default embedded).")

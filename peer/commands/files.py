@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 STDIN: Final = "-"
+FILES_HELP: Final = "File of resources, directory, or - for standard input; repeatable."
 FILES_MAX: Final = 1000
 _SUFFIXES: Final = (".yaml", ".yml", ".json")  # JSON is YAML
 

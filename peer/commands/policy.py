@@ -8,11 +8,9 @@ from typing import Any
 import click
 
 from peer.commands.author import sign_resources
-from peer.commands.files import read_files, read_resources, read_services, source_of
+from peer.commands.files import FILES_HELP, read_files, read_resources, read_services, source_of
 from peer.commands.kinds import ALL, home_of, read_kind
 from peer.commands.options import (
-    DURATION,
-    PERCENT,
     CallsPeer,
     Failure,
     client_of,
@@ -21,10 +19,10 @@ from peer.commands.options import (
     output_option,
     split_name,
 )
+from peer.commands.waiting import follow, wait_options
 from peer.render import Column, print_data, print_documents, print_lines
 from peer.units import format_age
 
-_FILES_HELP = "File of resources, directory, or - for standard input; repeatable."
 _COLORS = {
     "active": "green",
     "accepted": "green",
@@ -35,11 +33,8 @@ _COLORS = {
 
 
 @click.command()
-@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=_FILES_HELP)
-@click.option(
-    "--wait", type=PERCENT, metavar="PERCENT", help="Wait until this share of the mesh enforces it."
-)
-@click.option("--timeout", type=DURATION, default="10s", show_default=True, help="How long --wait waits.")
+@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=FILES_HELP)
+@wait_options
 @click.option(
     "--author-key", type=click.Path(path_type=Path), metavar="FILE",
     help="Sign with this key (see `gossamer author`): the author's rights count, not this peer's.",
@@ -57,20 +52,24 @@ def apply(
     """Publish routes and policies.
 
     All of the files' are published or none, and they are on this peer's disk when the command returns. With
-    --wait, exit code 3 means that they are published but not yet enforced everywhere.
+    --wait, exit code 3 means that they are published but that too few enforce them yet. All live peers are asked; of
+    more than 300 a random sample, and the share of all is an estimate, told with its 95 % interval.
     """
     files = read_files(arguments)
     resources = read_resources(files)
     documents: Sequence[Mapping[str, Any]] = [resource.document for resource in resources]
-    with CallsPeer():
-        if author_key is not None:
-            root = bytes.fromhex(client_of(data_dir).ca_status()["root"])
+    client = client_of(data_dir)
+    if author_key is not None:
+        with CallsPeer():
+            root = bytes.fromhex(client.ca_status()["root"])
             documents = sign_resources(resources, author_key, root)
-        rows = client_of(data_dir).apply(documents, source_of(files), wait_percent=wait, timeout_s=timeout)
-    if output != "table":
-        print_data(rows, output, [])
-        return
-    print_lines([_action(row) for row in rows])
+    follow(
+        lambda progress: client.apply(
+            documents, source_of(files), wait_percent=wait, timeout_s=timeout, progress=progress
+        ),
+        wait,
+        lambda rows: _show_actions(rows, output),
+    )
 
 
 @click.command()
@@ -114,18 +113,25 @@ def get(kind: str, name: str | None, namespace: str | None, data_dir: Path, outp
 @data_dir_option
 @output_option
 def describe(kind: str, name: str, namespace: str | None, data_dir: Path, output: str) -> None:
-    """Show one resource: author, status here, conflicts."""
+    """Show one resource: author, status here, conflicts, and which peers hold and enforce it.
+
+    Every live peer is asked (of more than 300 a random sample); one that does not answer in two seconds is unreachable.
+    """
     wanted = read_kind(kind)
     where, name = split_name(name, namespace)
     with CallsPeer():
         row = client_of(data_dir).describe(wanted, where or home_of(wanted), name)
-    print_data(row, "yaml" if output == "table" else output, [])
+    if output == "table":
+        print_data(_grouped(row), "yaml", [])
+    else:
+        print_data(row, output, [])
 
 
 @click.command()
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
-@click.option("-f", "--file", "arguments", multiple=True, metavar="FILE", help=_FILES_HELP)
+@click.option("-f", "--file", "arguments", multiple=True, metavar="FILE", help=FILES_HELP)
+@wait_options
 @namespace_option
 @data_dir_option
 @output_option
@@ -133,11 +139,16 @@ def delete(
     kind: str | None,
     name: str | None,
     arguments: tuple[str, ...],
+    wait: float | None,
+    timeout: float,
     namespace: str | None,
     data_dir: Path,
     output: str,
 ) -> None:
-    """Delete a resource by KIND and NAME, or those in files."""
+    """Delete a resource by KIND and NAME, or those in files.
+
+    All that are there are deleted at once, in one write. Those that are not are named, and the exit code is 1.
+    """
     keys: list[tuple[str, str, str]] = []
     if arguments:
         if kind is not None:
@@ -150,27 +161,21 @@ def delete(
         where, name = split_name(name, namespace)
         wanted = read_kind(kind)
         keys = [(wanted, where or home_of(wanted), name)]
-    rows = []
-    failures: list[str] = []
     client = client_of(data_dir)
-    code = 1
-    for key in keys:  # each deletion stands by itself: what is gone already must not keep the rest alive
-        try:
-            with CallsPeer():
-                rows.append(client.delete(*key))
-        except Failure as error:
-            code = error.code
-            failures += error.lines
-    if output != "table":
-        print_data(rows, output, [])
-    else:
-        print_lines([_action(row) for row in rows])
-    if failures:
-        raise Failure(*failures, code=code)
+    rows = follow(
+        lambda progress: client.delete(keys, wait_percent=wait, timeout_s=timeout, progress=progress),
+        wait,
+        lambda rows: _show_actions([row for row in rows if row.get("action") != "absent"], output),
+    )
+    absent = [row for row in rows if row.get("action") == "absent"]
+    if absent:  # the rest is deleted: what is gone already must not keep it alive
+        raise Failure(
+            *(f"there is no {row.get('kind')} {row.get('namespace')}/{row.get('name')}" for row in absent)
+        )
 
 
 @click.command()
-@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=_FILES_HELP)
+@click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=FILES_HELP)
 @output_option
 def validate(arguments: tuple[str, ...], output: str) -> None:
     """Check files of resources or services without a peer."""
@@ -199,6 +204,25 @@ def validate(arguments: tuple[str, ...], output: str) -> None:
         print_data([row | {"valid": True} for row in rows], output, [])
     else:
         print_lines([f"{row['kind']} {row['namespace']}/{row['name']} is valid" for row in rows])
+
+
+def _grouped(row: Mapping[str, Any]) -> dict[str, Any]:
+    """For people: names of members by how far they are."""
+    members = row.get("members")
+    if not isinstance(members, Mapping):
+        return dict(row)
+    groups: dict[str, list[str]] = {}
+    for each in members.get("nodes") or []:
+        groups.setdefault(str(each.get("state")), []).append(str(each.get("node")))
+    shown = {key: value for key, value in members.items() if key != "nodes"}
+    return dict(row) | {"members": shown | groups}
+
+
+def _show_actions(rows: Sequence[Mapping[str, Any]], output: str) -> None:
+    if output != "table":
+        print_data(rows, output, [])
+    else:
+        print_lines([_action(row) for row in rows])
 
 
 def _action(row: Mapping[str, Any]) -> str:

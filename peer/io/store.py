@@ -9,6 +9,11 @@ SQLite replays its log up to the first frame that does not fit and says nothing 
 right: what follows was never acknowledged. But a transaction is synced before the next begins, so two commits behind
 the misfit mean that acknowledged ones were damaged. The store then goes on from the state before, and says so.
 
+A whole file may be an old one: put back from a backup, or a copy. The database remembers which file it is (its inode),
+and one found in another file is in *doubt*, as is one whose log was damaged, until another peer has told this one the
+state of the mesh (`trust`): its owner may have written more than it holds. A snapshot of the whole disk shows nothing
+of this; the clones then meet as an equivocation.
+
 The database is made under another name and renamed when its schema is complete. A file under the final name that
 is empty or without a schema is therefore damage, never a start that was interrupted.
 
@@ -25,11 +30,15 @@ from typing import Final, Self
 
 from peer.io.damage import SIDE_FILES, commits_after, copy_aside, move_aside, row_crc
 from peer.io.datadir import DataDirLock, lock_data_dir
+from peer.io.history import SCHEMA as HISTORY_SCHEMA
+from peer.io.history import History
 from peer.io.keys import fsync_directory
 
 STORE_NAME: Final = "store.db"
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
+_FILE: Final = "file"  # in meta: the inode the database was last trusted in
+_DOUBT: Final = "doubt"  # in meta: why it may hold less than was written
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA: Final = f"""
@@ -46,6 +55,7 @@ CREATE TABLE spent_tokens (
     token BLOB NOT NULL, node BLOB NOT NULL, expires_at INTEGER NOT NULL, crc INTEGER NOT NULL,
     PRIMARY KEY (token, node)
 ) WITHOUT ROWID;
+{HISTORY_SCHEMA}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -59,6 +69,7 @@ _HEAD: Final = """
 INSERT INTO heads (writer, seq, crc) VALUES (?, ?, ?)
 ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, crc = excluded.crc WHERE excluded.seq > heads.seq
 """
+_ANY_SEQ: Final = 2**62
 _ROWS: Final = (
     "SELECT crc, writer, kind, key, seq, data FROM records",
     "SELECT crc, writer, seq FROM heads",
@@ -80,13 +91,15 @@ class _DamagedError(Exception):
 class Batch:
     """What one transaction changes: first `delete`, then the rest.
 
-    `put`: (writer, kind, key, seq, encoded record). `delete`: (writer, kind, key). `introductions` replace.
-    `spent`: (token id, node id, when the token expires in Unix seconds). `forget_spent`: ids of tokens that have
-    expired, so that the table stays bounded.
+    `put`: (writer, kind, key, seq, encoded record). `delete`: (writer, kind, key). What these replace or drop goes to
+    the history (`peer/io/history.py`), and so do `past` rows, which others of this batch have replaced.
+    `introductions` replace. `spent`: (token id, node id, when the token expires in Unix seconds). `forget_spent`: ids
+    of tokens that have expired, so that the table stays bounded.
     """
 
     put: Sequence[tuple[bytes, str, str, int, bytes]] = ()
     delete: Sequence[tuple[bytes, str, str]] = ()
+    past: Sequence[tuple[bytes, str, str, int, bytes]] = ()
     heads: Mapping[bytes, int] = field(default_factory=dict)
     introductions: Mapping[bytes, bytes] = field(default_factory=dict)
     spent: Sequence[tuple[bytes, bytes, int]] = ()
@@ -105,7 +118,8 @@ class Loaded:
 
 class Store:
     """An open store. `fresh`: it holds nothing yet (a first start, or the old one was set aside).
-    `set_aside`: where a damaged file went (the database, or its log alone), `damage` says what was wrong with it."""
+    `set_aside`: where a damaged file went (the database, or its log alone), `damage` says what was wrong with it.
+    `doubt`: why what it holds may be older than what was written, or ""."""
 
     def __init__(
         self, connection: sqlite3.Connection, lock: DataDirLock, *, path: Path, fresh: bool, set_aside: Path | None,
@@ -115,8 +129,10 @@ class Store:
         self.fresh = fresh
         self.set_aside = set_aside
         self.damage = damage
+        self.doubt = ""
         self._connection = connection
         self._lock = lock
+        self._history = History(connection)
 
     @classmethod
     def open(cls, data_dir: Path, lock: DataDirLock | None = None) -> Self:
@@ -133,15 +149,19 @@ class Store:
                 if path.exists():
                     try:
                         connection, log = _open_checked(path)
-                        return cls(
+                        store = cls(
                             connection, held, path=path, fresh=False, set_aside=log,
                             damage="its log is damaged: what was stored last is lost" if log else "",
                         )  # fmt: skip
+                        store._doubt()
+                        return store
                     except _DamagedError as error:
                         damage = str(error)
                         set_aside = move_aside(path)
                 _create(path)
-                return cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
+                store = cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
+                store.trust()
+                return store
         except BaseException:
             if lock is None:
                 held.close()
@@ -162,8 +182,9 @@ class Store:
         """Apply the batch, durable when it returns; StoreError means that nothing of it was."""
         with _plain_words(self.path, "write to"), self._transaction() as connection:
             many = connection.executemany
+            self._history.keep([(place, _ANY_SEQ) for place in batch.delete])
             many("DELETE FROM records WHERE writer = ? AND kind = ? AND key = ?", batch.delete)
-            many(_PUT, [(*row, row_crc(row)) for row in batch.put])
+            self._put(batch)
             many(_HEAD, [(*row, row_crc(row)) for row in batch.heads.items()])
             many(
                 "INSERT OR REPLACE INTO introductions (writer, blob, crc) VALUES (?, ?, ?)",
@@ -174,6 +195,22 @@ class Store:
                 [(*row, row_crc(row)) for row in batch.spent],
             )
             many("DELETE FROM spent_tokens WHERE token = ?", [(token,) for token in batch.forget_spent])
+
+    def past(self, kind: str, key: str) -> list[bytes]:
+        """The encoded records of a key that newer ones have replaced, as far as they are kept, latest kept first."""
+        return self._history.read(kind, key)
+
+    def _put(self, batch: Batch) -> None:
+        """Put records; one that another of this batch replaces goes to the history without having been in the table."""
+        newest: dict[tuple[bytes, str, str], tuple[bytes, str, str, int, bytes]] = {}
+        past = list(batch.past)
+        for row in batch.put:
+            before = newest.setdefault(row[:3], row)
+            if before is not row:
+                newest[row[:3]] = max(before, row, key=lambda each: each[3])
+                past.append(min(row, before, key=lambda each: each[3]))
+        self._history.keep([(place, row[3]) for place, row in newest.items()], past)
+        self._connection.executemany(_PUT, [(*row, row_crc(row)) for row in newest.values()])
 
     def meta_get(self, key: str) -> bytes | None:
         with _plain_words(self.path, "read"):
@@ -187,6 +224,25 @@ class Store:
                 "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)",
                 (key, value, row_crc((key, value))),
             )
+
+    def trust(self) -> None:
+        """What it holds is no longer in doubt. Durable when it returns."""
+        self.meta_set(_DOUBT, b"")
+        self.meta_set(_FILE, self._inode())
+        self.doubt = ""
+
+    def _doubt(self) -> None:
+        """Find out whether what it holds may be too old, and keep it in mind beyond this run."""
+        found = self.damage
+        if not found and self.meta_get(_FILE) not in (None, self._inode()):
+            found = "it is another file than the one last written: a copy, or restored from a backup"
+        known = (self.meta_get(_DOUBT) or b"").decode()
+        if found and not known:
+            self.meta_set(_DOUBT, found.encode())
+        self.doubt = known or found
+
+    def _inode(self) -> bytes:
+        return b"%d" % self.path.stat().st_ino
 
     def close(self) -> None:
         """Fold the log into the database and release the directory."""
@@ -206,6 +262,7 @@ class Store:
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            self._history.forget_state()
             raise
 
 

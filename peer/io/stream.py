@@ -91,6 +91,10 @@ class FrameStream:
     def close(self) -> None:
         self._writer.close()
 
+    def abort(self) -> None:
+        """Close without a good-bye."""
+        self._writer.transport.abort()
+
     async def closed(self) -> None:
         """Close and wait until it is."""
         self._writer.close()

@@ -10,6 +10,7 @@ from simulations.scenarios.churn import JOINS, LEAVE, QUARTER_KILLED, RESTARTS
 from simulations.scenarios.degraded import LOSSY, SLOW_MEMBERS
 from simulations.scenarios.failures import CRASH
 from simulations.scenarios.partitions import BRIDGE, HALVES, MAJORITIES_RING, ONE_WAY
+from simulations.scenarios.state import TOMBSTONES
 from simulations.stage import Scenario
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
@@ -26,5 +27,6 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         ONE_WAY,
         SLOW_MEMBERS,
         LOSSY,
+        TOMBSTONES,
     )
 }

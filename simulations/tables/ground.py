@@ -11,7 +11,6 @@ exchange that does take place (`exchange_bytes`), how often it would run from th
 Invariant: when `warm` ends, the memory of its nodes is free, and the collector goes through everything again.
 """
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Final
 
 from gossip.config import PROFILES, GossipConfig
 from peer.messages import JoinSeeds
+from simulations import collector
 from simulations.host import Host
 from simulations.world import World
 
@@ -49,8 +49,7 @@ def cold(
         yield world
     finally:
         _forget(world)
-        gc.unfreeze()  # a large world froze what it began with
-        gc.collect()
+        collector.resume()  # a large world has made it look at less
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from crdt.frame import (
     ASK_BYTES_MAX,
     FRAME_BYTES_MAX,
     ITEM_BYTES_MAX,
+    SPLIT_WHOLE,
     Answer,
     Ask,
     Frame,
@@ -124,7 +125,14 @@ W, C = b"w" * 16, b"c" * 8
         ({"probes": [[b"b", b"a", C]]}, "above its beginning"),
         ({"probes": [[b"a", None, C, b"c", C]]}, "after the last"),
         ({"probes": [[b"a"]]}, "pairs"),
-        ({"probes": [[b"a", *[part for n in range(17) for part in (b"b%c" % n, C)]]]}, "pairs"),
+        (
+            {
+                "probes": [
+                    [b"a", *[part for n in range(SPLIT_WHOLE + 1) for part in (b"b%c%c" % divmod(n, 256), C)]]
+                ]
+            },
+            "pairs",
+        ),
         ({"probes": [[W + b"!", None, C]]}, "prefix"),
         ({"listings": [[b"a", b"b", [W, 1, C]]]}, "outside its range"),
         ({"listings": [[b"x", None, [W, 1, C]]]}, "outside its range"),

@@ -116,6 +116,8 @@ def test_twenty_differences_among_ten_thousand_records_cost_at_most_25_kilobytes
     assert session.bytes <= 25_000
     assert session.bytes - shipped <= 10_000
     assert sum(s.statistics().records_received for s in session.sessions) == 20
+    carrying = [number for number, frame in enumerate(session.frames, 1) if decode_frame(frame).answers]
+    assert carrying[-1] <= 6  # three round trips
 
 
 def test_frames_stay_near_their_target_while_much_flows(crdt):

@@ -25,7 +25,7 @@ def probing(*names: str) -> tuple[Engine, Probe]:
     probe = engine._parts.probe(START, entry, Purpose.ROUND)
     assert probe is not None
     engine._parts.out.clear()
-    engine._deadline = clockwork.deadline  # as after a step
+    engine.deadline = clockwork.deadline  # as after a step
     return engine, probe
 
 

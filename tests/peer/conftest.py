@@ -304,6 +304,7 @@ class Post:
     issuer: Issuer
     heard: list[Input] = field(default_factory=list)
     heads: dict[bytes, int] = field(default_factory=dict)
+    stale: list[bool] = field(default_factory=list)  # not empty: it enforces nothing of what it holds
 
     @property
     def address(self) -> tuple[str, int]:
@@ -330,6 +331,7 @@ async def post(live: LiveMesh) -> AsyncIterator[Callable[..., Awaitable[Post]]]:
             issuer = live.issuer() if signer else live.issuer(authority=None)
             heard: list[Input] = []
             heads: dict[bytes, int] = {}
+            stale: list[bool] = []
             said = hello or Hello(root_certificate=live.root, signer=signer, signers=())
             channels = Channels(
                 bundle=live.bundle,
@@ -337,12 +339,14 @@ async def post(live: LiveMesh) -> AsyncIterator[Callable[..., Awaitable[Post]]]:
                 hello=lambda: said,
                 feed=heard.append,
                 issuer=issuer,
-                enforcement=Enforcement(heads=lambda: heads, enforced=lambda: heads, node_of=node_of),
+                enforcement=Enforcement(
+                    heads=lambda: heads, enforced=lambda: {} if stale else heads, node_of=node_of
+                ),
             )
             channels.present(person.svid)
             await channels.listen("127.0.0.1", 0)
             try:
-                yield Post(person, channels, issuer, heard, heads)
+                yield Post(person, channels, issuer, heard, heads, stale)
             finally:
                 await channels.close()
 

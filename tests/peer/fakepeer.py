@@ -34,6 +34,8 @@ class FakePeer:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.answers: dict[str, Any] = {}
+        self.events: list[Json] = []  # what `apply` and `delete` tell of their progress
+        self.event_s = 0.0
         self.ready = True
 
     def _answer(self, name: str, default: Any, *arguments: Any) -> Any:
@@ -73,7 +75,9 @@ class FakePeer:
         *,
         wait_percent: float | None = None,
         timeout_s: float = 10.0,
+        progress: Any = None,
     ) -> list[Json]:
+        await self._tell(progress)
         rows = [
             {"kind": each["kind"], **each["metadata"], "action": "created", "version": f"{NODE}:1"}
             for each in documents
@@ -83,18 +87,34 @@ class FakePeer:
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         return self._answer("get", [], kind, namespace, name)
 
+    async def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
+        return self._answer("find", [None for _ in resources], list(resources))
+
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         return self._answer("describe", {"kind": kind}, kind, namespace, name)
 
-    async def delete(self, kind: str, namespace: str, name: str) -> Json:
-        row = {
-            "kind": kind,
-            "namespace": namespace,
-            "name": name,
-            "action": "deleted",
-            "version": f"{NODE}:2",
-        }
-        return self._answer("delete", row, kind, namespace, name)
+    async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
+        return self._answer("history", [], kind, namespace, name)
+
+    async def _tell(self, progress: Any) -> None:
+        for event in self.events if progress is not None else ():
+            progress(event)
+            await asyncio.sleep(self.event_s)
+
+    async def delete(
+        self,
+        resources: Sequence[tuple[str, str, str]],
+        *,
+        wait_percent: float | None = None,
+        timeout_s: float = 10.0,
+        progress: Any = None,
+    ) -> list[Json]:
+        await self._tell(progress)
+        rows = [
+            {"kind": kind, "namespace": namespace, "name": name, "action": "deleted", "version": f"{NODE}:2"}
+            for kind, namespace, name in resources
+        ]
+        return self._answer("delete", rows, list(resources), wait_percent, timeout_s)
 
     async def token_create(
         self,

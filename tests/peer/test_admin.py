@@ -45,8 +45,10 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.apply([document], "r.yaml")[0]["name"] == "r"
     assert client.get("HTTPRoute") == []
     assert client.get("all", "shop", "a/b ü?") == []
+    assert client.find([("HTTPRoute", "shop", "r")]) == [None]
     assert client.describe("HTTPRoute", "shop", "r") == {"kind": "HTTPRoute"}
-    assert client.delete("HTTPRoute", "shop", "a.b-c")["action"] == "deleted"
+    assert client.history("HTTPRoute", "shop", "r") == []
+    assert client.delete([("HTTPRoute", "shop", "a.b-c")])[0]["action"] == "deleted"
     token = client.token_create(services=["shop/*"], ttl_s=60.0, uses=3, publish=False, invite=True)
     assert token == "gsm1.secret"
     assert client.stat() == []
@@ -62,8 +64,10 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("apply", ([document], "r.yaml", None, 10.0)),
         ("get", ("HTTPRoute", None, None)),
         ("get", ("all", "shop", "a/b ü?")),
+        ("find", ([("HTTPRoute", "shop", "r")],)),
         ("describe", ("HTTPRoute", "shop", "r")),
-        ("delete", ("HTTPRoute", "shop", "a.b-c")),
+        ("history", ("HTTPRoute", "shop", "r")),
+        ("delete", ([("HTTPRoute", "shop", "a.b-c")], None, 10.0)),
         ("token_create", (["shop/*"], 60.0, 3, False, True, False)),
     ]
 
@@ -87,6 +91,62 @@ def test_a_bug_in_the_peer_is_one_line_for_the_user_and_a_traceback_in_the_log(s
 def test_a_large_answer_arrives_whole(served, client):
     served.api.answers["members"] = [{"name": f"n{number}", "pad": "x" * 1000} for number in range(5000)]
     assert len(client.members()) == 5000
+
+
+def test_progress_arrives_as_it_goes_and_the_result_at_the_end(served, client):
+    served.api.events = [{"published": [1]}, *({"enforcement": {"enforced": n}} for n in range(4))]
+    served.api.event_s = 0.15
+    told = []
+    rows = client.delete([("HTTPRoute", "shop", "r")], wait_percent=50.0, timeout_s=3.0, progress=told.append)
+    assert rows[0]["action"] == "deleted"
+    assert told[0]["published"] == [1]
+    assert [each["enforcement"]["enforced"] for each in told if "enforcement" in each][-1] == 3
+    assert len(told) > 2
+    assert client.delete([("HTTPRoute", "shop", "r")])[0]["action"] == "deleted"  # and without, as always
+    served.api.events = []
+    assert client.delete([("HTTPRoute", "shop", "r")], progress=told.append)[0]["action"] == "deleted"
+
+
+@pytest.mark.parametrize("events", [[], [{"published": []}]])
+def test_a_refusal_is_the_same_before_and_after_there_was_progress(served, client, events):
+    served.api.events = events
+    served.raises("apply", "published, but enforced by only 1 of 2 members", 3)
+    told = []
+    with pytest.raises(ClientError, match=r"^published, but enforced by only 1 of 2 members$") as caught:
+        client.apply([{"kind": "x", "metadata": {}}], "f", wait_percent=100.0, progress=told.append)
+    assert caught.value.code == 3
+    assert [list(each) for each in told] == [list(each) for each in events]
+
+
+def test_a_bug_while_progress_is_told_is_one_line(served, client, caplog):
+    served.api.events = [{"published": []}]
+    served.api.answers["apply"] = ValueError("a bug")
+    with pytest.raises(ClientError, match="is it still running"):
+        client.apply([{"kind": "x", "metadata": {}}], "f", progress=lambda _event: None)
+    assert "a bug" in caplog.text
+
+
+def test_who_stops_listening_to_progress_ends_the_waiting(served):
+    served.api.events = [{"enforcement": {"n": n}} for n in range(1000)]
+    served.api.event_s = 0.02
+    body = json.dumps({"documents": [{"kind": "x", "metadata": {}}], "source": "f"}).encode()
+    request = (
+        f"POST /v1/resources HTTP/1.1\r\nHost: peer\r\nAccept: application/x-ndjson\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    connection = connect_unix(served.data_dir / "admin.sock", 5.0)
+    connection.sendall(request)
+    assert b"200 OK" in connection.recv(65536)
+    connection.close()
+
+    async def tasks() -> int:
+        return sum("apply" in repr(each.get_coro()) for each in asyncio.all_tasks())
+
+    deadline = time.monotonic() + 5
+    while asyncio.run_coroutine_threadsafe(tasks(), served.loop).result(5):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert served.api.calls == []  # it never came to its end
 
 
 def test_many_callers_at_once_are_all_answered(served, client):
@@ -141,6 +201,9 @@ def post(served: ServedPeer, path: str, body: bytes) -> tuple[int, dict]:
         ("/v1/resources", b'{"documents": [], "source": "x", "wait_percent": "99"}', "wait_percent must be a number"),
         ("/v1/resources", b'{"documents": [], "source": "x", "timeout_s": 1e99}', "timeout_s must be a number"),
         ("/v1/resources", b'{"documents": [], "source": "x", "timeout_s": NaN}', "timeout_s must be a number"),
+        ("/v1/deletions", b'{"resources": []}', "resources must be a list of 1 to"),
+        ("/v1/deletions", b'{"resources": [{"kind": "a", "name": "b"}]}', "object of kind, namespace and name"),
+        ("/v1/find", b'{"resources": 7}', "resources must be a list of 1 to"),
         ("/v1/tokens", b'{"services": [], "ttl_s": true, "uses": 1}', "ttl_s must be a number from 1"),
         ("/v1/tokens", b'{"services": [], "ttl_s": 60, "uses": 0}', "uses must be a number from 1"),
         ("/v1/tokens", b'{"services": [], "ttl_s": 60, "uses": 1, "publish": 1}', "publish must be true or false"),

@@ -280,13 +280,16 @@ def until(condition, timeout_s: float = 10.0) -> bool:
     return False
 
 
-def on_terminal(arguments: list[str], data_dir: Path, columns: int) -> str:
-    """What a command shows on a terminal of that width."""
+def on_terminal(
+    arguments: list[str], data_dir: Path, columns: int, *, code: int = 0, **variables: str
+) -> str:
+    """What a command shows on a terminal of that width, and that it ends with that code."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = environment(data_dir) | {"TERM": "xterm-256color"}
     env.pop("NO_COLOR", None)
     env.pop("COLUMNS", None)
+    env |= variables
     child = subprocess.Popen([*GOSSAMER, *arguments], stdin=slave, stdout=slave, stderr=slave, env=env)
     os.close(slave)
     shown = b""
@@ -299,7 +302,7 @@ def on_terminal(arguments: list[str], data_dir: Path, columns: int) -> str:
             break
         shown += chunk
     os.close(master)
-    assert child.wait(20) == 0
+    assert child.wait(20) == code
     return shown.decode()
 
 

@@ -477,6 +477,42 @@ async def test_of_many_who_are_ignored_a_few_at_a_time_are_named(
     assert len(daemon.upkeep._told) <= 3
 
 
+async def test_describe_tells_who_holds_and_who_enforces_it(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    await one.operations.apply([ROUTE], "f.yaml", wait_percent=100)
+    described = await two.operations.describe("trafficpolicy", "default", "one")
+    assert described["members"]["live"] == described["members"]["asked"] == 2
+    assert [(each["node"], each["state"]) for each in described["members"]["nodes"]] == [
+        ("host-1", "enforced"),
+        ("host-2", "enforced"),
+    ]
+    assert described["status"]["accepted"] is True
+    assert [each["authorName"] for each in described["versions"]] == ["host-1"]
+    await two.daemon.channels._server.close()  # it still gossips, and answers nobody
+    described = await one.operations.describe("trafficpolicy", "default", "one")
+    states = {each["node"]: each["state"] for each in described["members"]["nodes"]}
+    assert states == {"host-1": "enforced", "host-2": "unreachable"}
+    with pytest.raises(ApiError, match="there is no TrafficPolicy default/two"):
+        await one.operations.describe("trafficpolicy", "default", "two")
+
+
+async def test_history_survives_a_restart_and_a_peer_that_came_later_has_seen_less(hosts: Any) -> None:
+    one, two = hosts(1), hosts(2)
+    await one.ready(bootstrap=True)
+    for seconds in (1, 2, 3):
+        spec = ROUTE["spec"] | {"timeouts": {"request": f"{seconds}s"}}
+        await one.operations.apply([ROUTE | {"spec": spec}], "f.yaml")
+    await one.operations.delete([("TrafficPolicy", "default", "one")])
+    before = await one.operations.history("TrafficPolicy", "default", "one")
+    assert [row["action"] for row in before] == ["deleted", "written", "written", "written"]
+    await one.stop()
+    await one.ready()
+    assert await one.operations.history("TrafficPolicy", "default", "one") == before
+    await two.ready(token=await one.token(), seeds=(f"{one.address}:7946",))
+    (row,) = await two.operations.history("TrafficPolicy", "default", "one")
+    assert row["version"] == before[0]["version"]
+
+
 async def test_a_leave_is_told_even_when_there_is_no_time_to_drain(hosts: Any) -> None:
     one, two = await pair(hosts)
     await two.stop(graceful=True)

@@ -183,6 +183,50 @@ def test_what_an_earlier_generation_left_in_the_log_is_no_damage(tmp_path):
     again.close()
 
 
+def copied(tmp_path: Path) -> Path:
+    """A database put back from a backup: whole, and another file than the one that was written last."""
+    store = Store.open(tmp_path / "a")
+    put(store, 1)
+    store.close()
+    backup = (tmp_path / "a" / "store.db").read_bytes()
+    again = Store.open(tmp_path / "a")
+    assert again.doubt == ""
+    put(again, 2)
+    again.close()
+    (tmp_path / "a" / "restored").write_bytes(backup)
+    (tmp_path / "a" / "restored").replace(tmp_path / "a" / "store.db")
+    return tmp_path / "a"
+
+
+def test_a_database_put_back_from_a_backup_is_in_doubt_until_somebody_tells(tmp_path):
+    directory = copied(tmp_path)
+    for _ in range(2):  # a second start forgets nothing
+        store = Store.open(directory)
+        assert not store.fresh
+        assert store.set_aside is None
+        assert "restored from a backup" in store.doubt
+        assert store.load().heads == {ALICE: 1}
+        store.close()
+    store = Store.open(directory)
+    store.trust()
+    assert store.doubt == ""
+    store.close()
+    again = Store.open(directory)
+    assert again.doubt == ""
+    again.close()
+
+
+def test_that_a_log_was_damaged_is_not_forgotten_by_another_start(tmp_path):
+    path = crashed(tmp_path, 20)
+    log = path.with_name("store.db-wal")
+    overwrite(log, log.read_bytes().index(b"record 10") + 3, b"X")
+    Store.open(path.parent).close()
+    again = Store.open(path.parent)
+    assert again.set_aside is None
+    assert "what was stored last is lost" in again.doubt
+    again.close()
+
+
 @given(st.integers(0, 4096 * 30), st.binary(min_size=1, max_size=64))
 def test_any_overwritten_bytes_are_found_or_harmless(tmp_path_factory, offset, data):
     directory = tmp_path_factory.mktemp("store")

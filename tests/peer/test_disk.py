@@ -168,3 +168,14 @@ def test_joined_batches_end_where_they_would_one_by_one(group: list[Batch]) -> N
     at_once: dict[Any, Any] = {}
     apply(at_once, joined(group))
     assert at_once == one_by_one
+
+
+def test_joined_batches_remember_what_they_replace_among_themselves() -> None:
+    group = [
+        Batch(put=[row("a", 1)], past=[row("z", 1)]),
+        Batch(put=[row("a", 2)]),
+        Batch(delete=[(W, "policy", "a")], put=[row("a", 3), row("b", 4)]),
+    ]
+    batch = joined(group)
+    assert list(batch.past) == [row("z", 1), row("a", 1), row("a", 2)]
+    assert sorted(batch.put) == [row("a", 3), row("b", 4)]

@@ -36,6 +36,13 @@ def test_what_follows_from_what_is_known(
     assert found == Memory(entered=entered, blank=blank, alone=alone, hold_writes_s=hold_s), what
 
 
+def test_where_everything_was_lost_an_operator_can_say_so() -> None:
+    for met, entered, damaged, reachable in itertools.product((False, True), repeat=4):
+        found = recall(met=met, entered=entered, damaged=damaged, reachable=reachable, accepted=True)
+        assert not found.blank
+        assert found.hold_writes_s <= FIRST_SYNC_S_MAX
+
+
 def test_a_state_in_doubt_is_never_written_on_while_others_may_know_better() -> None:
     for met, entered, damaged, reachable in itertools.product((False, True), repeat=4):
         memory = recall(met=met, entered=entered, damaged=damaged, reachable=reachable)

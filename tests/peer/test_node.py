@@ -29,6 +29,7 @@ from peer.messages import (
     Write,
     Written,
 )
+from peer.node_doubt import WORD_S_MAX
 from peer.node_sessions import INBOUND_PER_NODE_MAX, SESSION_S_MAX
 from peer.node_writes import HELD_S_MAX, UNSURE
 from peer.records import POLICY, REVOCATION, SERVICE, Registry, ServicePayload, encode_policy, encode_service
@@ -211,6 +212,71 @@ def test_a_node_that_lost_its_disk_learns_its_own_numbers_before_it_writes(world
     assert written[0].records[0].seq == 3
     assert world.nodes[a].journal.heads[identity] == 3
     assert not world.nodes[a].journal.forks
+
+
+def written(world: Any, address: Address) -> list[Written]:
+    return [answer for answer in world.answers[address] if isinstance(answer, Written)]
+
+
+def lose(world: Any, *numbers: int) -> None:
+    """These nodes are started again with their keys and nothing else."""
+    for number in numbers:
+        address = (f"10.0.0.{number}", 7946)
+        del world.nodes[address]
+        world.disk[address] = {}
+        world.answers[address].clear()
+        world.synced.discard(address)
+        world.node(number, hold_writes_s=math.inf)
+
+
+def test_nodes_that_have_all_lost_their_disks_do_not_take_one_another_at_their_word(world: Any) -> None:
+    """They agree at once, on nothing: each would give its first number out again."""
+    a, b, c = three(world)
+    world.write(b, policy("one"))
+    world.run(1)
+    world.cut = lambda source, target: c in (source, target)
+    lose(world, 1, 2)
+    world.join(b, a)
+    world.write(b, policy("two"))
+    world.run(5)
+    assert not world.synced & {a, b}
+    assert written(world, b) == []
+    world.cut = lambda _source, _target: False
+    world.join(b, c)
+    world.run(3)
+    assert {a, b} <= world.synced  # the word goes on from one to the next
+    (answer,) = written(world, b)
+    assert (answer.error, answer.records[0].seq) == ("", 2)
+    assert not world.nodes[c].journal.forks
+
+
+def test_a_node_in_doubt_of_its_journal_asks_more_than_one_other(world: Any) -> None:
+    """The last record may have reached only some of them."""
+    a, b, c = three(world)
+    d = world.node(4)
+    world.join(d, a)
+    world.run(3)
+    world.cut = lambda source, target: source == c or (source == b and target != c)
+    world.write(b, policy("one"))  # only c hears of it
+    world.run(0.05)
+    assert [keys(world, each) for each in (a, c, d)] == [set(), {"TrafficPolicy/default/one"}, set()]
+    world.cut = lambda source, target: source == c and target != b  # nor does it get any further
+    lose(world, 2)
+    world.write(b, policy("two"))
+    world.join(b, a)
+    world.run(4)
+    (answer,) = written(world, b)
+    assert (answer.error, answer.records[0].seq) == ("", 2)
+
+
+def test_a_node_in_doubt_does_not_wait_for_ever_for_those_who_do_not_answer(world: Any) -> None:
+    a, b, c = three(world)
+    world.cut = lambda source, target: c in (source, target)
+    lose(world, 2)
+    world.write(b, policy("one"))
+    world.join(b, a)
+    world.run(1 + WORD_S_MAX)
+    assert [answer.error for answer in written(world, b)] == [""]
 
 
 def test_leave_is_told_before_the_node_departs(world: Any) -> None:

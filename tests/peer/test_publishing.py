@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from crdt.record import encode_record
 from peer.api import ApiError
+from peer.authored import sign
 from peer.fold import Folder
 from peer.messages import Draft, Write, Written
 from peer.publishing import Publishing
+from peer.records import POLICY
 from proxy.resources import parse_documents
-from trust.identity import format_id
+from trust.identity import NodeIdentity, format_id
 
 
 def document(name: str = "one", seconds: int = 5, **metadata: Any) -> dict[str, Any]:
@@ -29,14 +32,18 @@ class Desk:
         self.world, self.address = world, address
         self.node = world.nodes[address]
         self.statuses: dict[str, Any] = {}
+        self.past: list[bytes] = []
         self.publishing = Publishing(
             node=self.node.identity.id,
-            journal=self.node.journal,
             folder=Folder(self.node.journal, self.node.registry),
             write=self._write,
             names=lambda node: f"name of {node[:4]}",
             statuses=lambda: self.statuses,
+            past=self._past,
         )
+
+    async def _past(self, _key: str) -> Sequence[bytes]:
+        return self.past
 
     async def _write(self, drafts: Sequence[Draft]) -> Written:
         self.world.answers[self.address].clear()
@@ -142,14 +149,59 @@ async def test_what_one_peer_wrote_another_can_delete_and_it_stays_deleted(world
     world.run(2)
     await a.apply(document("one"))
     world.run(1)
-    result, reach = await b.publishing.delete("TrafficPolicy", "default", "one")
+    (result,), reach = await b.publishing.delete([("TrafficPolicy", "default", "one")])
     assert result["action"] == "deleted"
     assert reach == {b.node.identity.id: 1}
     world.run(1)
     for desk in (a, b):
         assert desk.publishing.get("all", None, None) == []
         with pytest.raises(ApiError, match="there is no TrafficPolicy default/one"):
-            await desk.publishing.delete("TrafficPolicy", "default", "one")
+            await desk.publishing.delete([("TrafficPolicy", "default", "one")])
+
+
+async def test_resources_are_found_by_key_and_what_is_not_there_is_none(desk: Desk) -> None:
+    await desk.apply(document("one"))
+    there, absent = desk.publishing.find([("trafficpolicy", "default", name) for name in ("one", "two")])
+    assert there == desk.publishing.get("TrafficPolicy", "default", "one")[0]
+    assert absent is None
+    with pytest.raises(ApiError, match="teapot"):
+        desk.publishing.find([("teapot", "default", "one")])
+
+
+async def test_several_are_deleted_in_one_write_and_what_is_not_there_is_named(
+    world: Any, monkeypatch: Any
+) -> None:
+    desk = Desk(world, world.node(1))
+    await desk.apply(document("one"), document("two"), document("three"))
+    writes: list[int] = []
+    feed = world.feed
+    monkeypatch.setattr(
+        world, "feed",
+        lambda at, event: (writes.append(len(event.drafts)) if isinstance(event, Write) else None, feed(at, event)),
+    )  # fmt: skip
+    kinds = [("trafficpolicy", "default", name) for name in ("one", "nope", "two", "one")]
+    rows, reach = await desk.publishing.delete(kinds)
+    assert [(row["name"], row["action"]) for row in rows] == [
+        ("one", "deleted"), ("nope", "absent"), ("two", "deleted"),
+    ]  # fmt: skip
+    assert writes == [2]
+    assert reach == {desk.node.identity.id: 5}
+    assert [each["metadata"]["name"] for each in desk.publishing.get("all", None, None)] == ["three"]
+    with pytest.raises(ApiError, match="there is no TrafficPolicy default/one; there is no"):
+        await desk.publishing.delete(kinds)
+
+
+async def test_a_deletion_that_cannot_be_written_deletes_nothing(world: Any, monkeypatch: Any) -> None:
+    desk = Desk(world, world.node(1))
+    await desk.apply(document("one"), document("two"))
+    real = type(desk.node.registry).objection
+    monkeypatch.setattr(
+        type(desk.node.registry), "objection",
+        lambda self, r: "closed" if r.deleted and r.key.endswith("two") else real(self, r),
+    )  # fmt: skip
+    with pytest.raises(ApiError, match="closed"):
+        await desk.publishing.delete([("TrafficPolicy", "default", n) for n in ("one", "two")])
+    assert len(desk.publishing.get("all", None, None)) == 2
 
 
 async def test_a_peer_without_the_right_is_told_and_nothing_is_written(world: Any) -> None:
@@ -180,7 +232,7 @@ async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_
     }  # the Capability, and beside it that the namespace is closed
     world.run(2)
     await other.apply(document("one"))
-    await founder.publishing.delete("capability", "gossamer-system", "d")
+    await founder.publishing.delete([("capability", "gossamer-system", "d")])
     world.run(2)
     with pytest.raises(
         ApiError, match="node-2 may not write TrafficPolicy in namespace default, which is closed"
@@ -189,6 +241,9 @@ async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_
     for desk in (founder, other):
         with pytest.raises(ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"):
             desk.publishing.describe("trafficpolicy", "default", "one")
+        (row,) = await desk.publishing.history("trafficpolicy", "default", "one")
+        assert row["state"] == "ignored"
+        assert row["reason"].startswith("node-2 may not write TrafficPolicy in namespace default")
     await founder.apply(
         capability("open") | {"spec": {"subjects": [{"node": "*"}], "namespaces": ["*"], "kinds": ["*"]}}
     )
@@ -213,6 +268,76 @@ async def test_of_several_documents_one_without_the_right_refuses_all(world: Any
             await other.apply(*documents)
         assert other.node.journal.heads.get(other.node.identity.id, 0) == 0
     await other.apply(mine)
+
+
+async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_way(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    world.join(b.address, a.address)
+    world.run(2)
+    ann = NodeIdentity.from_seed(b"a" * 32)
+    made = []
+    for number in (0, 1):
+        (resource,) = parse_documents([document("one", seconds=number + 1)], "f.yaml")
+        made.append(
+            sign(
+                resource.document, root=a.node.registry.root, key=ann.public_key,
+                stamp_ms=int(world.now * 1000) + number, signer=ann.sign,
+            )
+        )  # fmt: skip
+    await a.apply(made[0])
+    a.past.append(encode_record(a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")))
+    await a.apply(made[1])
+    world.run(2)
+    for desk in (a, b):
+        results, reach = await desk.apply(made[1])
+        assert [each["action"] for each in results] == ["unchanged"]
+        assert reach == desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
+    rows = await a.publishing.history("trafficpolicy", "default", "one")
+    assert [(row["author"], row["state"]) for row in rows] == [
+        (format_id(ann.id), "current"),
+        (format_id(ann.id), "replaced"),
+    ]
+
+
+async def test_history_tells_who_wrote_what_and_what_it_replaced(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    world.join(b.address, a.address)
+    world.run(2)
+    await a.apply(document("one", seconds=1))
+    world.run(1)
+    first = a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")
+    await b.apply(document("one", seconds=2))
+    world.run(1)
+    await a.publishing.delete([("TrafficPolicy", "default", "one")])
+    world.run(1)
+    a.past.append(encode_record(first))  # as the disk remembers it
+    ids = {"a": format_id(a.node.identity.id), "b": format_id(b.node.identity.id)}
+    rows = await a.publishing.history("trafficpolicy", "default", "one")
+    assert [(row["version"], row["action"], row["state"], row["replaced"]) for row in rows] == [
+        (f"{ids['a']}:2", "deleted", "current", [f"{ids['b']}:1"]),
+        (f"{ids['b']}:1", "written", "replaced", [f"{ids['a']}:1"]),
+        (f"{ids['a']}:1", "written", "replaced", []),
+    ]
+    assert [row["document"] and row["document"]["spec"]["timeouts"]["request"] for row in rows] == [
+        None,
+        "2s",
+        "1s",
+    ]
+    assert rows[0]["author"] == ids["a"]
+    assert rows[0]["writtenAt"].endswith("Z")
+    assert len(await b.publishing.history("trafficpolicy", "default", "one")) == 2  # what b has seen and kept
+    with pytest.raises(ApiError, match="knows no version of TrafficPolicy default/two"):
+        await a.publishing.history("trafficpolicy", "default", "two")
+
+
+async def test_history_of_a_conflict(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    await a.apply(document("one", seconds=1))
+    await b.apply(document("one", seconds=2))
+    world.join(b.address, a.address)
+    world.run(2)
+    rows = await a.publishing.history("trafficpolicy", "default", "one")
+    assert [row["state"] for row in rows] == ["conflicting", "conflicting"]
 
 
 async def test_looking_for_what_is_not_there(desk: Desk) -> None:

@@ -59,12 +59,17 @@ class Members:
 
 
 def session(
-    journal: Journal, members: Members | None = None, *, initiator: bool, whole: bool = False
+    journal: Journal,
+    members: Members | None = None,
+    *,
+    initiator: bool,
+    whole: bool = False,
+    knows: bool = True,
 ) -> SyncSession:
     exchange = (
         None if members is None else MemberExchange(members, peer=None, initiator=initiator, whole=whole)
     )
-    return SyncSession(journal, exchange, initiator=initiator)
+    return SyncSession(journal, exchange, initiator=initiator, knows=lambda: knows)
 
 
 def talk(one: SyncSession, two: SyncSession) -> tuple[list[bytes], list[bytes], list[Any]]:
@@ -158,7 +163,7 @@ def test_whoever_says_goodbye_before_the_two_agree_has_broken_the_protocol(
 ) -> None:
     """Else a peer that says nothing at all would count as one that has told everything."""
     with pytest.raises(SessionError, match="before the two agree"):
-        opened(world, with_members).receive(b"b")
+        opened(world, with_members).receive(b"b\x01")
 
 
 def test_nobody_says_goodbye_while_members_are_under_way(world: Any) -> None:
@@ -167,10 +172,10 @@ def test_nobody_says_goodbye_while_members_are_under_way(world: Any) -> None:
     opening, summary, probe = one.start()
     two.receive(opening)
     answers = two.receive(probe).send
-    assert b"b" not in answers
-    assert [b"b" in one.receive(answer).send for answer in answers] == [False] * len(answers)
+    answers += tuple(frame for answer in answers for frame in one.receive(answer).send)
+    assert not any(answer.startswith(b"b") for answer in answers)
     with pytest.raises(SessionError, match="before the two agree"):
-        two.receive(b"b")
+        two.receive(b"b\x01")
     assert two.receive(summary).send
 
 
@@ -194,12 +199,31 @@ def test_members_without_end_are_refused(world: Any) -> None:
         answering.receive(chunk)
 
 
+@pytest.mark.parametrize("known", [(True, False), (False, True), (True, True), (False, False)])
+def test_each_side_hears_whether_the_other_knows_the_mesh(world: Any, known: tuple[bool, bool]) -> None:
+    one = session(journal(world, 1, "a"), initiator=True, knows=known[0])
+    two = session(journal(world, 2), initiator=False, knows=known[1])
+    talk(one, two)
+    assert (two.told, one.told) == known
+
+
+@pytest.mark.parametrize("goodbye", [b"b", b"b\x02", b"b\x01\x01"])
+def test_a_goodbye_that_does_not_say_is_none(world: Any, goodbye: bytes) -> None:
+    made = journal(world, 1)
+    one, two = session(made, initiator=True), session(made, initiator=False)
+    for frame in one.start():
+        two.receive(frame)
+    with pytest.raises(SessionError, match="good-bye"):
+        two.receive(goodbye)
+    assert not two.told
+
+
 def test_nothing_follows_the_goodbye(world: Any) -> None:
     one = session(journal(world, 1), Members(A), initiator=True)
     two = session(journal(world, 2), Members(B), initiator=False)
     talk(one, two)
     for ended in (one, two):
-        for frame in (b"b", b"mx", b"m" + pack([1, [A]]), b"r"):
+        for frame in (b"b\x01", b"mx", b"m" + pack([1, [A]]), b"r"):
             with pytest.raises(SessionError):
                 ended.receive(frame)
 

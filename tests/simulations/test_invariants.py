@@ -8,6 +8,7 @@ import pytest
 
 from gossip.member import State
 from peer.messages import Draft
+from simulations.faults import Delete, Publish, happen
 from simulations.invariants import Watch
 from simulations.world import World
 
@@ -139,3 +140,46 @@ def test_what_went_with_the_only_disk_that_held_it_is_nobodys_fault(world: World
     assert world.run_until(watch.settled, within_s=60) is not None
     watch.final()
     assert watch.broken == []
+
+
+def edited(world: World) -> Watch:
+    """Written at one node, edited at another, and another key deleted at a third."""
+    watch = Watch(world)
+    happen(world, Publish(host=1, key="edited"))
+    happen(world, Publish(host=1, key="deleted"))
+    world.run(1)
+    happen(world, Publish(host=2, key="edited"))
+    happen(world, Delete(host=3, key="deleted"))
+    world.run(1)
+    return watch
+
+
+def test_edits_and_deletions_of_those_who_knew_break_nothing(world: World) -> None:
+    watch = edited(world)
+    watch.final()
+    assert watch.broken == []
+    assert len(watch.acknowledged) == 4
+
+
+def test_an_acknowledged_edit_that_cannot_be_seen_is_noticed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = edited(world)
+    monkeypatch.setattr("simulations.invariants.versions", lambda _records: ())
+    watch.final()
+    (broken,) = watch.broken
+    assert broken.endswith("an acknowledged edit of edited by n2 is lost")
+
+
+def test_what_was_replaced_or_deleted_and_is_back_is_noticed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = edited(world)
+    monkeypatch.setattr(
+        "simulations.invariants.versions", lambda records: tuple(r for r in records if not r.deleted)
+    )
+    watch.final()
+    assert sorted(what.partition(": ")[2] for what in watch.broken) == [
+        "deleted as n1 wrote it is back, though somebody who knew it replaced it",
+        "edited as n1 wrote it is back, though somebody who knew it replaced it",
+    ]

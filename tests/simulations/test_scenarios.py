@@ -27,6 +27,15 @@ def test_every_scenario_ends_with_all_views_right(name: str) -> None:
     assert played.figures
 
 
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_deleted_key_stays_deleted_when_its_tombstone_is_gone_before_the_partition_is(seed: int) -> None:
+    played = play(SCENARIOS["tombstones"], nodes=8, crypto="model", seed=seed)
+    figures = {figure.name: figure.value for figure in played.figures}
+    assert figures["tombstones the author still keeps"] == 0
+    assert figures["nodes where a deleted key is back"] == 0
+    assert figures["nodes where the edit that had not heard is kept"] == 8
+
+
 @pytest.mark.parametrize("name", ["crash", "slow_members"])
 @pytest.mark.parametrize("profile", ["wan", "local", "memberlist"])
 def test_scenarios_play_in_every_profile(name: str, profile: str) -> None:

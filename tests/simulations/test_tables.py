@@ -40,13 +40,16 @@ def of(rows: list[Row], **wanted: Any) -> Row:
 
 
 def test_a_warm_world_is_settled_and_its_nodes_are_gone_when_it_ends() -> None:
+    before = gc.get_threshold()
     with warm(301, profile="lan", seed=1) as world:  # so many that the world freezes what it begins with
         assert world.converged()
         node = weakref.ref(world.hosts[7].node)
         assert node() is not None
         assert gc.get_freeze_count() > 0
+        assert gc.get_threshold() > before
     assert node() is None
     assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == before
 
 
 def test_a_cold_world_runs_nothing() -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from peer.cli import run
 from tests.peer.fakepeer import NODE, ROUTE, SERVICE
+from tests.peer.test_cli import on_terminal
 
 GOSSAMER = [sys.executable, "-m", "peer.cli"]
 
@@ -44,6 +45,73 @@ def test_not_converged_in_time_is_exit_code_3(gossamer, served, route):
     served.raises("apply", "published, but only 2 of 3 peers enforce it after 3 s", 3)
     ended = gossamer("apply", "-f", route, "--wait", "99%")
     assert (ended.code, ended.err) == (3, "error: published, but only 2 of 3 peers enforce it after 3 s\n")
+
+
+COUNT = {
+    "members": 3,
+    "asked": 3,
+    "enforced": 3,
+    "share": 1.0,
+    "low": 1.0,
+    "high": 1.0,
+    "missing": [],
+    "seconds": 0.25,
+}
+ROW = {
+    "kind": "HTTPRoute",
+    "namespace": "default",
+    "name": "canary",
+    "action": "created",
+    "version": f"{NODE}:1",
+}
+
+
+def test_waiting_ends_with_one_line_on_standard_error(gossamer, served, route):
+    served.api.events = [
+        {"published": [ROW]},
+        {"enforcement": COUNT | {"enforced": 1}},
+        {"enforcement": COUNT},
+    ]
+    ended = gossamer("apply", "-f", route, "--wait", "99%")
+    assert (ended.code, ended.out) == (0, "HTTPRoute default/canary created\n")
+    assert ended.err == "enforced by 3 of 3 members after 0.2 s\n"
+    (row,) = gossamer("apply", "-f", route, "--wait", "99%", "-o", "json").data
+    assert row["enforcement"] == COUNT
+    assert ROW.items() <= row.items()
+    ended = gossamer("delete", "-f", route, "--wait", "99%", "--timeout", "3s")
+    assert (ended.code, ended.err) == (0, "enforced by 3 of 3 members after 0.2 s\n")
+    assert served.api.calls[-1] == ("delete", ([("HTTPRoute", "default", "canary")], 99.0, 3.0))
+    assert gossamer("delete", "-f", route).err == ""
+
+
+def test_an_estimate_is_told_with_its_interval(gossamer, served, route):
+    served.api.events = [{"enforcement": COUNT | {"members": 5000, "asked": 300, "enforced": 300}}]
+    ended = gossamer("apply", "-f", route, "--wait", "99%")
+    assert "300 of 300 members asked at random (an estimated 100.0% of all 5000" in ended.err
+    assert "with 95 % confidence 98.7% to 100.0%" in ended.err
+
+
+def test_what_was_published_is_told_though_it_did_not_spread_in_time(gossamer, served, route):
+    count = COUNT | {"enforced": 2, "missing": ["c"]}
+    served.api.events = [{"published": [ROW]}, {"enforcement": count}]
+    served.raises("apply", "published, but enforced by only 2 of 3 members after 3 s; missing: c", 3)
+    ended = gossamer("apply", "-f", route, "--wait", "100%")
+    assert (ended.code, ended.out) == (3, "HTTPRoute default/canary created\n")
+    assert ended.err == "error: published, but enforced by only 2 of 3 members after 3 s; missing: c\n"
+    ended = gossamer("apply", "-f", route, "--wait", "100%", "-o", "json")
+    assert ended.code == 3
+    assert [(row["version"], row["enforcement"]["missing"]) for row in ended.data] == [
+        (ROW["version"], ["c"])
+    ]
+
+
+def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(served, route):
+    served.api.events = [{"published": [ROW]}, *({"enforcement": COUNT | {"enforced": n}} for n in (1, 2, 3))]
+    served.api.event_s = 0.3
+    shown = on_terminal(["apply", "-f", route, "--wait", "99%"], served.data_dir, 100)
+    assert "2 of 3 members, waiting for 99 %" in shown
+    assert shown.index("HTTPRoute default/canary created") > shown.rindex("waiting for")
+    assert shown.replace("\r", "").endswith("created\nenforced by 3 of 3 members after 0.2 s\n")
 
 
 def document(name: str = "canary", **status) -> dict:
@@ -105,12 +173,35 @@ def test_describe(gossamer, served):
     ]
 
 
+def test_describe_groups_the_members_for_people(gossamer, served):
+    nodes = [("a", "enforced"), ("b", "enforced"), ("c", "unreachable"), ("d", "held")]
+    rows = [{"node": node, "id": NODE, "state": state} for node, state in nodes]
+    served.api.answers["describe"] = document() | {"members": {"live": 4, "asked": 4, "nodes": rows}}
+    shown = yaml.safe_load(gossamer("describe", "route", "canary").out)
+    assert shown["members"] == {
+        "live": 4, "asked": 4, "enforced": ["a", "b"], "unreachable": ["c"], "held": ["d"],
+    }  # fmt: skip
+    assert gossamer("describe", "route", "canary", "-o", "json").data["members"]["nodes"] == rows
+
+
 def test_delete_by_name_and_by_file(gossamer, served, route):
     assert gossamer("delete", "httproute", "canary").out == "HTTPRoute default/canary deleted\n"
     assert gossamer("delete", "-f", route, "-o", "json").data[0]["action"] == "deleted"
     served.raises("delete", "there is no HTTPRoute default/canary")
     ended = gossamer("delete", "-f", route)
     assert (ended.code, ended.err) == (1, "error: there is no HTTPRoute default/canary\n")
+    first, second = ({"kind": "HTTPRoute", "namespace": "default", "name": name} for name in ("a", "b"))
+    served.api.answers["delete"] = [
+        first | {"action": "deleted", "version": f"{NODE}:7"},
+        second | {"action": "absent"},
+    ]
+    served.api.calls.clear()
+    Path(route).write_text(ROUTE.replace("canary", "a") + "---" + ROUTE.replace("canary", "b"))
+    ended = gossamer("delete", "-f", route)
+    assert (ended.code, ended.out) == (1, "HTTPRoute default/a deleted\n")
+    assert ended.err == "error: there is no HTTPRoute default/b\n"
+    assert [row["name"] for row in gossamer("delete", "-f", route, "-o", "json").data] == ["a"]
+    assert len(served.api.calls) == 2  # one call, one write, for all that a file holds
     assert gossamer("delete").code == 2
     assert gossamer("delete", "httproute").code == 2
     assert gossamer("delete", "httproute", "x", "-f", route).code == 2

@@ -1,0 +1,105 @@
+"""`--wait`: following how a policy spreads, on a terminal with a bar.
+
+Everything said here goes to standard error: a bar while it lasts where that is a terminal, one line at the end
+anywhere. What was published is told on standard output even when it did not spread in time.
+
+Invariant: standard output is the same with and without a terminal.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from peer.commands.options import DURATION, PERCENT, CallsPeer, F, Failure
+from peer.render import print_notes
+
+Row = Mapping[str, Any]
+Call = Callable[[Callable[[dict[str, Any]], None] | None], list[dict[str, Any]]]
+
+
+def wait_options(function: F) -> F:
+    function = click.option(
+        "--timeout", type=DURATION, default="10s", show_default=True, help="How long --wait waits."
+    )(function)
+    return click.option(
+        "--wait", type=PERCENT, metavar="PERCENT", help="Wait until this share of the mesh enforces it."
+    )(function)
+
+
+def follow(call: Call, wait: float | None, show: Callable[[Sequence[Row]], None]) -> list[dict[str, Any]]:
+    """Make the call, show its rows, and with `wait` how the change spreads meanwhile. Raises Failure."""
+    if wait is None:
+        with CallsPeer():
+            rows = call(None)
+        show(rows)
+        return rows
+    told: dict[str, Any] = {}
+    try:
+        with _Bar(wait) as bar, CallsPeer():
+
+            def progress(event: dict[str, Any]) -> None:
+                told.update(event)
+                bar.update(event.get("enforcement") or {})
+
+            rows = call(progress)
+    except Failure:
+        if told.get("published"):
+            show(_with(told["published"], told))
+        raise
+    show(_with(rows, told))
+    if told.get("enforcement"):
+        print_notes(
+            [f"enforced by {words(told['enforcement'])} after {told['enforcement']['seconds']:.1f} s"]
+        )
+    return rows
+
+
+def _with(rows: Sequence[Row], told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    enforcement = told.get("enforcement")
+    return [dict(row) | ({"enforcement": enforcement} if enforcement else {}) for row in rows]
+
+
+def words(count: Mapping[str, Any]) -> str:
+    """How many members enforce it; where a sample was asked, what that says about all."""
+    from peer.estimate import Count
+
+    return Count(
+        members=count["members"], asked=count["asked"], enforced=count["enforced"], seconds=count["seconds"]
+    ).words()
+
+
+class _Bar:
+    """A bar on standard error; nothing where that is no terminal."""
+
+    def __init__(self, wait: float) -> None:
+        self._wait = wait
+        self._drawn: Any = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "_Bar":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._drawn = self._stack.enter_context(
+                Progress(
+                    TextColumn("enforced"), BarColumn(), TextColumn("{task.fields[words]}"), TimeElapsedColumn(),
+                    console=Console(stderr=True, highlight=False), transient=True,
+                )
+            )  # fmt: skip
+            self._drawn.add_task("", total=None, words="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def update(self, count: Mapping[str, Any]) -> None:
+        if self._drawn is None or not count:
+            return
+        shown = f"{count['enforced']} of {count['asked']} members, waiting for {self._wait:g} %"
+        self._drawn.update(
+            self._drawn.task_ids[0], total=count["asked"], completed=count["enforced"], words=shown
+        )

@@ -1,0 +1,58 @@
+"""Doubt: whether this node knows how far its own journal goes, and whom it still asks.
+
+A node whose disk was lost, or put back to an earlier state, may have written more than it holds. Whoever has those
+records is one of the others; a number that is given out again would be an equivocation, for which a node is expelled.
+One that was told by a single other node knows what that one held: the last record may just then have been on its way
+to it, or have reached only others. So a node in doubt asks TELLERS members, or all where there are fewer, and goes on
+with fewer only after WORD_S_MAX: a write that waits for a member who does not answer is a mesh that does not work.
+
+What this cannot find out: a record whose every holder is on the other side of a partition. It shows as an
+equivocation when the partition heals.
+
+Invariant: once settled, always settled.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from gossip.member import Member
+
+TELLERS: Final = 3
+WORD_S_MAX: Final = 5.0  # after the first word
+ASK_AGAIN_S: Final = 0.5
+
+
+class Doubt:
+    """The doubt of one node about its own journal; `settled` from the beginning where there is none."""
+
+    def __init__(self, *, doubtful: bool) -> None:
+        self.settled = not doubtful
+        self._tellers: set[bytes] = set()
+        self._until = 0.0
+        self._again_at: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When `ask` is due."""
+        return self._again_at
+
+    def told(self, now: float, node: bytes | None) -> None:
+        """A member that knows the mesh has told what it holds."""
+        if self.settled or node is None:
+            return
+        if not self._tellers:
+            self._until = now + WORD_S_MAX
+        self._tellers.add(node)
+        self._again_at = now
+
+    def ask(self, now: float, others: Sequence[Member], rng: random.Random) -> Member | None:
+        """Whom to ask now; None when nobody is, for one of two reasons: it is not time, or it is settled."""
+        if self._again_at is None or now < self._again_at:
+            return None
+        unasked = [member for member in others if member.id not in self._tellers]
+        if len(self._tellers) >= TELLERS or not unasked or now >= self._until:
+            self.settled, self._again_at = True, None
+            return None
+        self._again_at = now + ASK_AGAIN_S
+        return rng.choice(unasked)
