@@ -90,7 +90,14 @@ class PeerApi(Protocol):
         Waiting as with `apply`."""
 
     async def token_create(
-        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+        self,
+        *,
+        services: Sequence[str],
+        ttl_s: float,
+        uses: int,
+        publish: bool,
+        invite: bool,
+        govern: bool = False,
     ) -> str:
         """A join token."""
 

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "demo": "peer.commands.daemon:demo",
     "token": "peer.commands.trust:token",
     "ca": "peer.commands.trust:ca",
+    "author": "peer.commands.author:author",
     "members": "peer.commands.mesh:members",
     "join": "peer.commands.mesh:join",
     "leave": "peer.commands.mesh:leave",

@@ -25,6 +25,7 @@ from peer.policies import Condition, Policy, Reader, Status
 from peer.translate import with_traffic_policy
 from peer.workloads import authorization, workloads
 from proxy.resources.authorization import AuthorizationPolicySpec
+from proxy.resources.capability import CAPABILITY
 from proxy.resources.resource import MESH_CONFIG_NAME, ROOT_NAMESPACE
 from proxy.resources.traffic import MeshConfigSpec, TrafficPolicySpec
 from proxy.retry import RETRY_CONDITIONS
@@ -153,7 +154,7 @@ def _compiled(
         statuses[name] += found
     traffic = _traffic_policies(readable, directory, statuses)
     for policy in readable:
-        if policy.kind in {"AuthorizationPolicy", "MeshConfig"}:
+        if policy.kind in {"AuthorizationPolicy", "MeshConfig", CAPABILITY}:
             statuses[policy.key].append(_accepted())
         if policy.kind == "AuthorizationPolicy":
             statuses[policy.key] += _target_conditions(policy, directory)

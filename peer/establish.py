@@ -134,7 +134,7 @@ async def _refreshed(
     except CredentialError as error:
         log.warning("credential_stale", extra={"fields": {"reason": str(error)}})
     else:
-        return membership
+        return _governing(keys, identity, membership, authority, now)
     try:
         if authority is not None:
             credential = _reissue(authority, identity, membership, now)
@@ -144,6 +144,35 @@ async def _refreshed(
     except (EnrollError, TrustError) as error:
         raise EstablishError(f"this host's credential has expired and {error}") from error
     keys.write(KeyFile.CREDENTIAL, credential.encode())
+    renewed = replace(membership, credential=credential)
+    return _governing(keys, identity, renewed, authority, now)
+
+
+def _governing(
+    keys: Keys,
+    identity: NodeIdentity,
+    membership: Membership,
+    authority: Authority | None,
+    now: Callable[[], float],
+) -> Membership:
+    """The membership of one who governs, if this host holds the whole root: a mesh founded before anybody governed has
+    its governor from here. Raises EstablishError."""
+    old = membership.credential
+    if authority is None or authority.threshold != 1 or old.govern:
+        return membership
+    try:
+        credential = found(
+            authority,
+            identity,
+            old.name,
+            trust_domain=membership.trust_domain,
+            now=max(int(now()), old.issued_at + 1),  # the newest is kept everywhere
+            entropy=secrets.token_bytes,
+        )
+    except TrustError as error:
+        raise EstablishError(f"this host holds the root, but could not certify itself: {error}") from error
+    keys.write(KeyFile.CREDENTIAL, credential.encode())
+    log.info("governs", extra={"fields": {"name": credential.name}})
     return replace(membership, credential=credential)
 
 

@@ -1,8 +1,8 @@
 """From records to the view: the folds of the `service`, `policy` and `quarantine` kinds.
 
 Decoded services are kept by (writer, key, seq), so that a change costs decoding what changed, not everything;
-policies are kept folded (`peer/policyfold.py`). A record whose writer was not entitled to it (`Registry.objection`)
-is left out and counted.
+policies are kept folded (`peer/policyfold.py`). A record whose writer was not entitled to it (`Registry.objection`,
+for policies `peer/capabilities.py`) is left out and counted.
 
 Invariant: equal journals, memberships and revocations give equal views.
 """
@@ -14,7 +14,9 @@ from typing import Final
 from crdt.journal import Journal
 from crdt.record import Context, Record
 from gossip.member import Member, State
+from peer.capabilities import Capabilities
 from peer.catalog import Host, PolicyEntry, ServiceInstance
+from peer.history import PastVersion, versions
 from peer.notice import QUARANTINES_PER_NODE_MAX, Elsewhere, Notice, NoticeError, decode_notice
 from peer.policyfold import PolicyFold
 from peer.records import (
@@ -49,17 +51,21 @@ def host_of(member: Member) -> Host:
 
 class Folder:
     """Folds a journal, again and again, decoding each record once. `ignored` counts the records not obeyed at the
-    last fold, by reason."""
+    last fold, by reason; `refused` says of whose policies some were, and why: (writer, reason) -> (how many, the words
+    of one); `refused_keys` the same by key."""
 
     def __init__(self, journal: Journal, registry: Registry) -> None:
         self._journal = journal
         self._registry = registry
-        self._policies = PolicyFold(journal, registry)
+        self.capabilities = Capabilities(journal, registry)
+        self._policies = PolicyFold(self.capabilities, registry)
         self.ignored: dict[str, Counter[str]] = {
             SERVICE: Counter(),
             POLICY: self._policies.ignored,
             QUARANTINE: Counter(),
         }
+        self.refused = self._policies.refused
+        self.refused_keys = self._policies.refused_keys
         self._services: dict[tuple[bytes, str, int], ServicePayload] = {}
 
     def services(self, members: Iterable[Member], *, but: bytes) -> tuple[ServiceInstance, ...]:
@@ -97,9 +103,20 @@ class Folder:
         """Those of the policies `<Kind>/<namespace>/<name>` that there are, by key."""
         return self._policies.get(keys)
 
-    def policy_records(self, key: str) -> tuple[tuple[Record, str], ...]:
-        """Each writer's newest record of a policy, tombstones included, with why it is not obeyed ("": it is)."""
-        return self._policies.records(key)
+    def policy_history(self, key: str, past: Iterable[bytes]) -> list[PastVersion]:
+        """All versions of a policy, latest first, each as its author's; `past` are the encoded records of the disk."""
+        rights = self.capabilities.rights()
+        return versions(
+            self._policies.records(key),
+            past,
+            key,
+            read=self.capabilities.authors.read,
+            live=lambda records: rights.live(records).get(key, ()),
+        )
+
+    def policy_reach(self, key: str) -> dict[bytes, int]:
+        """How far journals go with all live versions of a policy (writer -> seq)."""
+        return self._policies.reach(key)
 
     def policy_contexts(self, keys: Iterable[str], editor: bytes) -> dict[str, Context]:
         """The causal context that an edit or deletion of each policy by `editor` carries now."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gossip.member import State
 from peer.admin.metrics import Gauge, GaugeValue
+from peer.capabilities import Reason
 from peer.dataplane import TOLD_REASONS
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
     def ignored() -> dict[tuple[str, ...], float]:
         return {(kind,): sum(reasons.values()) for kind, reasons in daemon.folder.ignored.items()}
 
+    def refused() -> dict[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {(reason.value,): 0 for reason in Reason}
+        for (_, reason), (count, _) in daemon.folder.refused.items():
+            found[reason.value,] += count
+        return found
+
     def policies() -> dict[tuple[str, ...], float]:
         accepted = [status.accepted for status in daemon.dataplane.statuses.values()]
         return {("true",): accepted.count(True), ("false",): accepted.count(False)}
@@ -48,6 +55,7 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make("journal_waiting", "Records in quarantine.", lambda: held().held_records),
         make("journal_refused_total", "Records refused.", lambda: held().refused),
         make("records_ignored", "Records whose writer was not entitled.", ignored, "kind"),
+        make("policies_refused", "Policy records whose writer was not entitled.", refused, "reason"),
         make("policies", "Policies, by whether they are in force here.", policies, "accepted"),
         make("policies_quarantined", "Policies set aside here, by reason.", set_aside, "reason"),
         make("snapshot_version", "Snapshot the data plane serves.", lambda: daemon.outlook.served_version),

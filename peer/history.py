@@ -7,11 +7,12 @@ other of them had replaced already.
 Invariant: nothing but the records decides the outcome.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from crdt.clock import Dot
+from crdt import register
+from crdt.clock import Dot, VersionVector
 from crdt.codec import CrdtError
 from crdt.record import Record, decode_record
 from peer.records import PayloadError, decode_policy
@@ -35,27 +36,51 @@ class PastVersion:
             return None
 
 
-def versions(held: Iterable[tuple[Record, str]], past: Iterable[bytes], key: str) -> list[PastVersion]:
+def versions(
+    held: Iterable[tuple[Record, str]],
+    past: Iterable[bytes],
+    key: str,
+    *,
+    read: Callable[[Record], Record] = lambda record: record,
+    live: Callable[[Iterable[Record]], Iterable[Record]] = register.versions,
+) -> list[PastVersion]:
     """All versions that are known, latest first. `held` are those of the journal, each with why it is not obeyed;
-    `past` the encoded records of the disk, of which those that cannot be read are left out."""
+    `past` the encoded records of the disk, of which those that cannot be read are left out. `read` gives a record as
+    its author's, and `live` which of the records that are obeyed are in force."""
     held = tuple(held)
-    objections = {record.dot: objection for record, objection in held}
     obeyed = [record for record, objection in held if not objection]
-    known = {record.dot: record for record, _ in held}
+    current = {record.dot for record in live(obeyed)}
+    known: dict[Dot, Record] = {}
+    for record in map(read, obeyed):
+        known[record.dot] = _joined(record, known.get(record.dot))  # several members may have published it
+    current |= {dot for dot, each in known.items() if each.deleted and not _covered(each, known.values())}
+    objections: dict[Dot, str] = {}
+    for record, objection in held:
+        authored = read(record)
+        if objection and known.setdefault(authored.dot, authored) is authored:
+            objections[authored.dot] = objection
     for data in past:
-        record = _decoded(data)
-        if record is not None and record.key == key:
-            known.setdefault(record.dot, record)
+        decoded = _decoded(data)
+        if decoded is not None and decoded.key == key:
+            authored = read(decoded)
+            known.setdefault(authored.dot, authored)
     ordered = sorted(known.values(), key=lambda each: (each.hlc, each.writer), reverse=True)
     return [
         PastVersion(
             record=record,
-            current=record in obeyed and not _covered(record, obeyed),
+            current=record.dot in current,
             replaced=_replaced(record, known),
             objection=objections.get(record.dot, ""),
         )
         for record in ordered
     ]
+
+
+def _joined(record: Record, other: Record | None) -> Record:
+    """One version that has seen what either has."""
+    if other is None:
+        return record
+    return replace(record, context=VersionVector([*record.context, *other.context]).entries)
 
 
 def _covered(record: Record, others: Iterable[Record]) -> bool:

@@ -19,6 +19,7 @@ from typing import Final
 from crdt.codec import CrdtError
 from crdt.journal import Accept, Journal
 from crdt.record import Record
+from peer.capabilities import Capabilities
 from peer.messages import Output, Persist, Write, Written
 from peer.records import Registry
 from trust.identity import NodeIdentity
@@ -58,6 +59,10 @@ class Writes:
     _under_way: _Batch | None = None
     _next_ticket: int = 1
     _released: bool = False
+    _capabilities: Capabilities = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._capabilities = Capabilities(self.journal, self.registry)
 
     @property
     def deadline(self) -> float | None:
@@ -151,7 +156,7 @@ class Writes:
             except CrdtError as error:
                 return (), str(error)
             verdict = self.registry.judge(record, now_ms)
-            reason = self.registry.objection(record) if isinstance(verdict, Accept) else verdict.reason
+            reason = self._capabilities.refusal(record) if isinstance(verdict, Accept) else verdict.reason
             if reason:
                 return (), reason
             records.append(record)

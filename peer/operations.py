@@ -85,7 +85,14 @@ class Operations:
         return {"left": True, "name": self._me().name}
 
     async def token_create(
-        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+        self,
+        *,
+        services: Sequence[str],
+        ttl_s: float,
+        uses: int,
+        publish: bool,
+        invite: bool,
+        govern: bool = False,
     ) -> str:
         daemon = self._daemon
         try:
@@ -101,6 +108,7 @@ class Operations:
                 uses=uses,
                 publish=publish,
                 invite=invite,
+                govern=govern,
             )
         except TrustError as error:
             raise ApiError(str(error), code=2) from error

@@ -1,51 +1,52 @@
-"""The fold of the `policy` kind, kept up to date: a change costs what changed, not all policies.
+"""The fold of the `policy` kind, kept up to date: a change costs the keys it touches, not all policies.
 
-Whenever it is asked, it first catches up: of each writer whose head has moved it reads the records above the head it
-knew, and lets go of what that writer's floor has voided since. Whether a record is obeyed (`Registry.objection`) is
-judged when it comes, and again when its writer's standing changes (another credential, a revocation) or a record
-comes that moves other writers' rights (`moves_rights`). What else entitlement may come to depend on has to be told
-(`rights_changed`).
+Nothing that a key is worth hangs on the records of another, but through the rights (`peer/capabilities.py`). So a key
+is folded anew, all its records through `Rights.live`, when one of its records changes, and when the standing of
+somebody behind one of them does: another credential, a revocation, or that an author's key turns out to be a
+node's. When the rights change, every key is.
 
-Invariant: equal to `crdt.ormap.live_versions` of the policy records of the journal that are obeyed now.
+Invariant: equal to `Rights.live` of the policy records of the journal that are obeyed now.
 """
 
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from sortedcontainers import SortedDict
 
-from crdt.delta import Merged
-from crdt.journal import Journal
-from crdt.ormap import ObservedMap
 from crdt.record import Context, Record
+from crdt.register import context_for
+from peer.capabilities import Capabilities, Reason, Refusal, Standing, standing
 from peer.catalog import PolicyEntry, PolicyVersion
-from peer.records import POLICY, REVOCATION, PayloadError, Registry, decode_policy
-from trust.credential import Credential
+from peer.records import POLICY, PayloadError, Registry, decode_policy
 from trust.identity import format_id
 
-CAPABILITY: Final = "Capability"
+_NOBODY: Final[frozenset[bytes]] = frozenset()
 
 
 class PolicyFold:
-    """All policies, by key `<Kind>/<namespace>/<name>`. `ignored` counts the records not obeyed, by reason."""
+    """All policies, by key `<Kind>/<namespace>/<name>`. Of what was not obeyed at the last fold `ignored` counts the
+    records by reason; `refused` says whose they are and why: (writer, reason) -> (how many, the words of one);
+    `refused_keys` gives the words for one of each key, deletions aside."""
 
-    def __init__(self, journal: Journal, registry: Registry) -> None:
+    def __init__(self, capabilities: Capabilities, registry: Registry) -> None:
         self.ignored: Counter[str] = Counter()
-        self._journal = journal
+        self.refused: dict[tuple[bytes, Reason], tuple[int, str]] = {}
+        self.refused_keys: dict[str, str] = {}
+        self._capabilities = capabilities
         self._registry = registry
-        self._heads: dict[bytes, int] = {}
-        self._held: dict[bytes, dict[str, Record]] = {}  # writer -> key -> record, in rising seq
-        self._standing: dict[bytes, tuple[Credential | None, bool]] = {}  # at the last judgement
-        self._objections: dict[tuple[bytes, str], str] = {}
+        self._index = capabilities.index
+        self._changed = self._index.follow()
+        self._rights = capabilities.rights()
+        self._refusals: dict[str, dict[bytes, Refusal]] = {}  # key -> writer
+        self._words: dict[tuple[bytes, Reason], dict[str, str]] = {}  # by key
+        self._standings: dict[bytes, Standing] = {}  # of all behind the records, when those were judged
+        self._behind: dict[str, frozenset[bytes]] = {}  # key -> writers and authors
+        self._keys: dict[bytes, set[str]] = {}  # the same the other way
+        self._versions: dict[str, tuple[Record, ...]] = {}
+        self._conflicts: set[str] = set()
         self._entries: SortedDict[str, PolicyEntry] = SortedDict()
         self._all: tuple[PolicyEntry, ...] | None = None
-        self._heads.update(journal.heads)
-        for record in sorted(journal.records(POLICY), key=lambda each: each.seq):
-            self._take(record)
-        self._map = ObservedMap(POLICY, journal, self._counts)
-        self._renew(self._map)
 
     def all(self) -> tuple[PolicyEntry, ...]:
         """In order of key; the same tuple until something changes."""
@@ -62,131 +63,122 @@ class PolicyFold:
     def conflicts(self) -> tuple[str, ...]:
         """The keys with concurrent versions, sorted."""
         self._catch_up()
-        return tuple(sorted(self._map.conflicts()))
+        return tuple(sorted(self._conflicts))
 
     def records(self, key: str) -> tuple[tuple[Record, str], ...]:
         """Each writer's newest record of `key`, tombstones included, with why it is not obeyed ("": it is)."""
         self._catch_up()
-        return tuple((each, self._objections.get((each.writer, key), "")) for each in self._map.records(key))
+        refusals = self._refusals.get(key, {})
+        return tuple(
+            (each, refusals[each.writer].words if each.writer in refusals else "")
+            for each in self._index.of(POLICY, key)
+        )
+
+    def reach(self, key: str) -> dict[bytes, int]:
+        """How far journals go with all live versions of `key` (writer -> seq). An author has no journal: whoever
+        published the document first stands for her."""
+        self._catch_up()
+        found: dict[bytes, int] = {}
+        refusals = self._refusals.get(key, {})
+        carried = [each for each in self._index.of(POLICY, key) if each.writer not in refusals]
+        for version in self._versions.get(key, ()):
+            carriers = [each for each in carried if self._capabilities.authors.read(each).dot == version.dot]
+            first = min(carriers, key=lambda each: (each.hlc, each.writer))
+            found[first.writer] = first.seq
+        return found
 
     def contexts(self, keys: Iterable[str], editor: bytes) -> dict[str, Context]:
         """The causal context that an edit or deletion of each key by `editor` carries now."""
-        self._catch_up()
-        return {key: self._map.context_for(key, editor) for key in keys}
-
-    def rights_changed(self) -> None:
-        """Judge every record again."""
-        for writer in self._held:
-            self._judge_again(writer)
+        return {key: context_for(self._capabilities.seen(key), editor) for key in keys}
 
     # ------------------------------------------------------------------ inside
 
     def _catch_up(self) -> None:
-        if self._heads != self._journal.heads:
-            self._read_new()
-        for writer in self._held:
-            credential, revoked = self._standing[writer]
-            if (now := self._standing_of(writer))[0] is not credential or now[1] is not revoked:
-                self._judge_again(writer)
+        rights = self._capabilities.rights()  # has the index catch up
+        keys = {key for kind, key in self._changed if kind == POLICY}
+        self._changed.clear()
+        if rights is not self._rights:
+            self._rights = rights
+            keys.update(self._index.keys(POLICY))
+        for person, known in self._standings.items():
+            if (now := standing(self._registry, person)) != known:
+                self._standings[person] = now
+                keys |= self._keys[person]
+        for key in sorted(keys):
+            self._fold(key)
 
-    def _read_new(self) -> None:
-        fresh: list[Record] = []
-        gone: list[Record] = []
-        rights = False
-        for writer, head in self._journal.heads.items():
-            known = self._heads.get(writer, 0)
-            if known == head:
-                continue
-            self._heads[writer] = head
-            records, voided = self._since(writer, known)
-            gone += voided
-            rights = rights or any(map(moves_rights, (*records, *voided)))
-            fresh += [record for record in records if record.kind == POLICY]
-        for record in gone:
-            self._forget(record)
-        for record in fresh:
-            self._take(record)
-        self._renew(self._map.observe(Merged(accepted=tuple(fresh), superseded=tuple(gone))))
-        if rights:
-            self.rights_changed()
+    def _fold(self, key: str) -> None:
+        """Read all records of one key anew."""
+        records = self._index.of(POLICY, key)
+        authors = self._capabilities.authors
+        self._depend(key, {each.writer for each in records} | {authors.claimant(each) for each in records})
+        refusals = {each.writer: self._rights.objection(each) for each in records}
+        self._refuse(key, {writer: refusal for writer, refusal in refusals.items() if refusal is not None})
+        words = [
+            refusal.words
+            for each in records
+            if each.payload and (refusal := refusals[each.writer]) is not None
+        ]
+        if words:
+            self.refused_keys[key] = min(words)
+        else:
+            self.refused_keys.pop(key, None)
+        obeyed = [each for each in records if refusals[each.writer] is None]
+        self._renew(key, self._rights.live(obeyed).get(key, ()))
 
-    def _since(self, writer: bytes, known: int) -> tuple[Iterable[Record], list[Record]]:
-        """The writer's live records above seq `known`, of any kind, and those held here that are live no more though
-        no other took their place."""
-        held = self._held.get(writer, {})
-        if writer in self._journal.forks:  # a delta of it would be the proof
-            live = [record for record in self._journal.records(POLICY) if record.writer == writer]
-            keys = {record.key for record in live}
-            return sorted(live, key=lambda r: r.seq), [r for r in held.values() if r.key not in keys]
-        records = self._journal.delta(writer, known, sys.maxsize).records
-        return records, list(_upto(held.values(), records[-1].floor))
+    def _depend(self, key: str, people: set[bytes]) -> None:
+        """Note whose standing this key hangs on."""
+        before = self._behind.pop(key, _NOBODY)
+        for person in before - people:
+            self._keys[person].discard(key)
+            if not self._keys[person]:
+                del self._keys[person], self._standings[person]
+        for person in people - before:
+            self._keys.setdefault(person, set()).add(key)
+            if person not in self._standings:
+                self._standings[person] = standing(self._registry, person)
+        if people:
+            self._behind[key] = frozenset(people)
 
-    def _take(self, record: Record) -> None:
-        held = self._held.setdefault(record.writer, {})
-        held.pop(record.key, None)  # the newer one goes to the end: rising seq
-        held[record.key] = record
-        self._standing.setdefault(record.writer, self._standing_of(record.writer))
-        self._judge(record)
+    def _refuse(self, key: str, refusals: dict[bytes, Refusal]) -> None:
+        """Note which records of this key are not obeyed."""
+        for writer, refusal in self._refusals.pop(key, {}).items():
+            self.ignored[refusal.words] -= 1
+            if not self.ignored[refusal.words]:
+                del self.ignored[refusal.words]
+            del self._words[writer, refusal.reason][key]
+            self._count(writer, refusal.reason)
+        for writer, refusal in refusals.items():
+            self.ignored[refusal.words] += 1
+            self._words.setdefault((writer, refusal.reason), {})[key] = refusal.words
+            self._count(writer, refusal.reason)
+        if refusals:
+            self._refusals[key] = refusals
 
-    def _forget(self, record: Record) -> None:
-        del self._held[record.writer][record.key]
-        self._note(record, "")
+    def _count(self, writer: bytes, reason: Reason) -> None:
+        words = self._words[writer, reason]
+        if words:
+            self.refused[writer, reason] = (len(words), next(iter(words.values())))
+        else:
+            del self._words[writer, reason]
+            self.refused.pop((writer, reason), None)
 
-    def _judge_again(self, writer: bytes) -> None:
-        self._standing[writer] = self._standing_of(writer)
-        held = self._held[writer]
-        for record in held.values():
-            self._judge(record)
-        self._renew(self._map.refold(held))
-
-    def _judge(self, record: Record) -> None:
-        self._note(record, self._registry.objection(record))
-
-    def _note(self, record: Record, objection: str) -> None:
-        place = (record.writer, record.key)
-        before = self._objections.pop(place, "")
-        if before:
-            self.ignored[before] -= 1
-            if not self.ignored[before]:
-                del self.ignored[before]
-        if objection:
-            self._objections[place] = objection
-            self.ignored[objection] += 1
-
-    def _counts(self, record: Record) -> bool:
-        return (record.writer, record.key) not in self._objections
-
-    def _standing_of(self, writer: bytes) -> tuple[Credential | None, bool]:
-        credential = self._registry.credentials.get(writer)
-        revocations = self._registry.revocations
-        revoked = (
-            credential is not None
-            and len(revocations) > 0
-            and revocations.covers(credential.spiffe) is not None
-        )
-        return credential, revoked
-
-    def _renew(self, keys: Iterable[str]) -> None:
-        """Make the entries of these keys anew."""
-        for key in keys:
-            self._all = None
-            entry = _entry(key, self._map.versions(key))
-            if entry is not None:
-                self._entries[key] = entry
-            else:
-                self._entries.pop(key, None)
-
-
-def moves_rights(record: Record) -> bool:
-    """Whether what other writers are entitled to may hang on this record."""
-    return record.kind == REVOCATION or (record.kind == POLICY and record.key.startswith(f"{CAPABILITY}/"))
-
-
-def _upto(records: Iterable[Record], floor: int) -> Iterator[Record]:
-    for record in records:
-        if record.seq > floor:
+    def _renew(self, key: str, versions: tuple[Record, ...]) -> None:
+        """Make the entry of this key anew, if it is worth something else now."""
+        if versions == self._versions.get(key, ()):
             return
-        yield record
+        self._all = None
+        entry = _entry(key, versions)
+        if entry is None:
+            self._versions.pop(key, None)
+            self._entries.pop(key, None)
+        else:
+            self._versions[key] = versions
+            self._entries[key] = entry
+        if len(versions) > 1:
+            self._conflicts.add(key)
+        else:
+            self._conflicts.discard(key)
 
 
 def _entry(key: str, versions: Iterable[Record]) -> PolicyEntry | None:

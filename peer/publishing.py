@@ -16,12 +16,12 @@ from crdt.clock import hlc_ms
 from peer.api import ApiError, Json
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.fold import Folder
-from peer.history import PastVersion, versions
+from peer.history import PastVersion
 from peer.messages import Draft, Written
 from peer.policies import Status
 from peer.records import POLICY, PayloadError, encode_policy, policy_key
 from proxy.resources import Resource, ResourceError, canonical_kind, parse_documents
-from trust.identity import format_id, parse_id
+from trust.identity import format_id
 
 ALL: Final = "all"
 
@@ -53,11 +53,11 @@ class Publishing:
         reach: dict[bytes, int] = {}
         for resource in resources:
             if actions[resource.key] == "unchanged":
-                version = known[resource.key].versions[0]
-                writer = parse_id(version.writer)
-                reach[writer] = max(version.seq, reach.get(writer, 0))
+                for writer, seq in self.folder.policy_reach(resource.key).items():
+                    reach[writer] = max(seq, reach.get(writer, 0))
         if changed:
-            written = await self.write(self._drafts({each.key: _payload(each) for each in changed}))
+            drafts = self._drafts({each.key: _payload(each) for each in changed})
+            written = await self.write([*drafts, *self.folder.capabilities.closing(self.node, changed)])
             seqs = {record.key: record.seq for record in written.records}
             reach[self.node] = max(reach.get(self.node, 0), *seqs.values())
         results = [
@@ -119,12 +119,12 @@ class Publishing:
     def reach(self, kind: str, namespace: str, name: str) -> dict[bytes, int]:
         """How far journals go with all live versions of a resource (writer -> seq). Raises ApiError."""
         entry = self._entry(_kind(kind), namespace, name)
-        return {parse_id(version.writer): version.seq for version in entry.versions}
+        return self.folder.policy_reach(policy_key(entry.kind, entry.namespace, entry.name))
 
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
         """All versions this node knows, latest first. Raises ApiError when it knows none."""
         key = policy_key(_kind(kind), namespace, name)
-        found = versions(self.folder.policy_records(key), await self.past(key), key)
+        found = self.folder.policy_history(key, await self.past(key))
         if not found:
             raise ApiError(f"this peer knows no version of {_kind(kind)} {namespace}/{name}")
         conflict = sum(each.current and not each.record.deleted for each in found) > 1
@@ -159,9 +159,13 @@ class Publishing:
         ]
 
     def _entry(self, kind: str, namespace: str, name: str) -> PolicyEntry:
-        for entry in self.folder.policies_of([policy_key(kind, namespace, name)]).values():
+        key = policy_key(kind, namespace, name)
+        for entry in self.folder.policies_of([key]).values():
             return entry
-        raise ApiError(f"there is no {kind} {namespace}/{name}")
+        ignored = self.folder.refused_keys.get(key)
+        raise ApiError(
+            f"there is no {kind} {namespace}/{name}" + (f"; one is ignored: {ignored}" if ignored else "")
+        )
 
     def _drafts(self, payloads: Mapping[str, bytes]) -> list[Draft]:
         contexts = self.folder.policy_contexts(payloads, self.node)

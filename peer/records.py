@@ -1,7 +1,9 @@
 """The kinds of record this peer understands: what their payloads hold and who may write them.
 
     service     key `<namespace>/<name>`         the node itself, for names its credential allows
-    policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish
+    policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish, and whom no Capability
+                                                 keeps out (`peer/capabilities.py`, which goes on where this ends)
+    closure     key `<namespace>` or `*`         who governs; never taken back
     revocation  key printed serial of the proof  carries its own proof: signed by the mesh root or by the holder
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
 
@@ -35,12 +37,14 @@ from trust.revocation import RevocationSet, decode_revocation, verify_revocation
 SERVICE: Final = "service"
 POLICY: Final = "policy"
 REVOCATION: Final = "revocation"
+CLOSURE: Final = "closure"  # of a namespace
 QUARANTINE: Final = "quarantine"
 
 PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     SERVICE: 8 * 1024,
     POLICY: 128 * 1024,
     REVOCATION: 1024,
+    CLOSURE: 64,
     QUARANTINE: QUARANTINE_BYTES_MAX,
 }
 UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
@@ -214,7 +218,7 @@ class Registry:
         if credential is None:
             return "unknown writer"
         # A revocation proves itself: were its writer's standing asked, the order of arrival would decide.
-        if record.kind != REVOCATION and self.revocations.covers(credential.spiffe) is not None:
+        if record.kind != REVOCATION and self.revocations.ever_covered(credential.spiffe):
             return "writer is revoked"
         rule = _RULES.get(record.kind)
         return rule(self, record, credential) if rule else ""
@@ -244,6 +248,8 @@ def _judge_policy(_registry: Registry, record: Record, credential: Credential) -
         return f"{credential.name} may not publish policies"
     if record.key.count("/") != 2:
         return "policy: key is not Kind/namespace/name"
+    if not LABEL.fullmatch(record.key.split("/")[1]):
+        return "policy: the namespace is not a DNS label"  # nor is it one that was closed
     if not record.payload:
         return ""
     try:
@@ -283,9 +289,18 @@ def _judge_quarantine(_registry: Registry, record: Record, _credential: Credenti
     return ""
 
 
+def _judge_closure(_registry: Registry, record: Record, credential: Credential) -> str:
+    if not credential.govern:
+        return f"{credential.name} does not govern the mesh"
+    if not record.payload:
+        return "a closure is not taken back"
+    return "" if record.key == "*" or LABEL.fullmatch(record.key) else "closure: key is not a namespace"
+
+
 _RULES: Final[Mapping[str, Callable[[Registry, Record, Credential], str]]] = {
     SERVICE: _judge_service,
     POLICY: _judge_policy,
     REVOCATION: _judge_revocation,
+    CLOSURE: _judge_closure,
     QUARANTINE: _judge_quarantine,
 }

@@ -1,5 +1,5 @@
 """What a running peer does again and again: take in what was counted, remember whom it met, forget what has expired,
-and tell the mesh how its services fare.
+say whose policies are ignored, and tell the mesh how its services fare.
 
 Invariant: what fails here is reported and tried again; it never ends the peer.
 """
@@ -9,12 +9,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from peer.api import ApiError
+from peer.capabilities import Reason
 from peer.io.keys import KeyFile, KeyFileError
 from peer.io.statefile import StateFileError
 from peer.messages import Draft
 from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, changes, encode_notice
 from peer.records import QUARANTINE
-from trust.identity import parse_id
+from trust.identity import format_id, parse_id
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -27,6 +28,8 @@ PRUNED_S: Final = 600.0
 UNTOLD_RETRY_S: Final = 5.0
 QUARANTINE_TOLD_S: Final = 5.0  # at most so often
 TELLERS_S_EACH: Final = 0.02
+REFUSALS_TOLD_MAX: Final = 5  # in one round
+REFUSALS_KEPT_MAX: Final = 4096
 
 
 class Upkeep:
@@ -40,6 +43,7 @@ class Upkeep:
         self.members_moved = False
         self._saved_at = float("-inf")
         self._pruned_at = float("-inf")
+        self._told: dict[tuple[bytes, Reason], None] = {}
 
     async def run(self) -> None:
         """Everything that hangs on the clock, for ever."""
@@ -49,6 +53,7 @@ class Upkeep:
             await self.save_contacts()
             self.keep_boot()
             self.prune()
+            self.tell_of_refusals()
 
     async def save_contacts(self) -> None:
         """Keep the addresses of some members, where members have changed."""
@@ -121,6 +126,17 @@ class Upkeep:
             await daemon.write(
                 [Draft(kind=QUARANTINE, key=key, payload=payload) for key, payload in sorted(new.items())]
             )
+
+    def tell_of_refusals(self) -> None:
+        """Name whose policies are not obeyed here, once for each writer and reason, a few at a time."""
+        news = [each for each in self._daemon.folder.refused if each not in self._told]
+        for writer, reason in news[:REFUSALS_TOLD_MAX]:
+            count, words = self._daemon.folder.refused[writer, reason]
+            fields = {"node": format_id(writer), "why": reason.value, "reason": words, "policies": count}
+            log.warning("policy_ignored", extra={"fields": fields})
+            self._told[writer, reason] = None
+        while len(self._told) > REFUSALS_KEPT_MAX:
+            del self._told[next(iter(self._told))]
 
     async def publish(self) -> None:
         """Tell the mesh of the local services whenever that is asked for, until it has been told; for ever."""

@@ -257,7 +257,8 @@ def found(
     authority: Authority, identity: NodeIdentity, name: str, *, trust_domain: str, now: int,
     entropy: Callable[[int], bytes], ttl_s: int = CREDENTIAL_TTL_S,
 ) -> Credential:  # fmt: skip
-    """The first member's credential, which may do everything: whoever holds the root needs no invitation."""
+    """The first member's credential, which may do everything: whoever holds the root needs no invitation. All
+    rights to publish come from this member: it governs."""
     credential = Credential(
         trust_domain=trust_domain,
         public_key=identity.public_key,
@@ -266,6 +267,7 @@ def found(
         services=("*/*",),
         publish=True,
         invite=True,
+        govern=True,
         serial=entropy(SERIAL_BYTES),
         issued_at=now,
         expires_at=now + ttl_s,
@@ -354,6 +356,7 @@ def _judge_join(
         services=invitation.services,
         publish=invitation.publish,
         invite=invitation.invite,
+        govern=invitation.govern,
         serial=bytes(SERIAL_BYTES),
         issued_at=now,
         expires_at=now + 1,

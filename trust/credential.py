@@ -1,9 +1,13 @@
 """The node credential: what the mesh root says of a node, small enough to travel with the gossip.
 
 The root binds a node's two public keys to its name and to what it may do: which services it may offer, whether it
-may publish policy, whether it may invite others. It is compact MessagePack under one Ed25519 signature (at most
-512 bytes, usually about 230), lives for days and is renewed at half-life; the X.509-SVIDs of `trust/svid.py`
-are the short-lived ones and are issued to who shows a valid credential.
+may publish policy, whether it may invite others, whether it governs (decides who may publish what, which is
+`peer/capabilities.py`). It is compact MessagePack under one Ed25519 signature (at most 512 bytes, usually about 230),
+lives for days and is renewed at half-life; the X.509-SVIDs of `trust/svid.py` are the short-lived ones and are issued
+to who shows a valid credential.
+
+Most nodes do not govern: their credentials are of format 1, which every version reads. Format 2 has one field more,
+which is always true, so that a credential still has one encoding only.
 
 Service patterns are `<namespace>/<service or account>`; either side is exact, `*`, or a prefix ending in `*`.
 Rights only ever narrow: `covers` decides whether each pattern of a grant lies inside one pattern of the granter
@@ -47,7 +51,10 @@ CLOCK_SKEW_S_MAX: Final = (
 
 _LABEL: Final = b"gossamer/credential/1"
 _FORMAT: Final = 1
+_FORMAT_GOVERNING: Final = 2
 _FIELDS: Final = 12
+_FIELDS_GOVERNING: Final = 13
+_GOVERNING_HEAD: Final = bytes([0x90 | _FIELDS_GOVERNING])
 _PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,61}\*")
 
 
@@ -97,6 +104,7 @@ class Credential:
     serial: bytes
     issued_at: int
     expires_at: int
+    govern: bool = False
     signature: bytes = b"\0" * SIGNATURE_BYTES
 
     # Derived, read on every datagram: the node's id, its SPIFFE ID, the wire form.
@@ -145,7 +153,7 @@ class Credential:
 
     def _fields(self) -> list[Field]:
         return [
-            _FORMAT,
+            _FORMAT_GOVERNING if self.govern else _FORMAT,
             self.trust_domain,
             self.public_key,
             self.agreement_key,
@@ -153,6 +161,7 @@ class Credential:
             self.services,
             self.publish,
             self.invite,
+            *([True] if self.govern else []),
             self.serial,
             self.issued_at,
             self.expires_at,
@@ -167,14 +176,20 @@ class Credential:
 
 def decode_credential(data: bytes) -> Credential:
     """Inverse of `Credential.encode`. Raises CredentialError. Nothing is verified."""
+    governing = data[:1] == _GOVERNING_HEAD  # the length of the array tells which; Reader checks all of it
     reader = Reader(
-        data, count=_FIELDS, bytes_max=CREDENTIAL_BYTES_MAX, what="a node credential", error=CredentialError
+        data,
+        count=_FIELDS_GOVERNING if governing else _FIELDS,
+        bytes_max=CREDENTIAL_BYTES_MAX,
+        what="a node credential",
+        error=CredentialError,
     )
-    if (version := reader.integer()) != _FORMAT:
+    if (version := reader.integer()) != (_FORMAT_GOVERNING if governing else _FORMAT):
         raise CredentialError(
-            f"the credential is of format {version}; this version of Gossamer knows {_FORMAT}"
+            f"the credential is of format {version}; this version of Gossamer knows {_FORMAT} and "
+            f"{_FORMAT_GOVERNING}, which has a field more"
         )
-    return Credential(
+    credential = Credential(
         trust_domain=reader.text(TRUST_DOMAIN_CHARS_MAX),
         public_key=reader.raw(KEY_BYTES),
         agreement_key=reader.raw(KEY_BYTES),
@@ -182,11 +197,15 @@ def decode_credential(data: bytes) -> Credential:
         services=reader.texts(SERVICES_MAX, PATTERN_CHARS_MAX),
         publish=reader.flag(),
         invite=reader.flag(),
+        govern=reader.flag() if governing else False,
         serial=reader.raw(SERIAL_BYTES),
         issued_at=reader.integer(),
         expires_at=reader.integer(),
         signature=reader.raw(SIGNATURE_BYTES),
     )
+    if credential.govern != governing:
+        raise CredentialError("a node credential is not in its canonical encoding")
+    return credential
 
 
 def verify_credential(

@@ -46,6 +46,8 @@ USES_MAX: Final = 10_000
 SEEDS_MAX: Final = 16
 TOKEN_TTL_S: Final = 86_400
 
+_FIELDS: Final = 10
+_GOVERNING_HEAD: Final = bytes([0x90 | (_FIELDS + 1)])
 _LABEL: Final = b"gossamer/invitation/1"
 _KEY_LABEL: Final = b"gossamer/token-key/1"
 _FINGERPRINT_BYTES: Final = 32
@@ -65,6 +67,7 @@ class Invitation:
     uses: int  # how many different nodes may join with it
     expires_at: int
     issuer: Credential
+    govern: bool = False
     signature: bytes = b"\0" * SIGNATURE_BYTES
 
     @property
@@ -95,6 +98,7 @@ class Invitation:
             self.uses,
             self.expires_at,
             self.issuer.encode(),
+            *([True] if self.govern else []),  # left out where it is not given, as before anybody governed
         ]
 
     def __repr__(self) -> str:
@@ -139,7 +143,7 @@ class Token:
 def create_token(
     identity: NodeIdentity, credential: Credential, *, root_public: bytes, seeds: Sequence[tuple[str, int]],
     services: Sequence[str], now: float, entropy: Callable[[int], bytes],
-    ttl_s: float = TOKEN_TTL_S, uses: int = 1, publish: bool = True, invite: bool = False,
+    ttl_s: float = TOKEN_TTL_S, uses: int = 1, publish: bool = True, invite: bool = False, govern: bool = False,
 ) -> Token:  # fmt: skip
     """A new token of `identity`, who may invite. Raises TokenError when it would grant more than its issuer has,
     or outlive the issuer's own credential."""
@@ -167,6 +171,7 @@ def create_token(
         uses=uses,
         expires_at=int(now + ttl_s),
         issuer=credential,
+        govern=govern,
     )
     signed = replace(invitation, signature=identity.sign(invitation.signing_bytes()))
     decode_invitation(signed.encode())  # what others will not read is not handed out
@@ -208,7 +213,14 @@ def parse_token(text: str) -> Token:
 
 def decode_invitation(data: bytes) -> Invitation:
     """Inverse of `Invitation.encode`. Raises TokenError. Nothing is verified."""
-    reader = Reader(data, count=10, bytes_max=INVITATION_BYTES_MAX, what="an invitation", error=TokenError)
+    governing = data[:1] == _GOVERNING_HEAD  # the length of the array tells which; Reader checks all of it
+    reader = Reader(
+        data,
+        count=_FIELDS + governing,
+        bytes_max=INVITATION_BYTES_MAX,
+        what="an invitation",
+        error=TokenError,
+    )
     fingerprint = reader.raw(_FINGERPRINT_BYTES)
     seeds = tuple(_parse_seed(text) for text in reader.texts(SEEDS_MAX, _SEED_CHARS_MAX))
     token_key = reader.raw(KEY_BYTES)
@@ -219,10 +231,13 @@ def decode_invitation(data: bytes) -> Invitation:
         publish, invite = reader.flag(), reader.flag()
         uses, expires_at = reader.integer(USES_MAX), reader.integer()
         issuer = decode_credential(reader.blob(CREDENTIAL_BYTES_MAX))
+        govern = reader.flag() if governing else False
     except (IdentityError, CredentialError) as error:
         raise TokenError(f"this is not an invitation: {error}") from None
     if uses < 1:
         raise TokenError("this is not an invitation: it could never be used")
+    if govern != governing:
+        raise TokenError("an invitation is not in its canonical encoding")
     return Invitation(
         root_fingerprint=fingerprint,
         seeds=seeds,
@@ -233,6 +248,7 @@ def decode_invitation(data: bytes) -> Invitation:
         uses=uses,
         expires_at=expires_at,
         issuer=issuer,
+        govern=govern,
         signature=reader.raw(SIGNATURE_BYTES),
     )
 
@@ -266,6 +282,10 @@ def verify_invitation(invitation: Invitation, root_public: bytes, now: float) ->
             )
     if invitation.publish and not issuer.publish:
         raise TokenError(f"the join token grants publishing, which its issuer {issuer.name} does not have")
+    if invitation.govern and not issuer.govern:
+        raise TokenError(f"the join token lets govern, which its issuer {issuer.name} does not do")
+    if invitation.govern and not invitation.publish:
+        raise TokenError("the join token lets govern and not publish: whoever governs publishes")
 
 
 def verify_token(token: Token, root_public: bytes, now: float) -> None:

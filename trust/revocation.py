@@ -5,7 +5,8 @@ or one certificate. It is believed when the mesh root signed it, or when a node 
 key may declare it lost; the key is in the statement and hashes to the id, so nothing else is needed to check).
 The set only grows (a grow-only set converges in any order); an entry leaves when its `expires_at` has passed,
 which is why that must lie beyond the life of whatever it revokes: for a node also beyond the grace in which
-an expired credential may still be renewed.
+an expired credential may still be renewed. That a node *was* revoked is remembered for longer (`ever_covered`): what
+it signed does not expire with its credential, and must not be believed again.
 
 Invariant: revoking a node covers its credential, its node SVID and every workload SVID made out to it.
 """
@@ -38,6 +39,7 @@ NODE_REVOCATION_S: Final = CREDENTIAL_TTL_S_MAX + RENEWAL_GRACE_S
 REVOCATIONS_MAX: Final = (
     16_384  # of each kind of issuer: nodes that revoke themselves cannot crowd out the root
 )
+PAST_MAX: Final = 65_536  # nodes whose revocations have expired
 
 _LABEL: Final = b"gossamer/revocation/1"
 
@@ -134,11 +136,12 @@ def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: 
 class RevocationSet:
     """The revocations a node knows, by subject. The caller verifies before it adds."""
 
-    __slots__ = ("_entries", "_root_public", "_self_count")
+    __slots__ = ("_entries", "_past", "_root_public", "_self_count")
 
     def __init__(self, root_public: bytes) -> None:
         self._root_public = root_public
         self._entries: dict[str, Revocation] = {}
+        self._past: set[str] = set()  # nodes whose revocations have expired
         self._self_count = 0
 
     def add(self, revocation: Revocation) -> bool:
@@ -160,8 +163,13 @@ class RevocationSet:
         return True
 
     def prune(self, now: float) -> int:
-        """Forget what has expired; how many that were."""
+        """Forget what has expired; how many that were. Of nodes it stays known that there was something; when they are
+        too many for that, their entries stay."""
         expired = [subject for subject, entry in self._entries.items() if entry.expires_at <= now]
+        nodes = [subject for subject in expired if _is_node(subject)]
+        kept = set(nodes[max(0, PAST_MAX - len(self._past)) :])
+        self._past.update(each for each in nodes if each not in kept)
+        expired = [subject for subject in expired if subject not in kept]
         for subject in expired:
             self._self_count -= self._entries.pop(subject).issuer != self._root_public
         return len(expired)
@@ -169,6 +177,10 @@ class RevocationSet:
     def covers(self, subject: str) -> Revocation | None:
         """The revocation of exactly this SPIFFE ID or `serial:<hex>`, if there is one."""
         return self._entries.get(subject)
+
+    def ever_covered(self, subject: str) -> bool:
+        """Whether this SPIFFE ID is revoked, or it is a node's and was."""
+        return subject in self._entries or subject in self._past
 
     def check(self, *subjects: str) -> None:
         """Raise RevokedError if any of the subjects is revoked."""
@@ -202,6 +214,10 @@ class RevocationSet:
 
     def _rank(self, entry: Revocation) -> tuple[bool, int, bytes]:
         return (entry.issuer == self._root_public, entry.expires_at, entry.encode())
+
+
+def _is_node(subject: str) -> bool:
+    return not subject.startswith("serial:") and isinstance(parse_spiffe(subject), NodeSpiffe)
 
 
 def _draft(subject: str, reason: str, now: float, expires_at: float, issuer: bytes) -> Revocation:

@@ -119,7 +119,14 @@ class AdminClient:
         return self._list("POST", "/v1/deletions", body, timeout_s=TIMEOUT_S + timeout_s, progress=progress)
 
     def token_create(
-        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+        self,
+        *,
+        services: Sequence[str],
+        ttl_s: float,
+        uses: int,
+        publish: bool,
+        invite: bool,
+        govern: bool = False,
     ) -> str:
         body = {
             "services": list(services),
@@ -127,6 +134,7 @@ class AdminClient:
             "uses": uses,
             "publish": publish,
             "invite": invite,
+            "govern": govern,
         }
         return str(self._object("POST", "/v1/tokens", body)["token"])
 

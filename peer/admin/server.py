@@ -213,13 +213,14 @@ async def _find(request: web.Request) -> web.Response:
 
 
 async def _token_create(request: web.Request) -> web.Response:
-    body = await _body(request, {"services", "ttl_s", "uses", "publish", "invite"})
+    body = await _body(request, {"services", "ttl_s", "uses", "publish", "invite", "govern"})
     token = await request.app[_API].token_create(
         services=_strings(body, "services"),
         ttl_s=_number(body, "ttl_s", 1, 366 * 86_400),
         uses=int(_number(body, "uses", 1, 1_000_000)),
         publish=_truth(body, "publish"),
         invite=_truth(body, "invite"),
+        govern="govern" in body and _truth(body, "govern"),
     )
     return reply({"token": token})
 

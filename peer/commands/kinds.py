@@ -9,13 +9,15 @@ from typing import Final
 from peer.commands.options import Failure
 
 ALL: Final = "all"
-KINDS: Final = ("HTTPRoute", "AuthorizationPolicy", "TrafficPolicy", "MeshConfig")
+KINDS: Final = ("HTTPRoute", "AuthorizationPolicy", "TrafficPolicy", "MeshConfig", "Capability")
 _SHORT: Final = {
     "route": "HTTPRoute",
     "routes": "HTTPRoute",
     "authz": "AuthorizationPolicy",
     "traffic": "TrafficPolicy",
     "mesh": "MeshConfig",
+    "cap": "Capability",
+    "caps": "Capability",
 }
 _ELSEWHERE: Final = {
     "service": "gossamer service list",
@@ -29,7 +31,7 @@ _ELSEWHERE: Final = {
 
 def home_of(kind: str) -> str:
     """The namespace of a resource whose namespace is not given: the one that `apply` fills in."""
-    return "gossamer-system" if kind == "MeshConfig" else "default"
+    return "gossamer-system" if kind in {"MeshConfig", "Capability"} else "default"
 
 
 def _spellings() -> dict[str, str]:

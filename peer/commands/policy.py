@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from peer.commands.author import sign_resources
 from peer.commands.files import FILES_HELP, read_files, read_resources, read_services, source_of
 from peer.commands.kinds import ALL, home_of, read_kind
 from peer.commands.options import (
@@ -34,10 +35,19 @@ _COLORS = {
 @click.command()
 @click.option("-f", "--file", "arguments", multiple=True, required=True, metavar="FILE", help=FILES_HELP)
 @wait_options
+@click.option(
+    "--author-key", type=click.Path(path_type=Path), metavar="FILE",
+    help="Sign with this key (see `gossamer author`): the author's rights count, not this peer's.",
+)  # fmt: skip
 @data_dir_option
 @output_option
 def apply(
-    arguments: tuple[str, ...], wait: float | None, timeout: float, data_dir: Path, output: str
+    arguments: tuple[str, ...],
+    wait: float | None,
+    timeout: float,
+    author_key: Path | None,
+    data_dir: Path,
+    output: str,
 ) -> None:
     """Publish routes and policies.
 
@@ -47,8 +57,12 @@ def apply(
     """
     files = read_files(arguments)
     resources = read_resources(files)
-    documents = [resource.document for resource in resources]
+    documents: Sequence[Mapping[str, Any]] = [resource.document for resource in resources]
     client = client_of(data_dir)
+    if author_key is not None:
+        with CallsPeer():
+            root = bytes.fromhex(client.ca_status()["root"])
+            documents = sign_resources(resources, author_key, root)
     follow(
         lambda progress: client.apply(
             documents, source_of(files), wait_percent=wait, timeout_s=timeout, progress=progress

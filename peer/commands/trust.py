@@ -24,6 +24,9 @@ def token() -> None:
 )
 @click.option("--no-publish", is_flag=True, help="The peer may not publish routes and policies.")
 @click.option("--no-invite", is_flag=True, help="The peer may not create tokens itself.")
+@click.option(
+    "--govern", is_flag=True, help="The peer governs, as this one does: all rights to publish are its."
+)
 @data_dir_option
 @output_option
 def create(
@@ -32,6 +35,7 @@ def create(
     uses: int,
     no_publish: bool,
     no_invite: bool,
+    govern: bool,
     data_dir: Path,
     output: str,
 ) -> None:
@@ -39,7 +43,12 @@ def create(
     patterns = [name if "/" in name else f"default/{name}" for name in services] or ["*/*"]
     with CallsPeer():
         text = client_of(data_dir).token_create(
-            services=patterns, ttl_s=ttl, uses=uses, publish=not no_publish, invite=not no_invite
+            services=patterns,
+            ttl_s=ttl,
+            uses=uses,
+            publish=not no_publish,
+            invite=not no_invite,
+            govern=govern,
         )
     if output == "table":
         print_lines([text])

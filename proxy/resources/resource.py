@@ -4,7 +4,7 @@
 the namespace filled in: it is what is signed, replicated and given back by `gossamer get`.
 
 MeshConfig exists once, as `gossamer-system/default`; that namespace is the root namespace, in which an
-AuthorizationPolicy without selection holds for the whole mesh (as Istio's root namespace).
+AuthorizationPolicy without selection holds for the whole mesh (as Istio's root namespace), and where Capabilities are.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, StrictStr, ValidationError
 
 from proxy.resources.authorization import DRY_RUN_ANNOTATION, AuthorizationPolicySpec
+from proxy.resources.capability import CAPABILITY, CapabilitySpec
 from proxy.resources.fields import Label, Labels, Spec, Subdomain, kind_of
 from proxy.resources.httproute import HTTPRouteSpec
 from proxy.resources.traffic import MeshConfigSpec, TrafficPolicySpec
@@ -25,7 +26,7 @@ MESH_CONFIG_NAME: Final = "default"
 RESOURCE_BYTES_MAX: Final = 100 * 1024
 RESOURCES_MAX: Final = 1_000  # in one file
 
-ResourceSpec = HTTPRouteSpec | AuthorizationPolicySpec | TrafficPolicySpec | MeshConfigSpec
+ResourceSpec = HTTPRouteSpec | AuthorizationPolicySpec | TrafficPolicySpec | MeshConfigSpec | CapabilitySpec
 
 # kind -> (apiVersion, schema of spec)
 KINDS: Final[Mapping[str, tuple[str, type[ResourceSpec]]]] = {
@@ -33,11 +34,12 @@ KINDS: Final[Mapping[str, tuple[str, type[ResourceSpec]]]] = {
     "AuthorizationPolicy": ("security.istio.io/v1", AuthorizationPolicySpec),
     "TrafficPolicy": ("gossamer.dev/v1", TrafficPolicySpec),
     "MeshConfig": ("gossamer.dev/v1", MeshConfigSpec),
+    CAPABILITY: ("gossamer.dev/v1", CapabilitySpec),
 }
 # Known to the design or to the specifications, not here yet.
 _PLANNED: Final = frozenset(
     {
-        "GRPCRoute", "TCPRoute", "TLSRoute", "RateLimit", "FaultInjection", "Capability", "ReferenceGrant", "Gateway",
+        "GRPCRoute", "TCPRoute", "TLSRoute", "RateLimit", "FaultInjection", "ReferenceGrant", "Gateway",
         "PeerAuthentication", "RequestAuthentication", "DestinationRule", "VirtualService", "ServiceEntry",
     }
 )  # fmt: skip
@@ -165,7 +167,7 @@ def _title(document: Mapping[str, Any]) -> str:
 
 
 def _default_namespace(kind: str) -> str:
-    return ROOT_NAMESPACE if kind == "MeshConfig" else "default"
+    return ROOT_NAMESPACE if kind in {"MeshConfig", CAPABILITY} else "default"
 
 
 def _kind(document: Mapping[str, Any], title: str) -> tuple[str, str, type[ResourceSpec]]:
@@ -204,6 +206,10 @@ def _metadata_problems(kind: str, metadata: _Metadata) -> list[str]:
         problems.append(f"metadata.annotations[{DRY_RUN_ANNOTATION!r}]: is not supported for {kind}")
     if kind == "MeshConfig" and (metadata.namespace, metadata.name) != (ROOT_NAMESPACE, MESH_CONFIG_NAME):
         problems.append(f"metadata: the one MeshConfig is {ROOT_NAMESPACE}/{MESH_CONFIG_NAME}")
+    if kind == CAPABILITY and metadata.namespace != ROOT_NAMESPACE:
+        problems.append(
+            f"metadata.namespace: must be {ROOT_NAMESPACE}; spec.namespaces says what a Capability is about"
+        )
     return problems
 
 

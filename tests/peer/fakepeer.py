@@ -117,9 +117,18 @@ class FakePeer:
         return self._answer("delete", rows, list(resources), wait_percent, timeout_s)
 
     async def token_create(
-        self, *, services: Sequence[str], ttl_s: float, uses: int, publish: bool, invite: bool
+        self,
+        *,
+        services: Sequence[str],
+        ttl_s: float,
+        uses: int,
+        publish: bool,
+        invite: bool,
+        govern: bool = False,
     ) -> str:
-        return self._answer("token_create", "gsm1.secret", list(services), ttl_s, uses, publish, invite)
+        return self._answer(
+            "token_create", "gsm1.secret", list(services), ttl_s, uses, publish, invite, govern
+        )
 
     async def stat(self) -> list[Json]:
         return self._answer("stat", [])

@@ -68,7 +68,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("describe", ("HTTPRoute", "shop", "r")),
         ("history", ("HTTPRoute", "shop", "r")),
         ("delete", ([("HTTPRoute", "shop", "a.b-c")], None, 10.0)),
-        ("token_create", (["shop/*"], 60.0, 3, False, True)),
+        ("token_create", (["shop/*"], 60.0, 3, False, True, False)),
     ]
 
 

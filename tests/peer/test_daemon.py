@@ -12,6 +12,7 @@ import peer.entering
 import peer.memory
 import peer.upkeep
 from peer.api import ApiError
+from peer.capabilities import Reason
 from peer.clock import Clock
 from peer.config import Config, load_config
 from peer.contacts import Contacts
@@ -28,6 +29,13 @@ ROUTE = {
     "kind": "TrafficPolicy",
     "metadata": {"name": "one"},
     "spec": {"targetRefs": [{"kind": "Service", "name": "shop"}], "timeouts": {"request": "5s"}},
+}
+
+CLOSED = {
+    "apiVersion": "gossamer.dev/v1",
+    "kind": "Capability",
+    "metadata": {"name": "closed"},
+    "spec": {"subjects": [], "namespaces": ["default"], "kinds": ["*"]},
 }
 
 
@@ -433,6 +441,48 @@ async def test_two_peers_hold_enforce_and_show_the_same(hosts: Any) -> None:
     status = await two.operations.ca_status()
     assert (status["can_issue"], [s["name"] for s in status["signers"]]) == (True, ["host-1"])
     assert {row["status"] for row in await two.operations.check()} == {"ok"}
+
+
+async def test_who_may_not_write_is_told_at_its_own_peer_and_ignored_by_the_others(
+    hosts: Any, until: Any, caplog: Any
+) -> None:
+    one, two = await pair(hosts)
+    await two.operations.apply([ROUTE], "f.yaml", wait_percent=100)  # nothing was closed then
+    await one.operations.apply([CLOSED], "f.yaml", wait_percent=100)
+    with pytest.raises(ApiError, match="host-2 may not write TrafficPolicy in namespace default") as refusal:
+        await two.operations.apply([{**ROUTE, "metadata": {"name": "two"}}], "f.yaml")
+    assert refusal.value.code == 1
+    for host in (one, two):
+        assert [row["kind"] for row in await host.operations.get("all", None, None)] == ["Capability"]
+        assert host.daemon.dataplane.statuses.keys() == {"Capability/gossamer-system/closed"}
+        assert (
+            'gossamer_policies_refused{reason="namespace_closed"} 1.0' in host.operations.metrics().decode()
+        )
+        host.daemon.upkeep.tell_of_refusals()
+        host.daemon.upkeep.tell_of_refusals()
+    told = [each.fields for each in caplog.records if each.message == "policy_ignored"]
+    assert [(each["why"], each["policies"]) for each in told] == [("namespace_closed", 1)] * 2
+    await two.stop()
+    await two.ready()  # and so it is after a start
+    with pytest.raises(ApiError, match="is ignored: host-2 may not write"):
+        await two.operations.describe("trafficpolicy", "default", "one")
+
+
+async def test_of_many_who_are_ignored_a_few_at_a_time_are_named(
+    hosts: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(peer.upkeep, "REFUSALS_TOLD_MAX", 2)
+    monkeypatch.setattr(peer.upkeep, "REFUSALS_KEPT_MAX", 3)
+    one = hosts(1)
+    daemon = await one.ready(bootstrap=True)
+    daemon.folder.refused |= {(bytes([n]) * 16, Reason.WITHHELD): (1, "it may not") for n in range(5)}
+    counts = []
+    for _ in range(3):
+        caplog.clear()
+        daemon.upkeep.tell_of_refusals()
+        counts.append(sum(each.message == "policy_ignored" for each in caplog.records))
+    assert counts[:2] == [2, 2]
+    assert len(daemon.upkeep._told) <= 3
 
 
 async def test_describe_tells_who_holds_and_who_enforces_it(hosts: Any) -> None:

@@ -58,6 +58,22 @@ async def test_a_founder_is_the_same_signer_after_a_restart(config: Any, keys: K
     assert again.authority.root_public == first.membership.root_public
 
 
+async def test_who_founded_a_mesh_before_anybody_governed_governs_from_the_next_start_on(
+    config: Any, keys: Keys, live: Any
+) -> None:
+    first = await establish(replace(config, bootstrap=True), keys, live.now)
+    assert first.membership.credential.govern
+    old = replace(first.membership.credential, govern=False)
+    assert first.authority is not None
+    keys.write(KeyFile.CREDENTIAL, old.signed(first.authority.sign(old.signing_bytes())).encode())
+    again = await establish(config, keys, live.now)
+    credential = again.membership.credential
+    assert credential.govern
+    assert credential.issued_at > old.issued_at  # so that it replaces the old one everywhere
+    assert decode_credential(keys.read(KeyFile.CREDENTIAL) or b"") == credential
+    assert (await establish(config, keys, live.now)).membership == again.membership
+
+
 async def test_bootstrapping_again_or_another_token_changes_nothing(
     config: Any, keys: Keys, live: Any
 ) -> None:

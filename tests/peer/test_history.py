@@ -1,15 +1,17 @@
 """The versions of a policy: what replaced what, who is ignored, and that bytes from the disk break nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdt.clock import Dot
 from crdt.record import Record, encode_record
 from peer.history import versions
 
 KEY = "TrafficPolicy/default/a"
-A, B = b"a" * 16, b"b" * 16
+A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 
 
 def record(
@@ -72,6 +74,23 @@ def test_what_is_not_obeyed_replaces_nothing() -> None:
         (B, False, "may not publish policies"),
         (A, True, ""),
     ]
+
+
+def test_a_document_of_an_author_is_one_version_whoever_published_it() -> None:
+    other, again = record(B, 1, (A, 1), hlc=2), record(A, 2, (A, 1), hlc=3)
+    past = record(B, 7, hlc=1)
+
+    def read(each: Record) -> Record:
+        return replace(each, writer=C, seq=5, hlc=2)
+
+    held = [(other, ""), (again, "")]
+    found = versions(held, [encode_record(past)], KEY, read=read, live=lambda records: map(read, records))
+    assert [(each.record.dot, each.current, each.objection) for each in found] == [(Dot(C, 5), True, "")]
+    assert found[0].replaced == (Dot(A, 1),)
+    (found_one,) = versions([(other, "is revoked"), (again, "")], [], KEY, read=read, live=lambda _: [])
+    assert (found_one.current, found_one.objection) == (False, "")
+    (found_one,) = versions([(other, "is revoked")], [], KEY, read=read)
+    assert (found_one.current, found_one.objection) == (False, "is revoked")
 
 
 def test_what_the_disk_has_of_another_key_is_left_out() -> None:

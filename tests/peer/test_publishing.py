@@ -7,12 +7,13 @@ import pytest
 
 from crdt.record import encode_record
 from peer.api import ApiError
+from peer.authored import sign
 from peer.fold import Folder
 from peer.messages import Draft, Write, Written
 from peer.publishing import Publishing
 from peer.records import POLICY
 from proxy.resources import parse_documents
-from trust.identity import format_id
+from trust.identity import NodeIdentity, format_id
 
 
 def document(name: str = "one", seconds: int = 5, **metadata: Any) -> dict[str, Any]:
@@ -208,6 +209,94 @@ async def test_a_peer_without_the_right_is_told_and_nothing_is_written(world: An
     with pytest.raises(ApiError, match="may not publish"):
         await desk.apply(document("one"))
     assert world.disk[desk.address] == {}
+
+
+def capability(name: str, *nodes: Any, namespaces: Any = ("default",), **spec: Any) -> dict[str, Any]:
+    subjects = [{"node": format_id(each.node.identity.id)} for each in nodes]
+    return {
+        "apiVersion": "gossamer.dev/v1",
+        "kind": "Capability",
+        "metadata": {"name": name},
+        "spec": {"subjects": subjects, "namespaces": list(namespaces), "kinds": ["*"]} | spec,
+    }
+
+
+async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_deleted(world: Any) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    results, reach = await founder.apply(capability("d", other))
+    assert [each["action"] for each in results] == ["created"]
+    assert reach == {
+        founder.node.identity.id: 2
+    }  # the Capability, and beside it that the namespace is closed
+    world.run(2)
+    await other.apply(document("one"))
+    await founder.publishing.delete([("capability", "gossamer-system", "d")])
+    world.run(2)
+    with pytest.raises(
+        ApiError, match="node-2 may not write TrafficPolicy in namespace default, which is closed"
+    ):
+        await other.apply(document("two"))
+    for desk in (founder, other):
+        with pytest.raises(ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"):
+            desk.publishing.describe("trafficpolicy", "default", "one")
+        (row,) = await desk.publishing.history("trafficpolicy", "default", "one")
+        assert row["state"] == "ignored"
+        assert row["reason"].startswith("node-2 may not write TrafficPolicy in namespace default")
+    await founder.apply(
+        capability("open") | {"spec": {"subjects": [{"node": "*"}], "namespaces": ["*"], "kinds": ["*"]}}
+    )
+    world.run(2)
+    await other.apply(document("two"))
+    assert {each["metadata"]["name"] for each in other.publishing.get("trafficpolicy", None, None)} == {
+        "one",
+        "two",
+    }
+
+
+async def test_of_several_documents_one_without_the_right_refuses_all(world: Any) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    await founder.apply(capability("closed", namespaces=["default"]))
+    world.run(2)
+    mine = document("one")
+    mine["metadata"]["namespace"] = "mine"
+    for documents in ([mine, document("one")], [document("one"), mine], [mine, capability("self", other)]):
+        with pytest.raises(ApiError, match="node-2 may not"):
+            await other.apply(*documents)
+        assert other.node.journal.heads.get(other.node.identity.id, 0) == 0
+    await other.apply(mine)
+
+
+async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_way(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    world.join(b.address, a.address)
+    world.run(2)
+    ann = NodeIdentity.from_seed(b"a" * 32)
+    made = []
+    for number in (0, 1):
+        (resource,) = parse_documents([document("one", seconds=number + 1)], "f.yaml")
+        made.append(
+            sign(
+                resource.document, root=a.node.registry.root, key=ann.public_key,
+                stamp_ms=int(world.now * 1000) + number, signer=ann.sign,
+            )
+        )  # fmt: skip
+    await a.apply(made[0])
+    a.past.append(encode_record(a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")))
+    await a.apply(made[1])
+    world.run(2)
+    for desk in (a, b):
+        results, reach = await desk.apply(made[1])
+        assert [each["action"] for each in results] == ["unchanged"]
+        assert reach == desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
+    rows = await a.publishing.history("trafficpolicy", "default", "one")
+    assert [(row["author"], row["state"]) for row in rows] == [
+        (format_id(ann.id), "current"),
+        (format_id(ann.id), "replaced"),
+    ]
 
 
 async def test_history_tells_who_wrote_what_and_what_it_replaced(world: Any) -> None:

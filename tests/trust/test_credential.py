@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trust.admission import issue_credential, request_renewal
 from trust.credential import (
     CREDENTIAL_BYTES_MAX,
     CREDENTIAL_TTL_S,
@@ -76,6 +77,7 @@ def test_another_root_or_another_domain_is_refused(mesh, make_mesh) -> None:
         {"services": ("*/*", "x/y")},
         {"publish": False},
         {"invite": False},
+        {"govern": False},
         {"name": "beta"},
         {"expires_at": NOW + CREDENTIAL_TTL_S + 1},
         {"serial": bytes(16)},
@@ -110,10 +112,45 @@ def test_no_altered_byte_survives_decoding_and_verifying(shared_mesh, position: 
 
 def test_a_later_format_is_named(mesh) -> None:
     data = bytearray(mesh.founder.credential.encode())
-    assert data[1] == 1
-    data[1] = 2
-    with pytest.raises(CredentialError, match="of format 2; this version of Gossamer knows 1"):
+    assert data[1] == 2
+    for later in (1, 3):
+        data[1] = later
+        with pytest.raises(
+            CredentialError, match=f"of format {later}; this version of Gossamer knows 1 and 2"
+        ):
+            decode_credential(bytes(data))
+
+
+def test_only_the_founder_governs_and_what_was_issued_before_anybody_did_reads_as_ever(mesh) -> None:
+    founder, member = mesh.founder.credential, mesh.join("beta").credential
+    assert (founder.govern, member.govern) == (True, False)
+    assert member.encode()[:2] == b"\x9c\x01"  # twelve fields of format 1: any version reads it
+    assert founder.encode()[:2] == b"\x9d\x02"
+    for credential in (founder, member):
+        assert decode_credential(credential.encode()) == credential
+
+
+def test_a_right_to_govern_that_is_not_there_has_no_encoding(mesh) -> None:
+    data = bytearray(mesh.founder.credential.encode())
+    assert data.count(b"\xc3\xc3\xc3") == 1
+    at = data.index(b"\xc3\xc3\xc3")  # publish, invite, govern
+    data[at + 2] = 0xC2
+    with pytest.raises(CredentialError, match="not in its canonical encoding"):
         decode_credential(bytes(data))
+
+
+def test_a_renewed_governor_governs_and_a_renewed_member_does_not(mesh) -> None:
+    for member in (mesh.founder, mesh.join("beta")):
+        issued = issue_credential(
+            mesh.authority,
+            request_renewal(member.identity, member.credential, NOW),
+            trust_domain=TRUST_DOMAIN,
+            now=NOW,
+            entropy=mesh.entropy,
+            ledger=mesh.ledger,
+            revoked=mesh.revoked,
+        )
+        assert issued.credential.govern == member.credential.govern
 
 
 def test_allows_what_its_patterns_say(mesh) -> None:

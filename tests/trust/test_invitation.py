@@ -142,6 +142,31 @@ def test_a_token_only_ever_narrows(mesh) -> None:
         mesh.token(deputy, services=["shop/cart"], publish=True)
 
 
+def test_only_who_governs_lets_others_govern(mesh) -> None:
+    deputy = mesh.join("beta", invite=True)
+    second = mesh.join("gamma", invite=True, govern=True)
+    assert (deputy.credential.govern, second.credential.govern) == (False, True)
+    verify_token(mesh.token(second, govern=True), mesh.root_public, NOW)
+    with pytest.raises(TokenError, match="lets govern, which its issuer beta does not do"):
+        mesh.token(deputy, govern=True)
+    wide = resigned(mesh.token(deputy), deputy, govern=True)
+    with pytest.raises(TokenError, match="lets govern, which its issuer beta does not do"):
+        verify_token(wide, mesh.root_public, NOW)
+    with pytest.raises(TokenError, match="whoever governs publishes"):
+        mesh.token(govern=True, publish=False)
+
+
+def test_an_invitation_that_lets_nobody_govern_reads_as_ever(mesh) -> None:
+    for govern, head in ((False, b"\x9a"), (True, b"\x9b")):
+        invitation = mesh.token(govern=govern).invitation
+        encoded = invitation.encode()
+        assert encoded[:1] == head
+        assert decode_invitation(encoded) == invitation
+    at = encoded.rindex(b"\xc3\xc4\x40")  # the flag stands before the signature of 64 bytes
+    with pytest.raises(TokenError, match="canonical"):
+        decode_invitation(encoded[:at] + b"\xc2" + encoded[at + 1 :])
+
+
 def test_a_token_cannot_outlive_its_issuer(mesh) -> None:
     with pytest.raises(
         TokenError, match=r"cannot outlive the credential of its issuer alpha, .* another 7 days"

@@ -157,6 +157,21 @@ def test_forgets_what_has_expired(mesh) -> None:
     revoked.check(CART)
 
 
+def test_that_a_node_was_revoked_stays_known_when_its_revocation_has_expired(mesh, monkeypatch) -> None:
+    monkeypatch.setattr(revocation, "PAST_MAX", 1)
+    revoked = RevocationSet(mesh.root_public)
+    nodes = [spiffe_node(TRUST_DOMAIN, NodeIdentity.from_seed(bytes([n]) * 32).id) for n in range(2)]
+    ends = NOW + NODE_REVOCATION_S
+    for node in nodes:
+        assert not revoked.ever_covered(node)
+        revoked.add(by_root(mesh, node, expires_at=ends))
+    revoked.add(by_root(mesh, CART, expires_at=ends))
+    assert revoked.prune(ends) == 2  # of the nodes one, since so many are remembered; the other's entry stays
+    assert [revoked.ever_covered(each) for each in (*nodes, CART)] == [True, True, False]
+    assert [revoked.covers(each) is None for each in nodes] == [True, False]
+    assert revoked.prune(ends) == 0
+
+
 def test_nodes_that_revoke_themselves_cannot_crowd_out_the_root(mesh, monkeypatch) -> None:
     monkeypatch.setattr(revocation, "REVOCATIONS_MAX", 2)
     revoked = RevocationSet(mesh.root_public)

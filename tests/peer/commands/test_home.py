@@ -11,6 +11,7 @@ def test_commands_look_where_apply_puts_it() -> None:
         "AuthorizationPolicy": {"rules": [{}]},
         "TrafficPolicy": {"targetRefs": [{"kind": "Service", "name": "a"}], "timeouts": {"request": "1s"}},
         "MeshConfig": {"accessLog": True},
+        "Capability": {"subjects": [], "namespaces": ["a"], "kinds": ["*"]},
     }
     for kind in KINDS:
         document = {

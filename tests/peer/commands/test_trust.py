@@ -9,9 +9,11 @@ def test_token_create_prints_the_token_alone(gossamer, served):
     gossamer("token", "create", "--service", "cart", "--service", "shop/*", "--ttl", "2h", "--uses", "5",
              "--no-publish", "--no-invite")  # fmt: skip
     assert served.api.calls == [
-        ("token_create", (["*/*"], 3600.0, 1, True, True)),
-        ("token_create", (["default/cart", "shop/*"], 7200.0, 5, False, False)),
+        ("token_create", (["*/*"], 3600.0, 1, True, True, False)),
+        ("token_create", (["default/cart", "shop/*"], 7200.0, 5, False, False, False)),
     ]
+    gossamer("token", "create", "--govern")
+    assert served.api.calls[-1] == ("token_create", (["*/*"], 3600.0, 1, True, True, True))
     assert gossamer("token", "create", "-o", "json").data == {"token": "gsm1.secret"}
 
 
