@@ -13,6 +13,8 @@ of one, so a million of them hear of an update in seconds. What is computed, and
 - Detection (SWIM, sections 3 and 4.3; Lifeguard, sections 3.1 and 3.2): who probes whom when, suspicions that gather
   accusers and are then verdicts, witnesses. `meanfield.detection`.
 - Healing of a partition: who knocks where, and how the word gets round. `meanfield.healing`.
+- Mistakes: how often healthy members accuse each other because packets are lost (`meanfield.probing`), and what it
+  takes for a verdict to follow (`meanfield.mistakes`).
 
 **The mean-field assumption.** Members are exchangeable and meet at random: what a member's datagram says depends on
 its own state, whom it reaches on chance, and any two members are independent but for the epidemics simulated. With it
