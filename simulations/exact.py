@@ -25,6 +25,7 @@ from simulations.meanfield.arrays import Floats
 from simulations.meanfield.parameters import Network
 from simulations.network import Latency
 from simulations.randomness import stream
+from simulations.tables.ground import forget
 from simulations.tables.watch import Awaited
 from simulations.validation import Crash
 from simulations.world import World
@@ -53,6 +54,7 @@ class Exact:
         for run in range(runs):
             world.run(REST_S + rng.random())
             values.append(_values(_spread(world, rng.choice(world.live()), run), members - 1))
+        forget(world)
         return values
 
     def crashes(
@@ -65,6 +67,7 @@ class Exact:
             world = _warm(members, seed + 1000 * run, config, network)
             world.run(REAP_INTERVAL_S * rng.random())
             values.append(_crash(world, rng.choice(world.live())))
+            forget(world)
         return values
 
 

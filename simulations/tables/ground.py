@@ -48,9 +48,7 @@ def cold(
     try:
         yield world
     finally:
-        _forget(world)
-        gc.unfreeze()  # a large world froze what it began with
-        gc.collect()
+        forget(world)
 
 
 @contextmanager
@@ -62,12 +60,14 @@ def warm(nodes: int, *, profile: str, seed: int, push_pull: bool | None = None) 
         yield world
 
 
-def _forget(world: World) -> None:
-    """Cut the world's circles, so that its memory is free without a search for them."""
+def forget(world: World) -> None:
+    """Give back a world's memory. Its circles are cut, so that it is free without a search for them."""
     for host in world.hosts:
         host.node = None
         host.streams.clear()
     world.hosts.clear()
+    gc.unfreeze()  # a large world froze what it began with
+    gc.collect()
 
 
 def exchange_bytes(world: World) -> int:
