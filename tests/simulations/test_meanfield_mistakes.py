@@ -27,13 +27,11 @@ def test_none_in_a_million_node_hours_is_what_the_bound_says(at_five_percent: Mi
 
 def test_more_loss_and_fewer_tellings_leave_members_in_error_longer(at_five_percent: Mistakes) -> None:
     silent = replace(lan(), witnesses=0, heralds=0, gossip_nodes=1, retransmit_mult=1)
-    result = mistakes(silent, 128, Network(loss=0.5), accusations=40, seed=1)
+    result = mistakes(silent, 128, Network(loss=0.5), accusations=20, seed=1)
     assert result.longest_s > at_five_percent.longest_s
     assert result.verdicts_per_hour > at_five_percent.verdicts_per_hour
 
 
 def test_one_seed_gives_one_result() -> None:
-    one, same, other = (
-        mistakes(lan(), 64, Network(loss=0.3), accusations=10, seed=seed) for seed in (2, 2, 3)
-    )
-    assert one == same != other
+    one, same = (mistakes(lan(), 32, Network(loss=0.05), accusations=5, seed=2) for _ in range(2))
+    assert one == same

@@ -80,8 +80,8 @@ def test_a_crash_becomes_known_in_both_tiers_alike() -> None:
     def since(first: Floats, then: Floats) -> Floats:
         return np.sort(then) - first.min()
 
-    exact = EXACT.crashes(members=100, runs=3, seed=8, config=lan(), network=Network())
-    large = LARGE.crashes(members=100, runs=40, seed=8, config=lan(), network=Network())
+    exact = EXACT.crashes(members=100, runs=2, seed=8, config=lan(), network=Network())
+    large = LARGE.crashes(members=100, runs=25, seed=8, config=lan(), network=Network())
     for question, of in (
         (Question.SUSPECTED, lambda crash: since(crash.suspected_s, crash.suspected_s)[1:]),
         (Question.DEAD, lambda crash: since(crash.suspected_s, crash.dead_s)),
