@@ -17,7 +17,7 @@ from typing import Literal, cast
 import click
 
 from peer.commands.options import Failure
-from simulations.large import large, validate
+from simulations.large import large, mistakes, validate
 from simulations.tables.cli import table
 
 PROFILES = ("lan", "wan", "local", "memberlist")
@@ -41,7 +41,7 @@ def sim() -> None:
     """The real node on a virtual clock and network: scenarios, campaigns, tables, pictures."""
 
 
-for command in (table, large, validate):
+for command in (table, large, mistakes, validate):
     sim.add_command(command)
 
 

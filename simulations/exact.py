@@ -1,19 +1,21 @@
-"""The exact tier as `simulations.validation.Samples`: seconds until an update or a death is known, by the node itself.
+"""The exact tier as `simulations.validation.Tier`: seconds until an update or a death is known, by the node itself.
 
-Each run is one update or one crash in a settled warm mesh; several runs share a mesh, one after the other, since what
-came before has died away after a few seconds of rest. A crashed node stays down, so a mesh of n gives at most n / 10
-crashes before the next one is made.
+Each run is one update or one crash in a settled warm mesh. The updates share a mesh, one after the other, since what
+came before has died away after a few seconds of rest. Each crash has a mesh of its own: nodes knock at the door of a
+dead one for ever, and these timers start the gossip timer anew as well, which slows the next crash's news by a third.
 
 Invariant: with the same arguments it gives the same values.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import Final
 
 import numpy as np
 
 from crdt.record import Record
+from gossip.clockwork import _REAP_INTERVAL_S as REAP_INTERVAL_S
 from gossip.config import GossipConfig
 from gossip.member import State
 from peer.messages import Draft, Output, Persist, Written
@@ -23,14 +25,14 @@ from simulations.meanfield.arrays import Floats
 from simulations.meanfield.parameters import Network
 from simulations.network import Latency
 from simulations.randomness import stream
+from simulations.tables.ground import forget
 from simulations.tables.watch import Awaited
-from simulations.validation import Question
+from simulations.validation import Crash
 from simulations.world import World
 
 WITHIN_S: Final = 180.0
 REST_S: Final = 3.0
-SETTLE_S: Final = 5.0
-CRASHES_PER_MESH: Final = 0.1  # of its nodes
+SETTLE_S: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -40,29 +42,36 @@ class _Update:
     seen: dict[int, float] = field(default_factory=dict)
 
 
-def exact_samples(
-    question: Question, *, members: int, runs: int, seed: int, config: GossipConfig, network: Network
-) -> Floats:
-    """The node itself as `Samples`."""
-    values: list[float] = []
-    done = 0
-    while done < runs:
-        world = _warm(members, seed + 1000 * done, config, network)
-        rng = stream(seed, "exact", done)
-        crashed, crashes_max = 0, max(1, int(members * CRASHES_PER_MESH))
-        while done < runs and crashed < crashes_max:
+class Exact:
+    """The node itself."""
+
+    def updates(
+        self, *, members: int, runs: int, seed: int, config: GossipConfig, network: Network
+    ) -> list[Floats]:
+        """Seconds until each other node has a record, in no order."""
+        world, rng = _warm(members, seed, config, network), stream(seed, "exact updates")
+        values: list[Floats] = []
+        for run in range(runs):
             world.run(REST_S + rng.random())
-            host = rng.choice(world.live())
-            match question:
-                case Question.HEARD | Question.HEARD_BY_99 | Question.HEARD_BY_ALL:
-                    values += _asked(question, _spread(world, host, done), members - 1)
-                case Question.SUSPECTED | Question.DEAD | Question.DEAD_TO_ALL:
-                    crashed += 1
-                    values += _asked(question, *_crash(world, host, question))
-                case _:
-                    assert_never(question)
-            done += 1
-    return np.array(values)
+            values.append(_values(_spread(world, rng.choice(world.live()), run), members - 1))
+        forget(world)
+        return values
+
+    def crashes(
+        self, *, members: int, runs: int, seed: int, config: GossipConfig, network: Network
+    ) -> list[Crash]:
+        """Seconds until each other node suspects a crashed one, and knows that it is dead, in no order."""
+        rng = stream(seed, "exact crashes")
+        values: list[Crash] = []
+        for run in range(runs):
+            world = _warm(members, seed + 1000 * run, config, network)
+            world.run(REAP_INTERVAL_S * rng.random())
+            values.append(_crash(world, rng.choice(world.live())))
+            forget(world)
+        return values
+
+
+EXACT: Final = Exact()
 
 
 def _warm(members: int, seed: int, config: GossipConfig, network: Network) -> World:
@@ -77,19 +86,9 @@ def _warm(members: int, seed: int, config: GossipConfig, network: Network) -> Wo
     return world
 
 
-def _asked(question: Question, seen: dict[int, float], observers: int) -> list[float]:
-    """What the question asks of the seconds by observer; inf for those that never saw it."""
-    values = sorted(seen.values()) + [math.inf] * (observers - len(seen))
-    match question:
-        case Question.HEARD | Question.DEAD:
-            return values
-        case Question.HEARD_BY_99:
-            return [values[math.ceil(0.99 * (observers + 1)) - 2]]  # its author has it too
-        case Question.HEARD_BY_ALL | Question.DEAD_TO_ALL:
-            return [values[-1]]
-        case Question.SUSPECTED:
-            return [values[0]]
-    assert_never(question)
+def _values(seen: Mapping[int, float], observers: int) -> Floats:
+    """The seconds by observer; inf for those that never saw it."""
+    return np.array([*seen.values(), *[math.inf] * (observers - len(seen))])
 
 
 def _spread(world: World, author: Host, number: int) -> dict[int, float]:
@@ -115,14 +114,12 @@ def _spread(world: World, author: Host, number: int) -> dict[int, float]:
     return update.seen
 
 
-def _crash(world: World, victim: Host, question: Question) -> tuple[dict[int, float], int]:
-    """Seconds until each other node suspects the victim, or knows that it is dead, and how many others there are."""
+def _crash(world: World, victim: Host) -> Crash:
     world.crash(victim)
     observers = frozenset(host.index for host in world.live())
-    state = State.SUSPECT if question is Question.SUSPECTED else State.DEAD
     with (
-        Awaited(world, victim.id, state, observers) as seen,
+        Awaited(world, victim.id, State.SUSPECT, observers) as suspected,
         Awaited(world, victim.id, State.DEAD, observers) as dead,
     ):
         world.run_until(dead.complete, within_s=WITHIN_S)
-    return seen.seen, len(observers)
+    return Crash(_values(suspected.seen, len(observers)), _values(dead.seen, len(observers)))

@@ -1,7 +1,8 @@
-"""`gossamer sim large` and `gossamer sim validate`: the numpy tier from the command line.
+"""`gossamer sim large`, `mistakes` and `validate`: the numpy tier from the command line.
 
-`large` answers what the exact tier cannot at 100,000 nodes and more; `validate` asks both tiers the same questions
-where both can run, and draws the answers (simulations/validation.py).
+`large` answers what the exact tier cannot at 100,000 nodes and more, `mistakes` how often healthy members accuse and
+condemn each other where packets are lost (simulations/meanfield/mistakes.py); `validate` asks both tiers the same
+questions where both can run, and draws the answers (simulations/validation.py).
 
 Invariant: standard output carries the table and nothing else.
 """
@@ -17,7 +18,9 @@ from peer.commands.options import Failure
 
 SIZES: Final = "1000,100000,1000000"
 LOSSES: Final = (0.0, 0.3)
-EXACT_RUNS: Final = (100, 24, 3)
+LOSSES_PROBED: Final = (0.05, 0.2, 0.3, 0.5)
+LOSS_TYPICAL: Final = 0.05
+EXACT_RUNS: Final = (100, 20, 4)
 
 
 def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -91,6 +94,54 @@ def _print(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     click.echo()
 
 
+@click.command("mistakes")
+@click.option("--nodes", type=click.IntRange(32, 4096), default=128, show_default=True)
+@click.option("--hours", type=click.FloatRange(min=1.0), default=1e6, show_default=True, help="Node-hours.")
+@click.option("--profile", type=click.Choice(["lan", "memberlist"]), default="lan", show_default=True)
+@_seed
+def mistakes(nodes: int, hours: float, profile: str, seed: int) -> None:
+    """Accusations and verdicts among healthy members at 5 % loss: scaled evidence. Prints Markdown."""
+    try:
+        from simulations.meanfield import mistakes as chain
+        from simulations.meanfield.parameters import Network
+        from simulations.meanfield.probing import probing
+    except ImportError as error:
+        raise Failure(str(error)) from error
+    from gossip.config import PROFILES
+
+    began = time.process_time()
+    config = PROFILES[profile]()
+    rows = []
+    for loss in LOSSES_PROBED:
+        probes = probing(config, Network(loss=loss), seed=seed)
+        rows.append(
+            (f"{loss:.0%}", f"{probes.node_hours:,.0f}", f"{probes.unanswered:.4f}", f"{probes.accuses:.3g}",
+             f"{probes.expected:.4g}", f"{probes.accusations:.4g}", f"{probes.health:.2f}")
+        )  # fmt: skip
+    _print(
+        ("loss", "node-hours simulated", "pings unanswered", "probes failed", "these per node-hour",
+         "accusations per node-hour, counted", "health, mean"),
+        rows,
+    )  # fmt: skip
+    network = Network(loss=LOSS_TYPICAL)
+    rate = probing(config, network, seed=seed).expected
+    found = chain.mistakes(config, nodes, network, accusations=max(100, round(rate * hours)), seed=seed)
+    _print(
+        ("accusers", "must be suspected for (s)", "there are so many", "members that suspect so long, at most"),
+        [
+            (f"{place + 1}", f"{found.waits_s[place]:.2f}", f"{found.likely[place]:.3g}", f"{found.held[place]:.3g}")
+            for place in range(3)
+        ],
+    )  # fmt: skip
+    click.echo(
+        f"Wrong verdicts at {LOSS_TYPICAL:.0%} loss, {nodes} members, profile {profile}: {found.played:,} accusations "
+        f"were played to their end, as many as in {found.hours_played:,.0f} node-hours; the longest that a member "
+        f"suspected a healthy one was {found.longest_s:.2f} s; upper bound of wrong verdicts in {hours:,.0f} "
+        f"node-hours: {found.verdicts_per_hour * hours:.2g}."
+    )
+    click.echo(f"seed {seed}, {time.process_time() - began:.0f} s of processor time")
+
+
 @click.command("validate")
 @click.argument("picture", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--nodes", metavar="N,N,...", callback=_sizes, default="100,1000,10000", show_default=True)
@@ -102,7 +153,7 @@ def validate(picture: Path, nodes: tuple[int, ...], runs: str | None, profile: s
     the distributions overlap."""
     try:
         from simulations import validation
-        from simulations.exact import exact_samples
+        from simulations.exact import EXACT
         from simulations.meanfield.parameters import Network
     except ImportError as error:
         raise Failure(str(error)) from error
@@ -111,8 +162,9 @@ def validate(picture: Path, nodes: tuple[int, ...], runs: str | None, profile: s
     counts = EXACT_RUNS if runs is None else tuple(int(word) for word in runs.split(","))
     if len(counts) < len(nodes):
         raise Failure("--runs: one number for each of --nodes", code=2)
+    began = time.process_time()
     comparisons = validation.validate(
-        exact_samples,
+        EXACT,
         picture,
         config=PROFILES[profile](),
         network=Network(),
@@ -123,3 +175,4 @@ def validate(picture: Path, nodes: tuple[int, ...], runs: str | None, profile: s
     )
     for comparison in comparisons:
         click.echo(str(comparison))
+    click.echo(f"seed {seed}, {time.process_time() - began:.0f} s of processor time")

@@ -13,14 +13,17 @@ of one, so a million of them hear of an update in seconds. What is computed, and
 - Detection (SWIM, sections 3 and 4.3; Lifeguard, sections 3.1 and 3.2): who probes whom when, suspicions that gather
   accusers and are then verdicts, witnesses. `meanfield.detection`.
 - Healing of a partition: who knocks where, and how the word gets round. `meanfield.healing`.
+- Mistakes: how often healthy members accuse each other because packets are lost (`meanfield.probing`), and what it
+  takes for a verdict to follow (`meanfield.mistakes`).
 
 **The mean-field assumption.** Members are exchangeable and meet at random: what a member's datagram says depends on
 its own state, whom it reaches on chance, and any two members are independent but for the epidemics simulated. With it
 go: views that differ in who is a member; queues in which several subjects compete for the room of a datagram;
-introductions and keys; relays' and streams' own datagrams as carriers of news; zones; what handling costs. What is kept
-per member: what it has heard, how often it told each thing, its phases, its timers; up to 4,096 members also whom it
-told. Time is cut into slices no longer than the least latency, so no datagram is answered in the slice it was sent
-in, and cause and effect keep their order; the only blur is the order within one slice (half a millisecond on a LAN).
+introductions and keys; relays' and streams' own datagrams as carriers of news; zones; what handling costs, but for a
+fixed time for news. What is kept per member: what it has heard, how often it told each thing, its phases, its timers;
+up to 4,096 members also whom it told. Time is cut into slices no longer than the least latency, so no datagram is
+answered in the slice it was sent in, and cause and effect keep their order; the only blur is the order within one
+slice (half a millisecond on a LAN).
 
 simulations/validation.py holds this tier against the exact one where both can run.
 

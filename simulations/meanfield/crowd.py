@@ -2,8 +2,11 @@
 
 Each member holds up to eight items, as bits of one byte, and for each how often it has still to tell it. An item is
 told in gossip rounds of `gossip_nodes` datagrams (one at once when the news is urgent, then one each gossip interval)
-and on the pings and acks that go anyway; a datagram carries all items that the sender has still to tell. The
-gossip timer runs on through silence, so news waits for a tick at random; but what a node learns from a timer of its own
+and on the pings and acks that go anyway; a datagram carries all items that the sender has still to tell.
+
+The gossip timer runs on through silence, and starts anew with any timer of the node that fires when it has run out:
+with a ping of its own, and with the reaping, which all members do at the same moments (gossip/clockwork.py). So news
+does not wait for a tick quite at random: who pinged lately ticks later. But what a node learns from a timer of its own
 (a probe that failed, a suspicion that ran out) it tells in that very step, if its latest tick is a gossip interval ago.
 
 Several meshes of the same size stand side by side in one array (member i of mesh m is row m * members + i), so that a
@@ -27,6 +30,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gossip.clockwork import _REAP_INTERVAL_S as REAP_INTERVAL_S
 from gossip.config import GossipConfig, ProbeOrder
 from simulations.meanfield.arrays import Bools, Bytes, Floats, Ints, distinct_others, first_of_each
 from simulations.meanfield.parameters import Network
@@ -146,7 +150,9 @@ class Crowd:
         self._ticking: Bools = np.zeros(self.rows, dtype=np.bool_)
         self._riding = {kind: np.zeros(self.rows, dtype=np.bool_) for kind in (Kind.PING, Kind.ACK)}
         self._ticked_at: Floats = np.full(self.rows, -np.inf)
-        self._epoch_at: Floats = rng.random(self.rows // members) * config.probe_interval_s
+        self._clock_at: Floats = (
+            rng.random(self.rows // members) * REAP_INTERVAL_S
+        )  # all clocks of a mesh at 0
         remembers = members <= REMEMBERED_MEMBERS_MAX
         self._told: Bytes | None = np.zeros((self.rows, members), dtype=np.uint8) if remembers else None
 
@@ -183,7 +189,7 @@ class Crowd:
             self._told[rows] &= np.uint8(0xFF ^ (1 << item))
         if self.config.urgent_rounds_per_s > 0:
             now = np.broadcast_to(np.asarray(urgent), rows.shape)
-            self.calendar.put(Kind.ROUND, at[now], rows[now])
+            self.calendar.put(Kind.ROUND, at[now] + self.network.handling_s, rows[now])
         quiet = ~self._ticking[rows]
         self._wake(rows[quiet], at[quiet], from_timer=from_timer)
 
@@ -236,27 +242,40 @@ class Crowd:
     def _wake(self, rows: Ints, at: Floats, *, from_timer: bool) -> None:
         """Start the ticks of members that were quiet, and watch out for their next ping and ack."""
         interval_s, tick_s = self.config.probe_interval_s, self.config.gossip_interval_s
-        wait_s = self.rng.random(len(rows)) * tick_s
-        if from_timer:  # and the latest tick was for its latest ping, or a gossip round
-            since_s = self.rng.random(len(rows)) * interval_s
-            wait_s = np.maximum(0.0, tick_s - np.minimum(since_s, at - self._ticked_at[rows]))
+        pinged_s, ping_s = self._turns(rows, at)
+        reaped_s = (at + self._clock_at[rows // self.members]) % REAP_INTERVAL_S
+        since_s = np.minimum(np.minimum(pinged_s, reaped_s), at - self._ticked_at[rows])
+        wait_s = np.maximum(0.0, tick_s - since_s) if from_timer else tick_s - since_s % tick_s
         self._ticking[rows] = True
         self.calendar.put(Kind.TICK, at + wait_s, rows)
-        pinged_s = self._until_pinged(len(rows), again=False) * interval_s
-        for kind, until_s in ((Kind.PING, self._until_ping(rows, at)), (Kind.ACK, pinged_s)):
+        ack_s = self._until_pinged(len(rows), again=False) * interval_s
+        for kind, until_s in ((Kind.PING, ping_s), (Kind.ACK, ack_s)):
             still = ~self._riding[kind][rows]
             self._riding[kind][rows] = True
             self.calendar.put(kind, self._coarse(at + until_s)[still], rows[still])
 
-    def _until_ping(self, rows: Ints, at: Floats) -> Floats:
-        """Time until the next ping of members at times `at`: under a permutation its moment within an epoch is the
-        target's, and so another one in each."""
+    def _turns(self, rows: Ints, at: Floats) -> tuple[Floats, Floats]:
+        """(time since the latest ping, time until the next) of members at times `at`: under a permutation a ping's
+        moment within an epoch is the target's, and so another one in each."""
+        interval_s = self.config.probe_interval_s
+        this, other = self.rng.random((2, len(rows))) * interval_s
+        if self.config.probe_order is ProbeOrder.ROUND_ROBIN:
+            return this, interval_s - this
+        moment = self._moment(rows, at)
+        done = this <= moment
+        since_s = np.where(done, moment - this, moment + interval_s - other)
+        return since_s, np.where(done, interval_s - moment + other, this - moment)
+
+    def _until_next_ping(self, rows: Ints, at: Floats) -> Floats:
+        """Time until the ping after the one that members send at times `at`."""
         interval_s = self.config.probe_interval_s
         if self.config.probe_order is ProbeOrder.ROUND_ROBIN:
-            return self.rng.random(len(rows)) * interval_s
-        moment = (at + self._epoch_at[rows // self.members]) % interval_s
-        this, after = self.rng.random((2, len(rows))) * interval_s
-        return np.asarray(np.where(this <= moment, interval_s - moment + after, this - moment))
+            return np.full(len(rows), interval_s)
+        return np.asarray(interval_s - self._moment(rows, at) + self.rng.random(len(rows)) * interval_s)
+
+    def _moment(self, rows: Ints, at: Floats) -> Floats:
+        """How far into its epoch."""
+        return np.asarray((at + self._clock_at[rows // self.members]) % self.config.probe_interval_s)
 
     def _until_pinged(self, count: int, *, again: bool) -> Floats:
         """Probe intervals until a member is pinged (`again`: just was)."""
@@ -292,7 +311,7 @@ class Crowd:
         self._riding[kind][rows[~busy]] = False
         rows, at = rows[busy], at[busy]
         if kind is Kind.PING:
-            self.calendar.put(kind, self._coarse(at + self._until_ping(rows, at)), rows)
+            self.calendar.put(kind, self._coarse(at + self._until_next_ping(rows, at)), rows)
         else:
             next_s = self._until_pinged(len(rows), again=True) * interval_s
             self.calendar.put(kind, self._coarse(at + next_s), rows)

@@ -10,7 +10,7 @@ One member of a settled mesh stops. What follows is played as the engine does it
    confirmations, and one.
 3. Each member's own timer runs from the first accusation it heard, for as long as its accusers so far make it
    (`gossip.suspicion.timeout_s`), and not less than `refutation_s` from the latest of them. When it runs out the
-   verdict spreads, and is believed by whoever then holds enough accusers and has suspected for that long, or at once
+   verdict spreads, and is believed by whoever then holds enough accusers and has held them for that long, or at once
    by all where one word is enough.
 
 Members that under loss missed an accusation others have get it from those they meet, as updates are repaired
@@ -37,6 +37,7 @@ _ACCUSERS_MAX: Final = 7
 _ACCUSED: Final = 0x7F  # the items that are accusations, one an accuser
 _TURNS_PLANNED: Final = 600  # probe intervals; by then everybody has long had a verdict
 _ROUNDING_S: Final = 1e-9
+_DRAWS_MAX: Final = 8  # for a next prober; in a small mesh all may have had their turn
 _DEAD: Final = 7  # the item that is the verdict
 _BITS: Final = np.array([number.bit_count() for number in range(256)], dtype=np.int64)
 
@@ -76,6 +77,16 @@ def first_probes_s(config: GossipConfig, members: int, meshes: int, rng: np.rand
     return np.asarray((turns + rng.random((meshes, others))) * interval_s)
 
 
+def _said_before(rows: Ints, news: Ints) -> Ints:
+    """Of `news`, sorted by who hears it and when, what an earlier one has told the same member in this slice."""
+    again = np.zeros(len(rows), dtype=np.int64)
+    for item in range(_ACCUSERS_MAX):
+        having = np.flatnonzero(news >> item & 1)
+        later = having[1:][rows[having][1:] == rows[having][:-1]]
+        again[later] |= 1 << item
+    return again
+
+
 class _Crash:
     """The story of one crash in each mesh of a crowd."""
 
@@ -84,7 +95,7 @@ class _Crash:
         self._crowd, self._prober = crowd, prober
         self.suspected_at: Floats = np.full(crowd.rows, np.inf)
         self.dead_at: Floats = np.full(crowd.rows, np.inf)
-        self._since: Floats = np.full(crowd.rows, np.inf)  # from when on the timer runs
+        self._accused_at: Floats = np.full(crowd.rows, np.inf)  # when it heard the latest accusation it kept
         self._evidence: Bytes = np.zeros(crowd.rows, dtype=np.uint8)
         crowd.proofs = self._evidence
         meshes = crowd.rows // members
@@ -109,6 +120,7 @@ class _Crash:
         self._is_witness = np.zeros(crowd.rows, dtype=np.bool_)
         self._is_witness[self._witnesses.ravel()] = True
         self._probing = np.zeros(crowd.rows, dtype=np.bool_)
+        self._had_turn = np.zeros(crowd.rows, dtype=np.bool_)
         self._undecided = crowd.rows - meshes
         self._plan_probes(meshes)
         crowd.calendar.put(Kind.CONTACT, np.zeros(1), np.full(1, -1, dtype=np.int64))
@@ -122,20 +134,33 @@ class _Crash:
         first_s = first_probes_s(config, crowd.members, meshes, crowd.rng).ravel()
         soon = first_s < _TURNS_PLANNED * config.probe_interval_s
         again = np.full(int(soon.sum()), config.probe_order is ProbeOrder.PERMUTATION, dtype=np.int64)
-        crowd.calendar.put(Kind.PROBE, first_s[soon], np.flatnonzero(crowd.up)[soon], again)
+        first = np.flatnonzero(crowd.up)[soon]
+        self._had_turn[first] = True
+        crowd.calendar.put(Kind.PROBE, first_s[soon], first, again)
 
     def _probe(self, at: Floats, rows: Ints, again: Ints) -> None:
         """Members probe the victim: they will accuse it, unless they have a verdict by then. `again`: the next
         interval brings the next prober of that mesh."""
         crowd = self._crowd
         next_at = at[again == 1] + crowd.config.probe_interval_s
-        next_rows = crowd.others(self.victims[rows[again == 1] // crowd.members])[:, 0]
+        next_rows = self._next_probers(self.victims[rows[again == 1] // crowd.members])
         crowd.calendar.put(Kind.PROBE, next_at, next_rows, np.ones(len(next_rows), dtype=np.int64))
         starts = np.isinf(self.dead_at[rows]) & ~self._probing[rows]
         rows, places = first_of_each(rows[starts], at[starts])
         self._probing[rows] = True
         fails_at = at[starts][places] + self._prober.draw(crowd.rng, len(rows))[1]
         crowd.calendar.put(Kind.FAILURE, fails_at, rows)
+
+    def _next_probers(self, victims: Ints) -> Ints:
+        """Whose turn is next: not one's who had it lately, since a cycle of the permutation meets each pair once."""
+        rows = self._crowd.others(victims)[:, 0]
+        for _ in range(_DRAWS_MAX):
+            again = self._had_turn[rows]
+            if not again.any():
+                break
+            rows[again] = self._crowd.others(victims[again])[:, 0]
+        self._had_turn[rows] = True
+        return rows
 
     def _accuse(self, at: Floats, rows: Ints) -> None:
         """Probes failed. Few at a time, so one by one: each accuser of a mesh is an item of its own."""
@@ -155,12 +180,12 @@ class _Crash:
             first = bool(np.isinf(self.suspected_at[row]))
             self._evidence[row] |= np.uint8(1 << item)
             if first:
-                self.suspected_at[row] = self._since[row] = moment
+                self.suspected_at[row] = moment
                 others = self._witnesses[mesh][self._witnesses[mesh] != row]
                 senders, items = np.full(len(others), row), np.full(len(others), 1 << item)
                 crowd.send(np.full(len(others), moment), senders, others, items)
             crowd.tell(one, now, item, urgent=first, from_timer=True)
-            self._set_timers(one, now)
+            self._accused(one, now)
 
     # ------------------------------------------------------------ what is heard
     def heard(self, at: Floats, targets: Ints, senders: Ints, items: Ints) -> None:
@@ -178,8 +203,12 @@ class _Crash:
             return
         order = matters[np.lexsort((at[matters], targets[matters]))]
         rows, starts = np.unique(targets[order], return_index=True)
-        items = np.bitwise_or.reduceat(items[order], starts)
-        self._weigh(rows, at[order][starts], items.astype(np.uint8))
+        news = items[order] & ~known[order]
+        self._weigh(rows, at[order][starts], np.bitwise_or.reduceat(items[order], starts).astype(np.uint8))
+        if self._crowd.config.feedback:
+            again = _said_before(targets[order], news)
+            echoes = again != 0
+            self._crowd.echoed(targets[order][echoes], senders[order][echoes], again[echoes], counts=True)
 
     def _weigh(self, rows: Ints, at: Floats, items: Bytes) -> None:
         """Members, each once, hear items."""
@@ -189,10 +218,11 @@ class _Crash:
         new = np.where(room, items & np.uint8(_ACCUSED) & ~known, np.uint8(0))
         self._evidence[rows] = known | new
         first = np.isinf(self.suspected_at[rows]) & (new != 0)
-        had_its_time = at - self._since[rows] >= crowd.config.refutation_s
-        self.suspected_at[rows[first]] = self._since[rows[first]] = at[first]
+        self.suspected_at[rows[first]] = at[first]
+        latest_at = np.where(new != 0, at, self._accused_at[rows])
+        had_its_time = at - latest_at >= crowd.config.refutation_s
         dead = (items >> _DEAD) == 1
-        condemned = dead & (_BITS[known | new] >= self._needed) & (had_its_time | crowd.config.dead_on_word)
+        condemned = dead & had_its_time & (_BITS[known | new] >= self._needed)
         self._condemn(rows[condemned], at[condemned], from_timer=False)
         left = ~condemned
         for item in range(_ACCUSERS_MAX):
@@ -202,18 +232,18 @@ class _Crash:
         no_more = np.zeros(int(called.sum()), dtype=np.int64)
         crowd.calendar.put(Kind.PROBE, at[called], rows[called], no_more)
         changed = left & (new != 0)
-        self._set_timers(rows[changed], at[changed])
+        self._accused(rows[changed], at[changed])
 
     # ------------------------------------------------------------ timers and verdicts
-    def _wait_s(self, rows: Ints) -> Floats:
-        return np.asarray(self._timeout_s[self._health[rows], _BITS[self._evidence[rows]]])
+    def _due_at(self, rows: Ints) -> Floats:
+        wait_s = self._timeout_s[self._health[rows], _BITS[self._evidence[rows]]]
+        least_at = self._accused_at[rows] + self._crowd.config.refutation_s
+        return np.asarray(np.maximum(self.suspected_at[rows] + wait_s, least_at))
 
-    def _set_timers(self, rows: Ints, at: Floats) -> None:
-        """The evidence of members, each once, changed at times `at`."""
-        wait_s = self._wait_s(rows)
-        least_at = at + self._crowd.config.refutation_s - wait_s
-        self._since[rows] = np.maximum(self._since[rows], least_at)
-        self._crowd.calendar.put(Kind.TIMER, self._since[rows] + wait_s, rows)
+    def _accused(self, rows: Ints, at: Floats) -> None:
+        """Members, each once, hold one accusation more."""
+        self._accused_at[rows] = at
+        self._crowd.calendar.put(Kind.TIMER, self._due_at(rows), rows)
 
     def _condemn(self, rows: Ints, at: Floats, *, from_timer: bool) -> None:
         self.dead_at[rows] = at
@@ -226,7 +256,7 @@ class _Crash:
         timers = calendar.take(Kind.TIMER)
         if timers is not None:
             at, (rows,) = timers
-            due = self._since[rows] + self._wait_s(rows) <= at + _ROUNDING_S
+            due = self._due_at(rows) <= at + _ROUNDING_S
             late = np.isinf(self.dead_at[rows]) & due
             rows, places = first_of_each(rows[late], at[late])
             self._condemn(rows, at[late][places], from_timer=True)

@@ -17,8 +17,13 @@ from gossip.config import GossipConfig
 from gossip.health import LocalHealth
 from gossip.rtt import RoundTrips
 from gossip.suspicion import accusers_needed, timeout_s
+from simulations.crypto import Costs
 from simulations.meanfield.arrays import Floats, Ints
 
+_COSTS: Final = Costs()
+NEWS_S: Final = (
+    _COSTS.input_s + _COSTS.open_s + _COSTS.verify_s + 3 * _COSTS.seal_s
+)  # a step, a signature, a round
 _ZONE: Final = "all"
 _PROBES_PLAYED: Final = 6000
 _PROBES_FORGOTTEN: Final = 1000  # from the start, while the estimates settle
@@ -35,6 +40,7 @@ class Network:
     latency_s: tuple[float, float] = (0.0005, 0.002)  # one way, uniform
     stream_segments: int | None = None
     stream_round_trips: float = 3.0  # until a stream proves that its peer lives
+    handling_s: float = NEWS_S  # from the arrival of news until it is passed on
 
     def __post_init__(self) -> None:
         assert 0 <= self.loss < 1, "a loss is a probability, and not 1"

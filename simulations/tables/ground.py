@@ -48,8 +48,7 @@ def cold(
     try:
         yield world
     finally:
-        _forget(world)
-        collector.resume()  # a large world has made it look at less
+        forget(world)
 
 
 @contextmanager
@@ -61,12 +60,13 @@ def warm(nodes: int, *, profile: str, seed: int, push_pull: bool | None = None) 
         yield world
 
 
-def _forget(world: World) -> None:
-    """Cut the world's circles, so that its memory is free without a search for them."""
+def forget(world: World) -> None:
+    """Give back a world's memory. Its circles are cut, so that it is free without a search for them."""
     for host in world.hosts:
         host.node = None
         host.streams.clear()
     world.hosts.clear()
+    collector.resume()  # a large world has made it look at less
 
 
 def exchange_bytes(world: World) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gossip.config import GossipConfig, lan, memberlist
+from simulations.meanfield import crowd as crowds
 from simulations.meanfield.crowd import Crowd
 from simulations.meanfield.parameters import Network
 from simulations.meanfield.spread import spread
@@ -16,9 +17,12 @@ SLOW = {loss: Network(loss=loss, latency_s=(0.005, 0.02)) for loss in (0.0, 0.3,
 
 
 @pytest.mark.parametrize("members", [1000, 20_000])
-def test_without_loss_one_telling_an_interval_takes_2_ln_n_intervals(members: int) -> None:
+def test_without_loss_one_telling_an_interval_takes_2_ln_n_intervals(
+    members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Janson (1999): who knows tells one other an interval, out of step with the others; growing to half of them takes
     ln n intervals and finding the last takes ln n more. The sum below is the expectation for random intervals."""
+    monkeypatch.setattr(crowds, "REAP_INTERVAL_S", 1e6)  # which brings members without pings into step
     config = replace(memberlist(), gossip_nodes=1, retransmit_mult=15, probe_interval_s=1e6)
     at_once = Network(latency_s=(1e-3, 1e-3))
     intervals = spread(config, members, runs=10, seed=1, network=at_once, repaired=False).seconds(1.0)
