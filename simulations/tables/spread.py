@@ -26,9 +26,8 @@ from simulations.tables.table import NODES, PROFILE, Column, Options, Row, Table
 from simulations.world import World
 
 LOSSES: Final = (0.0, 0.3, 0.5)
-LOSSY_NODES_MAX: Final = (
-    1000  # more of them with loss only with --large: a lossy mesh is busy with suspicions
-)
+# More nodes with loss only with --large: a lossy mesh is busy with suspicions, of n members at n members.
+LOSSY_NODES_MAX: Final = {0.0: math.inf, 0.3: 1000, 0.5: 300}
 UPDATES: Final = 5
 WITHIN_S: Final = 120.0
 REST_S: Final = 3.0
@@ -62,7 +61,7 @@ def spread(options: Options) -> Iterator[Row]:
     """The rows of the table."""
     for nodes in options.sizes((128, 1000), (10_000,)):
         for loss in LOSSES:
-            if loss and nodes > LOSSY_NODES_MAX and not (options.large or options.nodes):
+            if nodes > LOSSY_NODES_MAX[loss] and not options.large:
                 continue
             for profile in options.profiles:
                 yield _spread(options, nodes, loss, profile)
