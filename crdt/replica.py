@@ -29,6 +29,9 @@ class JournalLimits:
     # A whole journal of one writer must fit while its parts arrive, with the overhead of 16,384 small records.
     held_writer_bytes_max: int = 32 * 2**20
     held_bytes_max: int = 64 * 2**20
+    # Of that, what nobody has judged yet: anybody can make up writers, each second it is all judged again, and what
+    # is dropped comes back with the writer's introduction.
+    unjudged_bytes_max: int = 2 * 2**20
 
     def __post_init__(self) -> None:
         assert self.writer_bytes_max <= self.held_writer_bytes_max <= self.held_bytes_max
@@ -81,13 +84,15 @@ class Replica:
         self._reserved: dict[bytes, int] = {}  # seqs known used but not held: nothing is drafted up to there
         self._fingerprint = Fingerprint(fingerprint_key)
         self._quarantine = Quarantine(
-            writer_bytes_max=self.limits.held_writer_bytes_max, bytes_max=self.limits.held_bytes_max
+            writer_bytes_max=self.limits.held_writer_bytes_max,
+            bytes_max=self.limits.held_bytes_max,
+            unjudged_bytes_max=self.limits.unjudged_bytes_max,
         )
         self._accepted = self._duplicates = self._refused = 0
 
     @property
     def heads(self) -> Mapping[bytes, int]:
-        """Writer -> the seq up to which everything is known. A live view."""
+        """Writer -> the seq up to which everything is known; 0 once it has equivocated. A live view."""
         return MappingProxyType(self._heads)
 
     @property
@@ -256,6 +261,7 @@ class Replica:
         """Freeze a writer and keep the proof."""
         writer = equivocation.writer
         self._forks[writer] = equivocation
+        self._heads[writer] = 0  # nothing of it is certain any more, and whoever follows heads looks again
         self._contested.discard(writer)
         self._quarantine.discard(writer)
         self._fingerprint.note(writer, 0, 0)
