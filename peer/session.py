@@ -94,6 +94,15 @@ class SyncSession:
         raise SessionError(f"unexpected frame {tag!r}")
 
     @property
+    def records_served(self) -> int:
+        """How many records the other side was given."""
+        return self._reconciliation.statistics().records_sent
+
+    def give_up(self, writer: bytes) -> None:
+        """Ask for no more of this writer: what came of it was refused."""
+        self._reconciliation.give_up(writer)
+
+    @property
     def _finished(self) -> bool:
         """Whether both exchanges have come to their ends."""
         return self._reconciliation.done and (self._members is None or self._members.done)
