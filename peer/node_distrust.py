@@ -1,0 +1,96 @@
+"""Whom this node keeps at a distance, and for how long.
+
+A writer that equivocated is expelled for good: what it published leaves the view (`EVICTED_KINDS`) and its node the
+mesh. Every replica that holds the proof does so, and the proof spreads, so all agree again, whichever of the two
+contents each had seen. A revocation proves itself and stays in force, whoever carried it.
+
+A node whose exchanges break the protocol, or bring what no honest node hands on, is answered ever more rarely: the
+first offence costs nothing, each further one doubles the wait. So it is where an exchange brought what had to be
+refused, but the wait stays short, for honest nodes too can differ in versions and limits. Exchanges that end well but
+move nothing, though fingerprints go on to differ, are only no longer *begun* from here as often: the cause may be a
+third one.
+
+Invariant: bounded in nodes remembered and in seconds waited; time heals.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from peer.records import POLICY, SERVICE
+
+EVICTED_KINDS: Final = (SERVICE, POLICY)
+
+OFFENCE_WAIT_S: Final = 2.0  # after the second; doubled by each further one
+OFFENCE_WAIT_S_MAX: Final = 300.0
+REFUSED_WAIT_S_MAX: Final = 60.0
+FRUITLESS_MAX: Final = 3  # in a row, until exchanges with that node are spaced
+FRUITLESS_WAIT_S: Final = 5.0
+FRUITLESS_WAIT_S_MAX: Final = 60.0
+FORGET_S: Final = 600.0  # after the last offence
+NODES_MAX: Final = 1024
+_DOUBLINGS_MAX: Final = 16
+
+
+@dataclass(slots=True)
+class _Standing:
+    offences: int = 0
+    shunned_until: float = 0.0
+    fruitless: int = 0
+    spaced_until: float = 0.0
+    forget_at: float = 0.0
+
+
+class Distrust:
+    """What is held against other nodes."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[bytes, _Standing] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def shuns(self, now: float, node: bytes | None) -> bool:
+        """Whether there are no exchanges with it now, whoever asks."""
+        standing = self._known(now, node)
+        return standing is not None and now < standing.shunned_until
+
+    def spaces(self, now: float, node: bytes | None) -> bool:
+        """Whether this node begins none with it now because its journal differs."""
+        standing = self._known(now, node)
+        return standing is not None and now < max(standing.shunned_until, standing.spaced_until)
+
+    def offended(self, now: float, node: bytes | None, wait_s_max: float = OFFENCE_WAIT_S_MAX) -> None:
+        """It did what no honest node does, or (up to REFUSED_WAIT_S_MAX) what hardly one does."""
+        if node is None:
+            return
+        standing = self._of(now, node)
+        standing.offences += 1
+        standing.forget_at = now + FORGET_S
+        if standing.offences > 1:
+            wait_s = OFFENCE_WAIT_S * 2 ** min(standing.offences - 2, _DOUBLINGS_MAX)
+            standing.shunned_until = max(standing.shunned_until, now + min(wait_s, wait_s_max))
+
+    def ended(self, now: float, node: bytes | None, *, fruitful: bool) -> None:
+        """An exchange came to its end; `fruitful` if either side learnt something."""
+        if node is None or (fruitful and node not in self._nodes):
+            return
+        standing = self._of(now, node)
+        standing.fruitless = 0 if fruitful else standing.fruitless + 1
+        standing.spaced_until = 0.0
+        standing.forget_at = max(standing.forget_at, now + FRUITLESS_WAIT_S_MAX * 2)
+        if standing.fruitless >= FRUITLESS_MAX:
+            wait_s = FRUITLESS_WAIT_S * 2 ** min(standing.fruitless - FRUITLESS_MAX, _DOUBLINGS_MAX)
+            standing.spaced_until = now + min(wait_s, FRUITLESS_WAIT_S_MAX)
+
+    def _known(self, now: float, node: bytes | None) -> _Standing | None:
+        standing = None if node is None else self._nodes.get(node)
+        return standing if standing is not None and now < standing.forget_at else None
+
+    def _of(self, now: float, node: bytes) -> _Standing:
+        standing = self._known(now, node)
+        if standing is None:
+            self._nodes.pop(node, None)
+            if len(self._nodes) >= NODES_MAX:
+                del self._nodes[min(self._nodes, key=lambda each: self._nodes[each].forget_at)]
+            standing = self._nodes[node] = _Standing()
+        return standing

@@ -1,0 +1,65 @@
+"""Distrust grows with what is held against a node, is bounded, and passes."""
+
+from peer.node_distrust import (
+    FORGET_S,
+    FRUITLESS_MAX,
+    FRUITLESS_WAIT_S,
+    FRUITLESS_WAIT_S_MAX,
+    NODES_MAX,
+    OFFENCE_WAIT_S,
+    OFFENCE_WAIT_S_MAX,
+    REFUSED_WAIT_S_MAX,
+    Distrust,
+)
+
+ALICE, BOB = b"a" * 16, b"b" * 16
+
+
+def test_the_first_offence_costs_nothing_and_each_further_one_twice_as_much() -> None:
+    distrust = Distrust()
+    distrust.offended(0.0, ALICE)
+    assert not distrust.shuns(0.0, ALICE)
+    distrust.offended(0.0, ALICE)
+    assert distrust.shuns(OFFENCE_WAIT_S - 0.1, ALICE)
+    assert not distrust.shuns(OFFENCE_WAIT_S, ALICE)
+    distrust.offended(0.0, ALICE)
+    assert distrust.shuns(2 * OFFENCE_WAIT_S - 0.1, ALICE)
+    assert not distrust.shuns(0.0, BOB)
+    assert not distrust.shuns(0.0, None)
+
+
+def test_the_wait_is_bounded_and_offences_are_forgotten() -> None:
+    distrust = Distrust()
+    for _ in range(100):
+        distrust.offended(0.0, ALICE, REFUSED_WAIT_S_MAX)
+    assert not distrust.shuns(REFUSED_WAIT_S_MAX, ALICE)
+    for _ in range(100):
+        distrust.offended(0.0, ALICE)
+    assert distrust.shuns(OFFENCE_WAIT_S_MAX - 1, ALICE)
+    assert not distrust.shuns(OFFENCE_WAIT_S_MAX, ALICE)
+    distrust.offended(FORGET_S, ALICE)
+    assert not distrust.shuns(FORGET_S, ALICE)  # the first again
+
+
+def test_exchanges_that_move_nothing_are_begun_more_rarely_until_one_does() -> None:
+    distrust = Distrust()
+    distrust.ended(0.0, ALICE, fruitful=True)
+    assert len(distrust) == 0
+    for _ in range(FRUITLESS_MAX):
+        assert not distrust.spaces(0.0, ALICE)
+        distrust.ended(0.0, ALICE, fruitful=False)
+    assert distrust.spaces(FRUITLESS_WAIT_S - 1, ALICE)
+    assert not distrust.spaces(FRUITLESS_WAIT_S, ALICE)
+    assert not distrust.shuns(0.0, ALICE)
+    for _ in range(100):
+        distrust.ended(0.0, ALICE, fruitful=False)
+    assert not distrust.spaces(FRUITLESS_WAIT_S_MAX, ALICE)
+    distrust.ended(0.0, ALICE, fruitful=True)
+    assert not distrust.spaces(0.0, ALICE)
+
+
+def test_the_nodes_remembered_are_bounded() -> None:
+    distrust = Distrust()
+    for number in range(NODES_MAX + 10):
+        distrust.offended(float(number), number.to_bytes(16, "big"))
+    assert len(distrust) == NODES_MAX
