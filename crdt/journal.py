@@ -13,8 +13,7 @@ Two different records of one writer under one seq are an equivocation: both are 
 as it is, and the writer counts as forked in the fingerprint, so that the proof spreads. Whether its records go from
 view is the caller's decision (`evict`).
 
-Invariant: heads never go back, but to 0 where their writer equivocated; nothing is drafted under a seq that was ever
-seen used.
+Invariant: heads never go back; nothing is drafted under a seq that was ever seen used.
 """
 
 from collections.abc import Callable, Iterable, MutableMapping, Sequence

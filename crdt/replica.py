@@ -9,6 +9,7 @@ Invariant: `_heads` and `_fingerprint` always say what `_logs` and `_forks` hold
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from crdt.clock import HybridClock
 from crdt.codec import pack_flat
@@ -16,7 +17,9 @@ from crdt.delta import Delta, Equivocation
 from crdt.fingerprint import Fingerprint, Ranges
 from crdt.log import Mismatch, WriterLog
 from crdt.quarantine import Quarantine
-from crdt.record import Record, record_bytes
+from crdt.record import SEQ_MAX, Record, record_bytes
+
+FORKED_HEAD: Final = SEQ_MAX + 1  # of a writer that equivocated: nothing comes after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ class Replica:
 
     @property
     def heads(self) -> Mapping[bytes, int]:
-        """Writer -> the seq up to which everything is known; 0 once it has equivocated. A live view."""
+        """Writer -> the seq up to which everything is known; FORKED_HEAD once it has equivocated. A live view."""
         return MappingProxyType(self._heads)
 
     @property
@@ -261,7 +264,7 @@ class Replica:
         """Freeze a writer and keep the proof."""
         writer = equivocation.writer
         self._forks[writer] = equivocation
-        self._heads[writer] = 0  # nothing of it is certain any more, and whoever follows heads looks again
+        self._heads[writer] = FORKED_HEAD  # whoever follows heads looks again
         self._contested.discard(writer)
         self._quarantine.discard(writer)
         self._fingerprint.note(writer, 0, 0)

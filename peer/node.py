@@ -65,7 +65,7 @@ from peer.messages import (
     Tick,
     Write,
 )
-from peer.node_distrust import EVICTED_KINDS, REFUSED_WAIT_S_MAX, Distrust
+from peer.node_distrust import EVICTED_KINDS, KNOWN_COST, NOTHING_COST, REFUSED_WAIT_S_MAX, Distrust
 from peer.node_doubt import Doubt
 from peer.node_joins import Joins
 from peer.node_notes import Complaints
@@ -356,8 +356,7 @@ class Node:
         if exchange.refused:
             self._distrust.offended(now, exchange.node, REFUSED_WAIT_S_MAX)
         elif not reason and exchange.session is not None:
-            fruitful = exchange.taken > 0 or exchange.session.records_served > 0
-            self._distrust.ended(now, exchange.node, fruitful=fruitful or exchange.with_members)
+            self._judge(now, exchange, exchange.session)
         if exchange.address is not None:
             if reason:
                 self._engine(now, membership.SyncFailed(address=exchange.address), out)
@@ -365,6 +364,15 @@ class Node:
             else:
                 out.extend(self._joins.contacted(exchange.address))
         self._settle(now, out)
+
+    def _judge(self, now: float, exchange: Exchange, session: SyncSession) -> None:
+        """Keep in mind what an exchange that came to its end was good for."""
+        if exchange.taken:
+            self._distrust.fruitful(exchange.node)
+        elif session.records_heard:
+            self._distrust.fruitless(now, exchange.node, KNOWN_COST)
+        elif exchange.address is not None and not (exchange.with_members or session.records_served):
+            self._distrust.fruitless(now, exchange.node, NOTHING_COST)
 
     def _knowing(self) -> bool:
         return self._knows

@@ -7,8 +7,8 @@ contents each had seen. A revocation proves itself and stays in force, whoever c
 A node whose exchanges break the protocol, or bring what no honest node hands on, is answered ever more rarely: the
 first offence costs nothing, each further one doubles the wait. So it is where an exchange brought what had to be
 refused, but the wait stays short, for honest nodes too can differ in versions and limits. Exchanges that end well but
-move nothing, though fingerprints go on to differ, are only no longer *begun* from here as often: the cause may be a
-third one.
+bring only what is known or has to wait, or, many times in a row, nothing at all, are merely no longer *begun* from here
+as often: the cause may be a third one.
 
 Invariant: bounded in nodes remembered and in seconds waited; time heals.
 """
@@ -23,7 +23,9 @@ EVICTED_KINDS: Final = (SERVICE, POLICY)
 OFFENCE_WAIT_S: Final = 2.0  # after the second; doubled by each further one
 OFFENCE_WAIT_S_MAX: Final = 300.0
 REFUSED_WAIT_S_MAX: Final = 60.0
-FRUITLESS_MAX: Final = 3  # in a row, until exchanges with that node are spaced
+FRUITLESS_MAX: Final = 10  # added up since records last came, until exchanges with that node are spaced
+KNOWN_COST: Final = 3  # of one that brought records, none of them news
+NOTHING_COST: Final = 1  # of one begun here that moved nothing
 FRUITLESS_WAIT_S: Final = 5.0
 FRUITLESS_WAIT_S_MAX: Final = 60.0
 FORGET_S: Final = 600.0  # after the last offence
@@ -36,6 +38,7 @@ class _Standing:
     offences: int = 0
     shunned_until: float = 0.0
     fruitless: int = 0
+    spacings: int = 0
     spaced_until: float = 0.0
     forget_at: float = 0.0
 
@@ -70,16 +73,23 @@ class Distrust:
             wait_s = OFFENCE_WAIT_S * 2 ** min(standing.offences - 2, _DOUBLINGS_MAX)
             standing.shunned_until = max(standing.shunned_until, now + min(wait_s, wait_s_max))
 
-    def ended(self, now: float, node: bytes | None, *, fruitful: bool) -> None:
-        """An exchange came to its end; `fruitful` if either side learnt something."""
-        if node is None or (fruitful and node not in self._nodes):
+    def fruitful(self, node: bytes | None) -> None:
+        """An exchange with it brought news."""
+        standing = None if node is None else self._nodes.get(node)
+        if standing is not None:
+            standing.fruitless = standing.spacings = 0
+            standing.spaced_until = 0.0
+
+    def fruitless(self, now: float, node: bytes | None, cost: int) -> None:
+        """An exchange with it came to its end and brought none."""
+        if node is None:
             return
         standing = self._of(now, node)
-        standing.fruitless = 0 if fruitful else standing.fruitless + 1
-        standing.spaced_until = 0.0
+        standing.fruitless += cost
         standing.forget_at = max(standing.forget_at, now + FRUITLESS_WAIT_S_MAX * 2)
         if standing.fruitless >= FRUITLESS_MAX:
-            wait_s = FRUITLESS_WAIT_S * 2 ** min(standing.fruitless - FRUITLESS_MAX, _DOUBLINGS_MAX)
+            wait_s = FRUITLESS_WAIT_S * 2 ** min(standing.spacings, _DOUBLINGS_MAX)
+            standing.spacings += 1
             standing.spaced_until = now + min(wait_s, FRUITLESS_WAIT_S_MAX)
 
     def _known(self, now: float, node: bytes | None) -> _Standing | None:

@@ -98,6 +98,11 @@ class SyncSession:
         """How many records the other side was given."""
         return self._reconciliation.statistics().records_sent
 
+    @property
+    def records_heard(self) -> int:
+        """How many records the other side gave."""
+        return self._reconciliation.statistics().records_received
+
     def give_up(self, writer: bytes) -> None:
         """Ask for no more of this writer: what came of it was refused."""
         self._reconciliation.give_up(writer)

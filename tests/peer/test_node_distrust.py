@@ -5,7 +5,9 @@ from peer.node_distrust import (
     FRUITLESS_MAX,
     FRUITLESS_WAIT_S,
     FRUITLESS_WAIT_S_MAX,
+    KNOWN_COST,
     NODES_MAX,
+    NOTHING_COST,
     OFFENCE_WAIT_S,
     OFFENCE_WAIT_S_MAX,
     REFUSED_WAIT_S_MAX,
@@ -41,20 +43,22 @@ def test_the_wait_is_bounded_and_offences_are_forgotten() -> None:
     assert not distrust.shuns(FORGET_S, ALICE)  # the first again
 
 
-def test_exchanges_that_move_nothing_are_begun_more_rarely_until_one_does() -> None:
+def test_exchanges_that_bring_nothing_are_begun_more_rarely_until_one_does() -> None:
     distrust = Distrust()
-    distrust.ended(0.0, ALICE, fruitful=True)
+    distrust.fruitful(ALICE)
     assert len(distrust) == 0
     for _ in range(FRUITLESS_MAX):
         assert not distrust.spaces(0.0, ALICE)
-        distrust.ended(0.0, ALICE, fruitful=False)
+        distrust.fruitless(0.0, ALICE, NOTHING_COST)
     assert distrust.spaces(FRUITLESS_WAIT_S - 1, ALICE)
     assert not distrust.spaces(FRUITLESS_WAIT_S, ALICE)
     assert not distrust.shuns(0.0, ALICE)
+    distrust.fruitless(0.0, ALICE, KNOWN_COST)
+    assert distrust.spaces(2 * FRUITLESS_WAIT_S - 1, ALICE)
     for _ in range(100):
-        distrust.ended(0.0, ALICE, fruitful=False)
+        distrust.fruitless(0.0, ALICE, KNOWN_COST)
     assert not distrust.spaces(FRUITLESS_WAIT_S_MAX, ALICE)
-    distrust.ended(0.0, ALICE, fruitful=True)
+    distrust.fruitful(ALICE)
     assert not distrust.spaces(0.0, ALICE)
 
 
