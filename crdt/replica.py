@@ -108,6 +108,11 @@ class Replica:
         """Writers that equivocated, each with the proof. A live view."""
         return MappingProxyType(self._forks)
 
+    @property
+    def bytes_held(self) -> int:
+        """An upper bound of the encoded size of all that is held; walks over the writers."""
+        return sum(log.bytes for log in self._logs.values())
+
     def fingerprint(self) -> bytes:
         """16 bytes, equal on replicas that hold the same. O(1)."""
         return self._fingerprint.value

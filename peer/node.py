@@ -81,6 +81,7 @@ from trust.revocation import decode_revocation
 PUSH_BYTES_MAX: Final = 1000  # a record up to this size rides on datagrams
 EAGER_SYNCS: Final = 2  # members told by stream about a record too large for a datagram
 RETRY_WAITING_S: Final = 1.0
+SMALL_BYTES: Final = 64 * 1024  # an exchange that sent less is not worth counting
 DIVERGED: Final = "diverged"
 FORGERY: Final = "bad signature"  # the verdict of `Registry.judge` on what no honest node hands on
 FORGED: Final = "a record that its writer did not sign"
@@ -353,6 +354,8 @@ class Node:
         if told:
             self._told = self._knows = True
             self._doubt.told(now, exchange.node)
+        if exchange.session is not None and exchange.session.bytes_sent > SMALL_BYTES:
+            self._distrust.served(now, exchange.node, exchange.session.bytes_sent, self.journal.bytes_held)
         if exchange.refused:
             self._distrust.offended(now, exchange.node, REFUSED_WAIT_S_MAX)
         elif not reason and exchange.session is not None:

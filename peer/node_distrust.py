@@ -8,7 +8,7 @@ A node whose exchanges break the protocol, or bring what no honest node hands on
 first offence costs nothing, each further one doubles the wait. So it is where an exchange brought what had to be
 refused, but the wait stays short, for honest nodes too can differ in versions and limits. Exchanges that end well but
 bring only what is known or has to wait, or, many times in a row, nothing at all, are merely no longer *begun* from here
-as often: the cause may be a third one.
+as often: the cause may be a third one. Who asks for the whole journal again and again offends as well.
 
 Invariant: bounded in nodes remembered and in seconds waited; time heals.
 """
@@ -30,6 +30,9 @@ FRUITLESS_WAIT_S: Final = 5.0
 FRUITLESS_WAIT_S_MAX: Final = 60.0
 FORGET_S: Final = 600.0  # after the last offence
 NODES_MAX: Final = 1024
+SERVED_S: Final = 600.0
+SERVED_COPIES_MAX: Final = 4  # of the whole journal, to one node, within SERVED_S
+SERVED_BYTES_MIN: Final = 64 * 2**20  # what is small anyway and changes all the time may be asked for often
 _DOUBLINGS_MAX: Final = 16
 
 
@@ -39,6 +42,8 @@ class _Standing:
     shunned_until: float = 0.0
     fruitless: int = 0
     spacings: int = 0
+    served: float = 0.0  # bytes, as of `served_at`; they fade within SERVED_S
+    served_at: float = 0.0
     spaced_until: float = 0.0
     forget_at: float = 0.0
 
@@ -72,6 +77,18 @@ class Distrust:
         if standing.offences > 1:
             wait_s = OFFENCE_WAIT_S * 2 ** min(standing.offences - 2, _DOUBLINGS_MAX)
             standing.shunned_until = max(standing.shunned_until, now + min(wait_s, wait_s_max))
+
+    def served(self, now: float, node: bytes | None, sent: int, whole: int) -> None:
+        """It was sent so many bytes of a journal of `whole` bytes. Who asks for all of it again and again offends."""
+        if node is None:
+            return
+        standing = self._of(now, node)
+        standing.forget_at = max(standing.forget_at, now + SERVED_S)
+        faded = max(0.0, 1.0 - (now - standing.served_at) / SERVED_S)
+        standing.served = standing.served * faded + sent
+        standing.served_at = now
+        if standing.served > SERVED_COPIES_MAX * max(whole, SERVED_BYTES_MIN / SERVED_COPIES_MAX):
+            self.offended(now, node, REFUSED_WAIT_S_MAX)
 
     def fruitful(self, node: bytes | None) -> None:
         """An exchange with it brought news."""

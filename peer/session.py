@@ -94,6 +94,11 @@ class SyncSession:
         raise SessionError(f"unexpected frame {tag!r}")
 
     @property
+    def bytes_sent(self) -> int:
+        """Of the journal's side of the exchange."""
+        return self._reconciliation.statistics().bytes_sent
+
+    @property
     def records_served(self) -> int:
         """How many records the other side was given."""
         return self._reconciliation.statistics().records_sent

@@ -530,6 +530,26 @@ def test_who_asks_for_the_same_again_and_again_is_cut_off(world: Any) -> None:
     goes_on(world, b, a, c)
 
 
+def test_who_fetches_the_whole_journal_in_one_exchange_after_the_other_is_slowed_down(
+    world: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("peer.node_distrust.SERVED_BYTES_MIN", 0)
+    a, b, c = three(world)
+    world.write(b, *(policy(f"p{n}", size=100_000) for n in range(6)))
+    world.run(2)
+    mallory = Attacker(world)
+    ended = Counter()
+    sent = 0
+    for _ in range(60):
+        served, reason = mallory.exchange(a, lawless())
+        ended[reason] += 1
+        sent += served
+        world.run(1)
+    assert ended[SHUNNED] > 40
+    assert sent <= 16 * world.nodes[a].journal.bytes_held
+    goes_on(world, b, a, c)
+
+
 # ------------------------------------------------------------------ lies
 
 

@@ -11,6 +11,9 @@ from peer.node_distrust import (
     OFFENCE_WAIT_S,
     OFFENCE_WAIT_S_MAX,
     REFUSED_WAIT_S_MAX,
+    SERVED_BYTES_MIN,
+    SERVED_COPIES_MAX,
+    SERVED_S,
     Distrust,
 )
 
@@ -67,3 +70,16 @@ def test_the_nodes_remembered_are_bounded() -> None:
     for number in range(NODES_MAX + 10):
         distrust.offended(float(number), number.to_bytes(16, "big"))
     assert len(distrust) == NODES_MAX
+
+
+def test_who_asks_for_everything_again_and_again_is_shunned_and_who_does_so_rarely_is_not() -> None:
+    distrust = Distrust()
+    whole = SERVED_BYTES_MIN
+    for copy in range(SERVED_COPIES_MAX + 1):
+        distrust.served(float(copy), ALICE, whole, whole)
+        assert not distrust.shuns(float(copy), ALICE)
+    distrust.served(5.0, ALICE, whole, whole)
+    assert distrust.shuns(5.0, ALICE)
+    for copy in range(20):
+        distrust.served(copy * SERVED_S / 2, BOB, whole, whole)
+        assert not distrust.shuns(copy * SERVED_S / 2, BOB)
