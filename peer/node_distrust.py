@@ -2,7 +2,8 @@
 
 A writer that equivocated is expelled for good: what it published leaves the view (`EVICTED_KINDS`) and its node the
 mesh. Every replica that holds the proof does so, and the proof spreads, so all agree again, whichever of the two
-contents each had seen. A revocation proves itself and stays in force, whoever carried it.
+contents each had seen. A revocation proves itself and stays in force, whoever carried it; what the writer closed
+stays closed, as with one that is revoked.
 
 A node whose exchanges break the protocol, or bring what no honest node hands on, is answered ever more rarely: the
 first offence costs nothing, each further one doubles the wait. So it is where an exchange brought what had to be
@@ -16,9 +17,9 @@ Invariant: bounded in nodes remembered and in seconds waited; time heals.
 from dataclasses import dataclass
 from typing import Final
 
-from peer.records import POLICY, SERVICE
+from peer.records import POLICY, QUARANTINE, SERVICE
 
-EVICTED_KINDS: Final = (SERVICE, POLICY)
+EVICTED_KINDS: Final = (SERVICE, POLICY, QUARANTINE)
 
 OFFENCE_WAIT_S: Final = 2.0  # after the second; doubled by each further one
 OFFENCE_WAIT_S_MAX: Final = 300.0
