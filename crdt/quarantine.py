@@ -10,8 +10,9 @@ either above b, and then in part two, or at most b, and then it was live at S to
 as long as the whole reaches the largest target. Records of an unfinished claim that follow the head without a hole need
 not wait for the rest: they are like pushed ones.
 
-When a bound is hit the whole hold of a writer goes (of the writer itself for its own bound, of the longest-waiting one
-for the total) and is counted: anti-entropy brings it again.
+When a bound is hit the whole hold of a writer goes and is counted: of the writer itself for its own bound, of the one
+that holds most for the total, so that who fills the place empties it, and, for what is not verified yet, of the one
+that has waited longest with such a record. Anti-entropy brings it again.
 
 Invariant: nothing here is part of the replica's state; dropping all of it loses time, never data.
 """
@@ -50,22 +51,37 @@ class Claim:
 
 
 class _Hold:
-    __slots__ = ("bytes", "claim", "records")
+    __slots__ = ("bytes", "claim", "records", "unjudged")
 
     def __init__(self) -> None:
         self.records: dict[int, Held] = {}
         self.claim: Claim | None = None
         self.bytes = 0
+        self.unjudged = 0  # of these, bytes of records not verified yet
 
 
 class Quarantine:
     """What waits, writer by writer in the order they came."""
 
-    __slots__ = ("_bytes", "_holds", "bytes_max", "overflowed", "writer_bytes_max")
+    __slots__ = (
+        "_bytes",
+        "_holds",
+        "_unjudged",
+        "_unjudged_writers",
+        "bytes_max",
+        "overflowed",
+        "unjudged_bytes_max",
+        "writer_bytes_max",
+    )
 
-    def __init__(self, *, writer_bytes_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, *, writer_bytes_max: int, bytes_max: int, unjudged_bytes_max: int | None = None
+    ) -> None:
         self.writer_bytes_max = writer_bytes_max
         self.bytes_max = bytes_max
+        self.unjudged_bytes_max = bytes_max if unjudged_bytes_max is None else unjudged_bytes_max
+        self._unjudged = 0
+        self._unjudged_writers: dict[bytes, None] = {}  # those that hold such records, longest waiting first
         self.overflowed = 0  # records dropped because a bound was hit
         self._bytes = 0
         self._holds: dict[bytes, _Hold] = {}
@@ -107,9 +123,9 @@ class Quarantine:
             same = same_content(old.record, record)
             if old.reason is None:
                 return None if same else old.record
-            self._count(hold, -_cost(old.record))
-        hold.records[record.seq] = Held(record, reason)
-        self._count(hold, _cost(record))
+            self._count(record.writer, hold, old, -1)
+        held = hold.records[record.seq] = Held(record, reason)
+        self._count(record.writer, hold, held, 1)
         self._keep_bounds(record.writer, hold)
         return None
 
@@ -136,7 +152,8 @@ class Quarantine:
         if hold is None:
             return []
         taken = [hold.records.pop(seq) for seq in _seqs(hold, after, upto)]
-        self._count(hold, -sum(_cost(held.record) for held in taken))
+        for held in taken:
+            self._count(writer, hold, held, -1)
         if hold.claim is not None and hold.claim.upto <= upto:
             hold.claim = None
         if not hold.records:
@@ -148,26 +165,40 @@ class Quarantine:
         hold = self._holds.pop(writer, None)
         if hold is not None:
             self._bytes -= hold.bytes
+            self._unjudged -= hold.unjudged
+            self._unjudged_writers.pop(writer, None)
 
     def remove(self, record: Record) -> None:
         """Forget one record, and the claim that counted on it."""
         hold = self._holds.get(record.writer)
         if hold is None or record.seq not in hold.records:
             return
-        self._count(hold, -_cost(hold.records.pop(record.seq).record))
+        self._count(record.writer, hold, hold.records.pop(record.seq), -1)
         hold.claim = None
         if not hold.records:
             del self._holds[record.writer]
 
-    def _count(self, hold: _Hold, change: int) -> None:
+    def _count(self, writer: bytes, hold: _Hold, held: Held, sign: int) -> None:
+        """One record of the hold came (1) or went (-1)."""
+        change = sign * _cost(held.record)
         hold.bytes += change
         self._bytes += change
+        if held.reason is None:
+            return
+        hold.unjudged += change
+        self._unjudged += change
+        if hold.unjudged:
+            self._unjudged_writers.setdefault(writer)
+        else:
+            self._unjudged_writers.pop(writer, None)
 
     def _keep_bounds(self, writer: bytes, hold: _Hold) -> None:
         if hold.bytes > self.writer_bytes_max:
             self._overflow(writer)
+        while self._unjudged > self.unjudged_bytes_max:
+            self._overflow(next(iter(self._unjudged_writers)))
         while self._bytes > self.bytes_max:
-            self._overflow(next(iter(self._holds)))
+            self._overflow(max(self._holds, key=lambda each: self._holds[each].bytes))
 
     def _overflow(self, writer: bytes) -> None:
         self.overflowed += len(self._holds[writer].records)

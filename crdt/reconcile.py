@@ -57,6 +57,7 @@ LIST_MAX: Final = (
 ASKS_MAX: Final = 256  # writers asked for at a time
 QUEUE_MAX: Final = 200_000
 IDLE_TURNS_MAX: Final = 2
+RESTARTS_MAX: Final = 3  # of one writer's journal in one session: a claim that did not add up, a proof
 
 WHOLE: Final = Span(b"", None)
 _CONTROL_BYTES_MAX: Final = (
@@ -86,6 +87,7 @@ class ReconcileStatistics:
     bytes_sent: int
     bytes_received: int
     records_received: int
+    records_sent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class Reconciliation:
         self._asked: dict[bytes, _Want] = {}
         self._orders: deque[Ask] = deque()  # what the peer asked for
         self._frames_sent = self._frames_received = self._bytes_sent = self._bytes_received = 0
-        self._records_received = 0
+        self._records_received = self._records_sent = 0
+        self._given_up: set[bytes] = set()  # what came of these writers was refused
+        self._restarts: dict[bytes, tuple[int, int]] = {}  # asked for: from where last, how often not further
         self._idle_turns = 0
         self.done = False
 
@@ -139,10 +143,16 @@ class Reconciliation:
             self._take_listing(listing)
         for item in heard.heads:
             self._compare(item)
-        self._orders.extend(heard.asks)
-        if max(len(self._spans), len(self._orders), len(self._wants)) > QUEUE_MAX:
+        for ask in heard.asks:
+            self._take_ask(ask)
+        if max(len(self._spans), len(self._orders), len(self._wants), len(self._restarts)) > QUEUE_MAX:
             raise ReconcileError("the peer queues up too much")
         return self._respond(heard, received)
+
+    def give_up(self, writer: bytes) -> None:
+        """Ask for no more of this writer in this session: what came of it was refused."""
+        self._wants.pop(writer, None)
+        self._given_up.add(writer)
 
     def statistics(self) -> ReconcileStatistics:
         return ReconcileStatistics(
@@ -151,6 +161,7 @@ class Reconciliation:
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
             records_received=self._records_received,
+            records_sent=self._records_sent,
         )
 
     def __repr__(self) -> str:
@@ -202,15 +213,24 @@ class Reconciliation:
         return True
 
     def _want(self, writer: bytes, after: int, target: int) -> None:
-        if after < target and writer not in self._asked:
+        if after < target and writer not in self._asked and writer not in self._given_up:
             self._wants[writer] = _Want(after, target)
+
+    def _take_ask(self, ask: Ask) -> None:
+        """An order. Who reads on asks from further on each time; only few reasons let it begin again."""
+        last, restarts = self._restarts.get(ask.writer, (-1, 0))
+        restarts += ask.after <= last
+        if restarts > RESTARTS_MAX:
+            raise ReconcileError("the peer asks for the same again and again")
+        self._restarts[ask.writer] = (ask.after, restarts)
+        self._orders.append(ask)
 
     def _take_answer(self, answer: Answer) -> tuple[Delta, bytes | None] | None:
         delta = answer.delta
         asked = self._asked.pop(delta.writer, None)
         if asked is None or asked.after != delta.after:
             raise ReconcileError("a delta nobody asked for")
-        if not delta.records:  # the peer has no more than that any longer
+        if not delta.records or delta.writer in self._given_up:  # the peer has no more than that any longer
             return None
         self._records_received += len(delta.records)
         if not delta.complete:
@@ -293,6 +313,7 @@ class Reconciliation:
                 break
             self._orders.popleft()
             answers.append(answer)
+            self._records_sent += len(answer.delta.records)
         return tuple(answers)
 
     def _split(self, span: Span, parts: int) -> Probe:

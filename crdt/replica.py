@@ -9,6 +9,7 @@ Invariant: `_heads` and `_fingerprint` always say what `_logs` and `_forks` hold
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from crdt.clock import HybridClock
 from crdt.codec import pack_flat
@@ -16,7 +17,9 @@ from crdt.delta import Delta, Equivocation
 from crdt.fingerprint import Fingerprint, Ranges
 from crdt.log import Mismatch, WriterLog
 from crdt.quarantine import Quarantine
-from crdt.record import Record, record_bytes
+from crdt.record import SEQ_MAX, Record, record_bytes
+
+FORKED_HEAD: Final = SEQ_MAX + 1  # of a writer that equivocated: nothing comes after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,9 @@ class JournalLimits:
     # A whole journal of one writer must fit while its parts arrive, with the overhead of 16,384 small records.
     held_writer_bytes_max: int = 32 * 2**20
     held_bytes_max: int = 64 * 2**20
+    # Of that, what nobody has judged yet: anybody can make up writers, each second it is all judged again, and what
+    # is dropped comes back with the writer's introduction.
+    unjudged_bytes_max: int = 2 * 2**20
 
     def __post_init__(self) -> None:
         assert self.writer_bytes_max <= self.held_writer_bytes_max <= self.held_bytes_max
@@ -81,13 +87,15 @@ class Replica:
         self._reserved: dict[bytes, int] = {}  # seqs known used but not held: nothing is drafted up to there
         self._fingerprint = Fingerprint(fingerprint_key)
         self._quarantine = Quarantine(
-            writer_bytes_max=self.limits.held_writer_bytes_max, bytes_max=self.limits.held_bytes_max
+            writer_bytes_max=self.limits.held_writer_bytes_max,
+            bytes_max=self.limits.held_bytes_max,
+            unjudged_bytes_max=self.limits.unjudged_bytes_max,
         )
         self._accepted = self._duplicates = self._refused = 0
 
     @property
     def heads(self) -> Mapping[bytes, int]:
-        """Writer -> the seq up to which everything is known. A live view."""
+        """Writer -> the seq up to which everything is known; FORKED_HEAD once it has equivocated. A live view."""
         return MappingProxyType(self._heads)
 
     @property
@@ -99,6 +107,11 @@ class Replica:
     def forks(self) -> Mapping[bytes, Equivocation]:
         """Writers that equivocated, each with the proof. A live view."""
         return MappingProxyType(self._forks)
+
+    @property
+    def bytes_held(self) -> int:
+        """An upper bound of the encoded size of all that is held; walks over the writers."""
+        return sum(log.bytes for log in self._logs.values())
 
     def fingerprint(self) -> bytes:
         """16 bytes, equal on replicas that hold the same. O(1)."""
@@ -256,6 +269,7 @@ class Replica:
         """Freeze a writer and keep the proof."""
         writer = equivocation.writer
         self._forks[writer] = equivocation
+        self._heads[writer] = FORKED_HEAD  # whoever follows heads looks again
         self._contested.discard(writer)
         self._quarantine.discard(writer)
         self._fingerprint.note(writer, 0, 0)

@@ -141,4 +141,5 @@ def joined(batches: list[Batch]) -> Batch:
         introductions=introductions,
         spent=[row for batch in batches for row in batch.spent],
         forget_spent=[token for batch in batches for token in batch.forget_spent],
+        forks={writer: proof for batch in reversed(batches) for writer, proof in batch.forks.items()},
     )

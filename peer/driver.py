@@ -204,6 +204,9 @@ class Driver:
             delete=tuple((r.writer, r.kind, r.key) for r in output.delete),
             heads=output.heads,
             introductions=output.introductions,
+            forks={
+                fork.writer: (encode_record(fork.first), encode_record(fork.second)) for fork in output.forks
+            },
         )
         if not output.ticket:
             self.disk.owe(batch)

@@ -54,6 +54,12 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make("journal_writers", "Writers known.", lambda: held().writers),
         make("journal_waiting", "Records in quarantine.", lambda: held().held_records),
         make("journal_refused_total", "Records refused.", lambda: held().refused),
+        make("journal_forked_writers", "Writers that equivocated.", lambda: held().forked_writers),
+        make(
+            "complaints_untold_total",
+            "Complaints about other nodes that were not logged one by one.",
+            lambda: daemon.node.complaints.untold,
+        ),
         make("records_ignored", "Records whose writer was not entitled.", ignored, "kind"),
         make("policies_refused", "Policy records whose writer was not entitled.", refused, "reason"),
         make("policies", "Policies, by whether they are in force here.", policies, "accepted"),

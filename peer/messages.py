@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
+from crdt.delta import Equivocation
 from crdt.record import Record
 from gossip import events as membership
 from gossip.events import Address
@@ -167,6 +168,7 @@ class Persist:
     delete: tuple[Record, ...] = ()  # removed first
     heads: Mapping[bytes, int] = field(default_factory=dict)
     introductions: Mapping[bytes, bytes] = field(default_factory=dict)
+    forks: tuple[Equivocation, ...] = ()  # proofs that their writers equivocated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ class StateChanged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
     """State has been exchanged whole with another node that knows the mesh, for the first time since this one
-    started."""
+    started; where this node doubts its own, with as many as it takes to be sure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +215,7 @@ class MemberMoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evicted:
-    """The node was revoked: what it holds open here is to be closed."""
+    """The node was revoked, or has equivocated: what it holds open here is to be closed."""
 
     node: bytes
 

@@ -65,9 +65,11 @@ from peer.messages import (
     Tick,
     Write,
 )
+from peer.node_distrust import EVICTED_KINDS, KNOWN_COST, NOTHING_COST, REFUSED_WAIT_S_MAX, Distrust
 from peer.node_doubt import Doubt
 from peer.node_joins import Joins
-from peer.node_sessions import TOO_MANY, Sessions
+from peer.node_notes import Complaints
+from peer.node_sessions import TOO_MANY, Exchange, Sessions
 from peer.node_writes import Writes
 from peer.records import REVOCATION, Registry
 from peer.session import SessionError, SyncSession
@@ -79,6 +81,12 @@ from trust.revocation import decode_revocation
 PUSH_BYTES_MAX: Final = 1000  # a record up to this size rides on datagrams
 EAGER_SYNCS: Final = 2  # members told by stream about a record too large for a datagram
 RETRY_WAITING_S: Final = 1.0
+SMALL_BYTES: Final = 64 * 1024  # an exchange that sent less is not worth counting
+DIVERGED: Final = "diverged"
+FORGERY: Final = "bad signature"  # the verdict of `Registry.judge` on what no honest node hands on
+FORGED: Final = "a record that its writer did not sign"
+SHUNNED: Final = "this node broke the protocol a short while ago"
+EXPELLED: Final = "this node has equivocated"
 
 
 class Node:
@@ -107,11 +115,13 @@ class Node:
         self._rng = rng
         self._sessions = Sessions()
         self._joins = Joins()
+        self._distrust = Distrust()
+        self.complaints = Complaints()
         self._writes = Writes(
             identity=identity, journal=journal, registry=registry, hold_until=now + hold_writes_s
         )
         self._retry_at: float | None = None
-        self._synced = False
+        self._told = self._synced = False
         self._knows = math.isfinite(hold_writes_s)  # the state of the mesh; who doubts its own does not
         self._doubt = Doubt(doubtful=not self._knows)
         registry.introduce(identity.id, credential.encode())
@@ -133,6 +143,8 @@ class Node:
         self.engine.fingerprint = journal.fingerprint()
         for subject in registry.revocations.subjects():
             self._evict(now, subject, [])
+        for writer in journal.forks:
+            self._expel(now, writer, [])
         self.deadline = self._due()  # when `Tick` is due, in the clock of `now`
 
     # ------------------------------------------------------------------ the machine
@@ -140,7 +152,13 @@ class Node:
     def _due(self) -> float:
         """The deadline, as things stand after a step."""
         least = self.engine.deadline
-        for at in (self._sessions.deadline, self._retry_at, self._writes.deadline, self._doubt.deadline):
+        for at in (
+            self._sessions.deadline,
+            self._retry_at,
+            self._writes.deadline,
+            self._doubt.deadline,
+            self.complaints.deadline,
+        ):
             if at is not None and at < least:
                 least = at
         return least
@@ -173,7 +191,7 @@ class Node:
             case Lagged():
                 self._engine(now, membership.LoopLag(lag_s=event.lag_s), out)
             case CredentialRenewed():
-                self._introduce(self.identity.id, event.credential.encode(), out)
+                self._introduce(now, self.identity.id, event.credential.encode(), None, out)
                 self._engine(now, membership.Renewed(credential=event.credential), out)
             case MetaChanged():
                 self._engine(now, membership.SetMeta(meta=event.meta), out)
@@ -190,7 +208,8 @@ class Node:
             self._finish(now, number, "took too long", out)
         if self._retry_at is not None and self._retry_at <= now:
             self._retry_at = None
-            self._merged(now, self.journal.retry_waiting(int(now * 1000)), out)
+            self._merged(now, self.journal.retry_waiting(int(now * 1000)), None, out)
+        out.extend(self.complaints.due(now))
         self._settle(now, out)
         out.extend(self._writes.dispatch(now))
 
@@ -204,7 +223,8 @@ class Node:
                 case membership.RequestSync():
                     self._open(now, result.address, result.node, True, result.reason, out)
                 case membership.Diverged():
-                    self._open(now, result.address, result.node, False, "diverged", out)
+                    if not self._distrust.spaces(now, result.node):
+                        self._open(now, result.address, result.node, False, DIVERGED, out)
                 case membership.MemberChanged():
                     self._member_changed(now, result.member, result.previous, out)
                 case membership.Heard():
@@ -220,14 +240,16 @@ class Node:
 
     def _member_changed(self, now: float, member: Member, previous: State | None, out: list[Output]) -> None:
         if member.credential is not None:
-            self._introduce(member.id, member.credential.encode(), out)
+            self._introduce(now, member.id, member.credential.encode(), None, out)
         if previous is not member.state:
             out.append(MemberMoved(member=member, previous=previous))
         out.append(StateChanged())
         if self._retry_at is None and next(self.journal.waiting(), None) is not None:
             self._retry_at = now
 
-    def _introduce(self, writer: bytes, blob: bytes, out: list[Output]) -> None:
+    def _introduce(
+        self, now: float, writer: bytes, blob: bytes, sender: bytes | None, out: list[Output]
+    ) -> None:
         """Learn a writer's credential. Only what the registry has verified and kept is stored and handed on."""
         if self.journal.introductions.get(writer) == blob:
             return
@@ -240,7 +262,8 @@ class Node:
         except CrdtError as error:
             reason = str(error)
         if reason:
-            out.append(node_notes.warning("credential_refused", writer, reason))
+            note = node_notes.warning("credential_refused", writer, reason)
+            out.extend(self.complaints.tell(now, sender or writer, note))
             return
         out.append(Persist(ticket=0, introductions={writer: blob}))
 
@@ -256,7 +279,7 @@ class Node:
         out: list[Output],
     ) -> None:
         """Begin an exchange unless one with that node runs already or too many run."""
-        if self._sessions.covers(address, with_members=with_members):
+        if self._sessions.covers(address, with_members=with_members) or self._distrust.shuns(now, node):
             return
         stream = self._sessions.begin(now, address, node, with_members=with_members)
         if stream is None:
@@ -268,6 +291,10 @@ class Node:
 
     def _stream_opened(self, now: float, event: StreamOpened, out: list[Output]) -> None:
         if event.inbound:
+            if event.node in self.journal.forks or self._distrust.shuns(now, event.node):
+                reason = EXPELLED if event.node in self.journal.forks else SHUNNED
+                out.append(CloseStream(stream=event.stream, reason=reason))
+                return
             session = SyncSession(
                 self.journal,
                 self.engine.exchange(event.node, initiator=False),
@@ -299,7 +326,9 @@ class Node:
         for chunk in progress.members:
             self._engine(now, membership.MembersReceived(node=exchange.node, data=chunk), out)
         for delta, introduction in progress.deltas:
-            self._absorb(now, delta, introduction, out)
+            if self._absorb(now, delta, introduction, exchange, out):
+                self._protocol_error(now, event.stream, exchange.node, FORGED, out)
+                return
         if progress.done:
             if exchange.address is not None:
                 out.append(CloseStream(stream=event.stream))
@@ -308,7 +337,11 @@ class Node:
     def _protocol_error(
         self, now: float, stream: int, node: bytes | None, reason: str, out: list[Output]
     ) -> None:
-        out.append(node_notes.warning("exchange_broken", node, reason))
+        self._distrust.offended(now, node)
+        exchange = self._sessions.get(stream)
+        if exchange is not None:
+            exchange.refused = False  # it is held against the node already
+        out.extend(self.complaints.tell(now, node, node_notes.warning("exchange_broken", node, reason)))
         out.append(CloseStream(stream=stream, reason=reason))
         self._finish(now, stream, reason, out)
 
@@ -319,11 +352,14 @@ class Node:
             return
         told = not reason and exchange.session is not None and exchange.session.told
         if told:
-            self._knows = True
+            self._told = self._knows = True
             self._doubt.told(now, exchange.node)
-        if told and not self._synced:
-            self._synced = True
-            out.append(Synced())
+        if exchange.session is not None and exchange.session.bytes_sent > SMALL_BYTES:
+            self._distrust.served(now, exchange.node, exchange.session.bytes_sent, self.journal.bytes_held)
+        if exchange.refused:
+            self._distrust.offended(now, exchange.node, REFUSED_WAIT_S_MAX)
+        elif not reason and exchange.session is not None:
+            self._judge(now, exchange, exchange.session)
         if exchange.address is not None:
             if reason:
                 self._engine(now, membership.SyncFailed(address=exchange.address), out)
@@ -332,15 +368,27 @@ class Node:
                 out.extend(self._joins.contacted(exchange.address))
         self._settle(now, out)
 
+    def _judge(self, now: float, exchange: Exchange, session: SyncSession) -> None:
+        """Keep in mind what an exchange that came to its end was good for."""
+        if exchange.taken:
+            self._distrust.fruitful(exchange.node)
+        elif session.records_heard:
+            self._distrust.fruitless(now, exchange.node, KNOWN_COST)
+        elif exchange.address is not None and not (exchange.with_members or session.records_served):
+            self._distrust.fruitless(now, exchange.node, NOTHING_COST)
+
     def _knowing(self) -> bool:
         return self._knows
 
     def _settle(self, now: float, out: list[Output]) -> None:
         """Release the writes once whoever could be asked for this node's own journal has been; else ask on."""
         if not self._doubt.settled and self._doubt.deadline is not None:
-            teller = self._doubt.ask(now, self._others(), self._rng)
+            teller = self._doubt.ask(now, self._others(), self._rng, joining=bool(self._joins))
             if teller is not None:
                 self._open(now, teller.address, teller.id, False, "own journal", out)
+        if self._told and self._doubt.settled and not self._synced:
+            self._synced = True
+            out.append(Synced())
         if self._synced and self._doubt.settled and not self._joins:
             self._writes.release()
             out.extend(self._writes.dispatch(now))
@@ -372,36 +420,70 @@ class Node:
         try:
             record = decode_record(payload)
         except MalformedError as error:
-            out.append(node_notes.warning("record_malformed", node, str(error)))
+            note = node_notes.warning("record_malformed", node, str(error))
+            out.extend(self.complaints.tell(now, node, note))
             return
-        self._merged(now, self.journal.merge([record], int(now * 1000)), out)
+        self._merged(now, self.journal.merge([record], int(now * 1000)), node, out)
 
-    def _absorb(self, now: float, delta: Delta, introduction: bytes | None, out: list[Output]) -> None:
+    def _absorb(
+        self, now: float, delta: Delta, introduction: bytes | None, exchange: Exchange, out: list[Output]
+    ) -> bool:
+        """Take in what an exchange brought. Returns whether its other side must have known better."""
         if introduction is not None:
-            self._introduce(delta.writer, introduction, out)
-        self._merged(now, self.journal.absorb(delta, int(now * 1000)), out)
+            self._introduce(now, delta.writer, introduction, exchange.node, out)
+        merged = self.journal.absorb(delta, int(now * 1000))
+        exchange.taken += len(merged.accepted) + len(merged.equivocations)
+        if merged.refused and exchange.session is not None:
+            exchange.session.give_up(delta.writer)
+            exchange.refused = exchange.refused or delta.writer not in self.journal.forks
+        self._merged(now, merged, exchange.node, out)
+        return any(reason == FORGERY for _, reason in merged.refused)
 
-    def _merged(self, now: float, merged: Merged, out: list[Output]) -> None:
+    def _merged(self, now: float, merged: Merged, sender: bytes | None, out: list[Output]) -> None:
         """What a merge brought: to disk, onward, and into the views."""
-        out.extend(node_notes.of_merge(merged))
+        self._blame(now, merged, sender, out)
         if merged.waiting and self._retry_at is None:
             self._retry_at = now + RETRY_WAITING_S
         if not merged.changed:
             return
-        gone = {record.dot for record in merged.superseded}
-        put = tuple(record for record in merged.accepted if record.dot not in gone)
-        writers = {record.writer for record in (*merged.accepted, *merged.superseded)}
-        heads = {writer: self.journal.heads[writer] for writer in writers}
-        out.append(Persist(ticket=0, put=put, delete=merged.superseded, heads=heads))
+        forks = self.journal.forks  # what is stored of those stays as it was, with its head
+        delete = tuple(record for record in merged.superseded if record.writer not in forks)
+        gone = {record.dot for record in delete}
+        put = tuple(r for r in merged.accepted if r.dot not in gone and r.writer not in forks)
+        heads = {writer: self.journal.heads[writer] for writer in {r.writer for r in (*put, *delete)}}
+        out.append(Persist(ticket=0, put=put, delete=delete, heads=heads, forks=merged.equivocations))
         self._took_in(now, put, out)
+
+    def _blame(self, now: float, merged: Merged, sender: bytes | None, out: list[Output]) -> None:
+        """Name who handed on what was refused, and expel who equivocated, telling the others why."""
+        for record, reason in merged.refused:
+            note = node_notes.refused(record, reason, sender)
+            out.extend(self.complaints.tell(now, sender or record.writer, note))
+        out.extend(node_notes.equivocations(merged.equivocations))
+        for fork in merged.equivocations:
+            self._expel(now, fork.writer, out)
+            self._spread(now, (fork.first, fork.second), out)
+
+    def _expel(self, now: float, writer: bytes, out: list[Output]) -> None:
+        """Take a writer that equivocated out of the view, and its node out of the mesh."""
+        self.journal.evict(writer, EVICTED_KINDS)
+        if writer != self.identity.id:
+            self._engine(now, membership.Evict(node=writer, reason="equivocated"), out)
+            out.append(Evicted(node=writer))
 
     def _took_in(self, now: float, records: Iterable[Record], out: list[Output]) -> None:
         """Records that are part of the journal now: push them on, act on revocations, tell the views."""
         self.engine.fingerprint = self.journal.fingerprint()
-        large = False
         for record in records:
             if record.kind == REVOCATION and record.payload:
                 self._revoke(now, record, out)
+        self._spread(now, records, out)
+        out.append(StateChanged())
+
+    def _spread(self, now: float, records: Iterable[Record], out: list[Output]) -> None:
+        """Tell a few others at once."""
+        large = False
+        for record in records:
             payload = encode_record(record)
             if len(payload) <= PUSH_BYTES_MAX:
                 self._engine(now, membership.Publish(payload=payload), out)
@@ -411,7 +493,6 @@ class Node:
             others = self._others()
             for member in self._rng.sample(others, min(EAGER_SYNCS, len(others))):
                 self._open(now, member.address, member.id, False, "large record", out)
-        out.append(StateChanged())
 
     def _revoke(self, now: float, record: Record, out: list[Output]) -> None:
         reason = self.registry.objection(record)
@@ -422,7 +503,8 @@ class Node:
         except TrustError as error:
             reason = str(error)
         if reason:
-            out.append(node_notes.warning("revocation_ignored", record.writer, reason))
+            note = node_notes.warning("revocation_ignored", record.writer, reason)
+            out.extend(self.complaints.tell(now, record.writer, note))
             return
         out.append(Note(level=Level.WARNING, event="revoked", fields={"subject": revocation.subject}))
         self._evict(now, revocation.subject, out)
@@ -442,11 +524,11 @@ class Node:
         if not records:
             return
         merged = self.journal.merge(records, int(now * 1000))
-        out.extend(node_notes.of_merge(merged))
+        self._blame(now, merged, self.identity.id, out)
         out.extend(self._writes.acknowledge())
         kept = {(record.kind, record.key) for record in records}
         gone = tuple(record for record in merged.superseded if (record.kind, record.key) not in kept)
-        if gone:  # tombstones that no longer say anything
-            out.append(Persist(ticket=0, delete=gone))
+        if gone or merged.equivocations:  # tombstones that no longer say anything
+            out.append(Persist(ticket=0, delete=gone, forks=merged.equivocations))
         self._took_in(now, merged.accepted, out)
         out.extend(self._writes.dispatch(now))

@@ -46,9 +46,15 @@ class Doubt:
         self._tellers.add(node)
         self._again_at = now
 
-    def ask(self, now: float, others: Sequence[Member], rng: random.Random) -> Member | None:
-        """Whom to ask now; None when nobody is, for one of two reasons: it is not time, or it is settled."""
+    def ask(
+        self, now: float, others: Sequence[Member], rng: random.Random, *, joining: bool = False
+    ) -> Member | None:
+        """Whom to ask now; None when nobody is, for one of two reasons: it is not time, or it is settled. While this
+        node is `joining` it does not know yet whom there is to ask: the first to call may be the one that lies."""
         if self._again_at is None or now < self._again_at:
+            return None
+        if joining:
+            self._again_at = now + ASK_AGAIN_S
             return None
         unasked = [member for member in others if member.id not in self._tellers]
         if len(self._tellers) >= TELLERS or not unasked or now >= self._until:

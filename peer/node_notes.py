@@ -1,12 +1,92 @@
 """What the node has to say for the log.
 
-Invariant: notes name writers, keys and reasons; never a payload, never a secret.
+Who does something wrong can do it a million times. Each sort of complaint about a node is told once a minute, with the
+first example of it, and few sorts; how many more there were is told when the minute is over.
+
+Invariants: notes name writers, keys and reasons; never a payload, never a secret. Nobody can make this node say more
+than SORTS_MAX + 1 complaints about it in WINDOW_S.
 """
 
-from crdt.journal import Merged
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from crdt.delta import Equivocation
+from crdt.record import Record
 from gossip.events import AddressConflict, Rejected
 from peer.messages import Level, Note
 from trust.identity import format_id
+
+WINDOW_S: Final = 60.0
+SORTS_MAX: Final = 8  # told in a window about one node
+NODES_MAX: Final = 512  # complained about at a time, each by itself
+_TEXT_MAX: Final = 120  # characters of what others chose
+_VARYING: Final = re.compile(r"\d+")
+
+
+@dataclass(slots=True)
+class _Window:
+    """The complaints about one node since its window began."""
+
+    ends_at: float
+    told: set[tuple[str, str]] = field(default_factory=set)
+    untold: int = 0
+
+
+class Complaints:
+    """Lets through what is worth saying. `untold` counts, since the start, what was not said by itself."""
+
+    def __init__(self) -> None:
+        self.untold = 0
+        self._windows: dict[bytes | None, _Window] = {}
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `due` has something to say."""
+        return min((window.ends_at for window in self._windows.values() if window.untold), default=None)
+
+    def tell(self, now: float, culprit: bytes | None, note: Note) -> list[Note]:
+        """The note, unless its like was told about `culprit` (None: whoever it was) within the window."""
+        sort = (note.event, _VARYING.sub("#", str(note.fields.get("reason", "")))[:_TEXT_MAX])
+        window = self._window(now, culprit)
+        if sort in window.told or len(window.told) >= SORTS_MAX:
+            window.untold += 1
+            self.untold += 1
+            return []
+        window.told.add(sort)
+        return [note]
+
+    def due(self, now: float) -> list[Note]:
+        """What was left unsaid in the windows that have ended."""
+        over = {culprit: window for culprit, window in self._windows.items() if window.ends_at <= now}
+        notes = []
+        for culprit, window in over.items():
+            del self._windows[culprit]
+            if window.untold:
+                fields: dict[str, str | int | float] = {
+                    "node": format_id(culprit) if culprit else "?",
+                    "times": window.untold,
+                    "events": " ".join(sorted({event for event, _ in window.told})),
+                }
+                notes.append(Note(level=Level.WARNING, event="complaints_repeated", fields=fields))
+        return notes
+
+    def _window(self, now: float, culprit: bytes | None) -> _Window:
+        window = self._windows.get(culprit)
+        if window is not None and (window.untold or now < window.ends_at):
+            return window
+        self._windows.pop(culprit, None)
+        if len(self._windows) >= NODES_MAX:
+            spent = [each for each, w in self._windows.items() if w.ends_at <= now and not w.untold]
+            for each in spent:
+                del self._windows[each]
+        if len(self._windows) >= NODES_MAX:
+            culprit = None
+        return self._windows.setdefault(culprit, _Window(now + WINDOW_S))
 
 
 def rejected(refusal: Rejected) -> Note:
@@ -35,17 +115,26 @@ def warning(event: str, node: bytes | None, reason: str) -> Note:
     return Note(level=Level.WARNING, event=event, fields=fields)
 
 
-def of_merge(merged: Merged) -> list[Note]:
-    """What a merge refused, and who was found to contradict itself."""
+def refused(record: Record, reason: str, sender: bytes | None) -> Note:
+    """A record that will never be part of the journal here. Who wrote it is what it says of itself; `sender` is who
+    handed it on."""
+    fields: dict[str, str | int | float] = {
+        "writer": format_id(record.writer),
+        "sender": format_id(sender) if sender else "?",
+        "record": f"{record.kind} {record.key}"[:_TEXT_MAX],
+        "reason": reason,
+    }
+    return Note(level=Level.WARNING, event="record_refused", fields=fields)
+
+
+def equivocations(proofs: Iterable[Equivocation]) -> list[Note]:
+    """Who was found to contradict itself: once for each writer, for good."""
     notes = []
-    for record, reason in merged.refused:
-        key = f"{record.kind} {record.key}"
-        refused: dict[str, str | int | float]
-        refused = {"writer": format_id(record.writer), "record": key, "reason": reason}
-        notes.append(Note(level=Level.WARNING, event="record_refused", fields=refused))
-    for fork in merged.equivocations:
-        keys = f"{fork.first.key} {fork.second.key}"
-        forked: dict[str, str | int | float]
-        forked = {"writer": format_id(fork.writer), "seq": fork.first.seq, "keys": keys}
-        notes.append(Note(level=Level.WARNING, event="equivocation", fields=forked))
+    for fork in proofs:
+        fields: dict[str, str | int | float] = {
+            "writer": format_id(fork.writer),
+            "seq": fork.first.seq,
+            "keys": f"{fork.first.key[:_TEXT_MAX]} {fork.second.key[:_TEXT_MAX]}",
+        }
+        notes.append(Note(level=Level.WARNING, event="equivocation", fields=fields))
     return notes

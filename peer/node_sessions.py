@@ -31,6 +31,8 @@ class Exchange:
     with_members: bool
     ends_at: float
     session: SyncSession | None = None
+    taken: int = 0  # records and proofs that were news here
+    refused: bool = False  # whether some could not be taken
 
 
 class Sessions:

@@ -5,14 +5,16 @@ again.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from crdt.codec import CrdtError
+from crdt.delta import Equivocation
 from crdt.journal import Journal
 from crdt.record import Record, decode_record
 from peer.enroll import Membership
 from peer.io.store import Loaded
+from peer.node_distrust import EVICTED_KINDS
 from peer.records import REVOCATION, Registry
 from trust.admission import Spend, TokenLedger
 from trust.errors import TrustError
@@ -51,7 +53,12 @@ def restore(
         else:
             introductions[writer] = blob
     journal = Journal(verify=registry.judge)
-    damage = journal.restore(_decoded(loaded.records), heads=loaded.heads, introductions=introductions)
+    damage = journal.restore(
+        _decoded(loaded.records),
+        heads=loaded.heads,
+        introductions=introductions,
+        equivocations=_proofs(loaded.forks),
+    )
     for each in damage:
         fields = {"writer": format_id(each.writer), "reason": each.reason}
         log.error("journal_damaged", extra={"fields": fields})
@@ -61,8 +68,16 @@ def restore(
                 registry.revocations.add(decode_revocation(record.payload))
             except TrustError as error:
                 log.error("revocation_ignored", extra={"fields": {"reason": str(error)}})
+    for writer in journal.forks:
+        journal.evict(writer, EVICTED_KINDS)
     spends = [Spend(token_id=token, node=node, expires_at=at) for token, node, at in loaded.spent]
     return Restored(registry=registry, journal=journal, ledger=TokenLedger([*spends, *spent]))
+
+
+def _proofs(rows: Mapping[bytes, tuple[bytes, bytes]]) -> list[Equivocation]:
+    """Proofs of equivocation; one that cannot be read comes back from the peers."""
+    pairs = [_decoded(proof) for proof in rows.values()]
+    return [Equivocation(first=pair[0], second=pair[1]) for pair in pairs if len(pair) == 2]
 
 
 def _decoded(rows: tuple[bytes, ...]) -> list[Record]:

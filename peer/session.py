@@ -94,6 +94,25 @@ class SyncSession:
         raise SessionError(f"unexpected frame {tag!r}")
 
     @property
+    def bytes_sent(self) -> int:
+        """Of the journal's side of the exchange."""
+        return self._reconciliation.statistics().bytes_sent
+
+    @property
+    def records_served(self) -> int:
+        """How many records the other side was given."""
+        return self._reconciliation.statistics().records_sent
+
+    @property
+    def records_heard(self) -> int:
+        """How many records the other side gave."""
+        return self._reconciliation.statistics().records_received
+
+    def give_up(self, writer: bytes) -> None:
+        """Ask for no more of this writer: what came of it was refused."""
+        self._reconciliation.give_up(writer)
+
+    @property
     def _finished(self) -> bool:
         """Whether both exchanges have come to their ends."""
         return self._reconciliation.done and (self._members is None or self._members.done)

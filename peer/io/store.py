@@ -35,12 +35,18 @@ from peer.io.history import History
 from peer.io.keys import fsync_directory
 
 STORE_NAME: Final = "store.db"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_VERSION_BEFORE_FORKS: Final = 1  # brought up to date when it is opened
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
 _FILE: Final = "file"  # in meta: the inode the database was last trusted in
 _DOUBT: Final = "doubt"  # in meta: why it may hold less than was written
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+_FORKS_SCHEMA: Final = """
+CREATE TABLE forks (
+    writer BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL, crc INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
 _SCHEMA: Final = f"""
 CREATE TABLE records (
     writer BLOB NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL,
@@ -56,6 +62,7 @@ CREATE TABLE spent_tokens (
     PRIMARY KEY (token, node)
 ) WITHOUT ROWID;
 {HISTORY_SCHEMA}
+{_FORKS_SCHEMA}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -76,6 +83,7 @@ _ROWS: Final = (
     "SELECT crc, writer, blob FROM introductions",
     "SELECT crc, key, value FROM meta",
     "SELECT crc, token, node, expires_at FROM spent_tokens",
+    "SELECT crc, writer, first, second FROM forks",
 )
 
 
@@ -94,7 +102,8 @@ class Batch:
     `put`: (writer, kind, key, seq, encoded record). `delete`: (writer, kind, key). What these replace or drop goes to
     the history (`peer/io/history.py`), and so do `past` rows, which others of this batch have replaced.
     `introductions` replace. `spent`: (token id, node id, when the token expires in Unix seconds). `forget_spent`: ids
-    of tokens that have expired, so that the table stays bounded.
+    of tokens that have expired, so that the table stays bounded. `forks`: writer -> the two encoded records that prove
+    that it equivocated; the first proof stays.
     """
 
     put: Sequence[tuple[bytes, str, str, int, bytes]] = ()
@@ -104,6 +113,7 @@ class Batch:
     introductions: Mapping[bytes, bytes] = field(default_factory=dict)
     spent: Sequence[tuple[bytes, bytes, int]] = ()
     forget_spent: Sequence[bytes] = ()
+    forks: Mapping[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +124,7 @@ class Loaded:
     heads: Mapping[bytes, int]
     introductions: Mapping[bytes, bytes]
     spent: frozenset[tuple[bytes, bytes, int]]
+    forks: Mapping[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 class Store:
@@ -176,6 +187,7 @@ class Store:
                 heads=dict(run("SELECT writer, seq FROM heads")),
                 introductions=dict(run("SELECT writer, blob FROM introductions")),
                 spent=frozenset(run("SELECT token, node, expires_at FROM spent_tokens")),
+                forks={row[0]: row[1:] for row in run("SELECT writer, first, second FROM forks")},
             )
 
     def commit(self, batch: Batch) -> None:
@@ -195,6 +207,11 @@ class Store:
                 [(*row, row_crc(row)) for row in batch.spent],
             )
             many("DELETE FROM spent_tokens WHERE token = ?", [(token,) for token in batch.forget_spent])
+            forks = [(writer, *proof) for writer, proof in batch.forks.items()]
+            many(
+                "INSERT OR IGNORE INTO forks (writer, first, second, crc) VALUES (?, ?, ?, ?)",
+                [(*row, row_crc(row)) for row in forks],
+            )
 
     def past(self, kind: str, key: str) -> list[bytes]:
         """The encoded records of a key that newer ones have replaced, as far as they are kept, latest kept first."""
@@ -343,7 +360,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer gossamer (format {version}, this one knows {SCHEMA_VERSION}); "
             "run that version, or name another data directory"
         )
-    if version != SCHEMA_VERSION:
+    if version == _VERSION_BEFORE_FORKS:
+        connection.executescript(f"BEGIN; {_FORKS_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    elif version != SCHEMA_VERSION:
         raise _DamagedError(f"its format is {version}")
     finding = run("PRAGMA quick_check(1)").fetchone()[0]
     if finding != "ok":

@@ -7,6 +7,7 @@ import pytest
 from crdt.delta import Accept, Equivocation
 from crdt.journal import Journal, JournalError
 from crdt.record import record_bytes
+from crdt.replica import FORKED_HEAD
 
 
 def forged(crdt, record, **changes):
@@ -28,6 +29,7 @@ def test_two_records_of_one_seq_are_an_equivocation_with_both_as_the_proof(crdt)
     assert merged.equivocations == (proof,)
     assert merged.changed
     assert journal.forks == {author.id: proof}
+    assert journal.heads[author.id] == FORKED_HEAD
     assert all(isinstance(crdt.verify(record, crdt.NOW_MS), Accept) for record in (proof.first, proof.second))
 
 

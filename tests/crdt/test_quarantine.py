@@ -54,15 +54,33 @@ def test_a_writer_past_its_bound_loses_its_hold_and_it_is_counted(records):
     assert (len(held), held.overflowed, held.bytes_held) == (0, 4, 0)
 
 
-def test_past_the_total_the_one_who_waited_longest_goes(crdt, records):
+def test_past_the_total_the_one_who_holds_most_goes(crdt, records):
     held = quarantine(records, total_records=4)
     others = [crdt.Author(n).write("key1", b"x") for n in (2, 3, 4)]
+    held.hold(others[0], None)
     held.hold(records[2], None)
     held.hold(records[3], None)
-    for other in others:
+    for other in others[1:]:
         held.hold(other, "unknown writer")
     assert held.overflowed == 2
     assert held.writers == tuple(other.writer for other in others)
+
+
+def test_what_is_not_verified_has_a_small_place_and_leaves_the_rest_alone(crdt, records):
+    each = record_bytes(records[1]) + HELD_OVERHEAD_BYTES
+    held = Quarantine(writer_bytes_max=100 * each, bytes_max=100 * each, unjudged_bytes_max=2 * each)
+    held.hold(records[2], None)
+    strangers = [crdt.Author(n).write("key1", b"x") for n in range(2, 8)]
+    for stranger in strangers:
+        held.hold(stranger, "unknown writer")
+    assert held.overflowed == 4
+    assert held.writers == (records[2].writer, strangers[-2].writer, strangers[-1].writer)
+    held.hold(strangers[-1], None)  # verified by now: it makes room
+    held.hold(strangers[0], "unknown writer")
+    assert held.overflowed == 4
+    for writer in held.writers:
+        held.take(writer, 0, 100)
+    assert (len(held), held.bytes_held) == (0, 0)
 
 
 def test_a_verified_record_is_not_displaced_by_an_unverified_one(crdt, records):

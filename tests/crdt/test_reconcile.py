@@ -16,7 +16,7 @@ from crdt.frame import (
     encode_frame,
 )
 from crdt.journal import Accept, Journal, JournalLimits
-from crdt.reconcile import ASKS_MAX, IDLE_TURNS_MAX, ReconcileError, Reconciliation
+from crdt.reconcile import ASKS_MAX, IDLE_TURNS_MAX, RESTARTS_MAX, ReconcileError, Reconciliation
 from crdt.record import RECORD_BYTES_MAX, record_bytes
 
 EDITS = st.lists(
@@ -371,3 +371,43 @@ def test_verdicts_stay_with_the_journal(crdt):
     session = crdt.reconcile(sceptic, believer)
     assert sceptic.heads == {}
     assert session.merges[0].refused[0][1] == "signature does not verify"
+
+
+def test_whoever_asks_for_the_same_again_and_again_has_broken_the_protocol(crdt):
+    author = crdt.Author(1).write_all([("a", b"1"), ("b", b"1")])
+    session = Reconciliation(author.journal, initiator=False)
+    ask = encode_frame(Frame(more=True, asks=(Ask(author.id, 0, False),)))
+    further = encode_frame(Frame(more=True, asks=(Ask(author.id, 1, False),)))
+    session.receive(ask)
+    session.receive(further)  # reading on is no repetition
+    for _ in range(RESTARTS_MAX):
+        session.receive(ask)
+    with pytest.raises(ReconcileError, match="again and again"):
+        session.receive(ask)
+    assert session.statistics().records_sent == 2 + 1 + 2 * RESTARTS_MAX
+
+
+def test_no_more_is_asked_of_a_writer_once_it_is_given_up(crdt):
+    author = crdt.Author(1)
+    for number in range(8):
+        author.write(f"key{number}", bytes(20_000))
+    here = crdt.replica()
+    asking, answering = (
+        Reconciliation(here, initiator=True),
+        Reconciliation(author.journal, initiator=False),
+    )
+    (frame,) = asking.start()
+    received = 0
+    while True:
+        reply = answering.receive(frame)
+        if not reply.send:
+            break
+        step = asking.receive(reply.send[0])
+        for delta, _ in step.deltas:
+            received += len(delta.records)
+            asking.give_up(delta.writer)
+        if not step.send:
+            break
+        (frame,) = step.send
+    assert asking.done
+    assert received < 8

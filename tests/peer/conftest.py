@@ -5,6 +5,7 @@ import heapq
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crdt.journal import Journal
+from crdt.journal import Equivocation, Journal
 from crdt.record import Record
 from gossip.config import local
 from peer.channels import Channels, node_of
@@ -98,8 +99,10 @@ class World:
         self.now = START
         self.nodes: dict[tuple[str, int], Node] = {}
         self.disk: dict[tuple[str, int], dict[tuple[bytes, str, str], Record]] = {}
+        self.proofs: dict[tuple[str, int], dict[bytes, Equivocation]] = {}  # the disk's, too
         self.answers: dict[tuple[str, int], list[Written | Joined]] = {}
         self.notes: list[tuple[str, dict[str, Any]]] = []
+        self.opened: Counter[tuple[str, int]] = Counter()  # streams each node asked for
         self.synced: set[tuple[str, int]] = set()
         self.departed: set[tuple[str, int]] = set()
         self.cut: Callable[[tuple[str, int], tuple[str, int]], bool] = lambda _a, _b: False
@@ -130,6 +133,7 @@ class World:
             **options,
         )
         self.disk.setdefault(address, {})
+        self.proofs.setdefault(address, {})
         self.answers.setdefault(address, [])
         return address
 
@@ -184,6 +188,7 @@ class World:
                     self._links.pop(link, None)
                     self.later(0.002, link[0], StreamClosed(stream=link[1]))
             case Persist():
+                self.proofs[at].update({fork.writer: fork for fork in output.forks})
                 for record in output.delete:
                     self.disk[at].pop((record.writer, record.kind, record.key), None)
                 for record in output.put:
@@ -202,6 +207,7 @@ class World:
                 pass
 
     def _open(self, at: tuple[str, int], output: OpenStream) -> None:
+        self.opened[at] += 1
         target = self.nodes.get(output.address)
         if target is None or self.cut(at, output.address) or self.cut(output.address, at):
             self.later(0.002, at, StreamClosed(stream=output.stream, reason="unreachable"))

@@ -179,3 +179,8 @@ def test_joined_batches_remember_what_they_replace_among_themselves() -> None:
     batch = joined(group)
     assert list(batch.past) == [row("z", 1), row("a", 1), row("a", 2)]
     assert sorted(batch.put) == [row("a", 3), row("b", 4)]
+
+
+def test_of_two_proofs_against_one_writer_the_first_is_stored() -> None:
+    batches = [Batch(forks={W: (b"a", b"b")}), Batch(), Batch(forks={W: (b"c", b"d"), b"v": (b"e", b"f")})]
+    assert joined(batches).forks == {W: (b"a", b"b"), b"v": (b"e", b"f")}

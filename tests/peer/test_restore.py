@@ -1,5 +1,6 @@
 """From the store to a node: what adds up is taken up, what does not is left out and said."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,21 @@ def test_an_introduction_that_does_not_hold_is_not_handed_on(world: Any, live: A
     keep(store, node.journal, introductions=introductions)
     restored = restore(store.load(), member(live), clock_drift_max_s=5)
     assert set(restored.journal.introductions) == set(node.journal.introductions)
+
+
+def test_a_writer_that_equivocated_stays_out_of_view(
+    world: Any, live: Any, store: Store, caplog: Any
+) -> None:
+    node = filled(world, policy("one"))
+    (ours,) = [record for record in node.journal.records(POLICY) if record.writer == node.identity.id]
+    other = replace(ours, payload=b"other")
+    other = replace(other, signature=node.identity.sign(other.signing_bytes()))
+    proof = encode_record(ours), encode_record(other)
+    keep(store, node.journal, forks={ours.writer: proof, b"y" * 16: (proof[0], b"garbage")})
+    restored = restore(store.load(), member(live), clock_drift_max_s=5)
+    assert set(restored.journal.forks) == {ours.writer}
+    assert "record_unread" in caplog.text
+    assert {record.key for record in restored.journal.records(POLICY)} == {"TrafficPolicy/default/of-b"}
 
 
 def test_used_tokens_stay_used(live: Any, store: Store) -> None:

@@ -75,6 +75,30 @@ def test_delete_keeps_the_head_and_forgotten_tokens_go(tmp_path):
     assert loaded.spent == {(b"t2", ALICE, 8)}
 
 
+def test_the_proof_of_an_equivocation_survives_and_the_first_one_stays(tmp_path):
+    store = Store.open(tmp_path)
+    store.commit(Batch(forks={ALICE: (b"one", b"other")}))
+    store.commit(Batch(forks={ALICE: (b"one", b"third"), BOB: (b"x", b"y")}))
+    store.close()
+    again = Store.open(tmp_path)
+    assert again.load().forks == {ALICE: (b"one", b"other"), BOB: (b"x", b"y")}
+    again.close()
+
+
+def test_a_store_of_the_version_before_forks_is_brought_up_to_date(tmp_path):
+    store = Store.open(tmp_path)
+    put(store, 1)
+    store._connection.executescript("DROP TABLE forks; PRAGMA user_version = 1;")
+    store.close()
+    for proof in (b"first", b"second"):
+        again = Store.open(tmp_path)
+        assert again.set_aside is None
+        assert again.load().records == (b"record 1",)
+        again.commit(Batch(forks={ALICE: (proof, b"other")}))
+        assert again.load().forks == {ALICE: (b"first", b"other")}
+        again.close()
+
+
 def test_meta_survives(tmp_path):
     store = Store.open(tmp_path)
     assert store.meta_get("x") is None
@@ -146,7 +170,7 @@ def test_a_store_that_cannot_open_gives_the_lock_back(tmp_path):
     store._connection.execute("PRAGMA user_version = 99")
     store.close()
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"written by a newer gossamer \(format 99, this one knows 1\)"):
+        with pytest.raises(StoreError, match=r"written by a newer gossamer \(format 99, this one knows 2\)"):
             Store.open(tmp_path)
     assert not list(tmp_path.glob("*.corrupt-*"))
 

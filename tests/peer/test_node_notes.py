@@ -1,0 +1,52 @@
+"""What is said about others is bounded, and what was left unsaid is counted."""
+
+from peer.messages import Note
+from peer.node_notes import NODES_MAX, SORTS_MAX, WINDOW_S, Complaints, warning
+
+ALICE, BOB = b"a" * 16, b"b" * 16
+
+
+def complain(complaints: Complaints, now: float, node: bytes | None, reason: str) -> list[Note]:
+    return complaints.tell(now, node, warning("record_refused", node, reason))
+
+
+def test_each_sort_of_complaint_is_told_once_a_window_and_the_rest_counted() -> None:
+    complaints = Complaints()
+    assert len(complain(complaints, 0.0, ALICE, "sum to 5, signed 9")) == 1
+    assert complaints.deadline is None
+    for number in range(1000):
+        assert complain(complaints, 1.0, ALICE, f"sum to {number}, signed 9") == []
+    assert len(complain(complaints, 1.0, ALICE, "bad signature")) == 1
+    assert len(complain(complaints, 1.0, BOB, "bad signature")) == 1
+    assert complaints.deadline == WINDOW_S
+    assert complaints.due(WINDOW_S - 1) == []
+    (summary,) = complaints.due(WINDOW_S)
+    assert (summary.event, summary.fields["times"]) == ("complaints_repeated", 1000)
+    assert complaints.due(WINDOW_S) == []
+    assert len(complain(complaints, WINDOW_S, ALICE, "sum to 5, signed 9")) == 1
+    assert complaints.untold == 1000
+
+
+def test_who_varies_its_offences_is_told_of_a_few_times() -> None:
+    complaints = Complaints()
+    told = sum(len(complain(complaints, 0.0, ALICE, chr(97 + n % 26) * n)) for n in range(100))
+    assert told == SORTS_MAX
+
+
+def test_a_window_that_left_nothing_unsaid_ends_in_silence() -> None:
+    complaints = Complaints()
+    complain(complaints, 0.0, ALICE, "x")
+    assert len(complain(complaints, WINDOW_S, ALICE, "x")) == 1
+    assert complaints.due(2 * WINDOW_S) == []
+    assert len(complaints) == 0
+
+
+def test_beyond_the_bound_all_further_nodes_share_one_window() -> None:
+    complaints = Complaints()
+    for number in range(NODES_MAX + 100):
+        complain(complaints, 0.0, number.to_bytes(16, "big"), "x")
+    assert len(complaints) == NODES_MAX + 1
+    assert complaints.untold == 99
+    for number in range(NODES_MAX + 100):
+        complain(complaints, WINDOW_S, number.to_bytes(16, "big"), "x")
+    assert len(complaints) <= NODES_MAX + 1
