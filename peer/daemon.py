@@ -32,7 +32,7 @@ from peer.contacts import Contacts
 from peer.dataplane import DataPlane
 from peer.disk import Disk
 from peer.driver import Driver, DriverClosedError
-from peer.enforcement import Enforcement
+from peer.enforcement import Dots, Enforcement
 from peer.entering import ENTERED, enter, told
 from peer.establish import Established
 from peer.filewatch import FileWatch
@@ -201,12 +201,15 @@ class Daemon:
             issuer=self.issuer,
             enforcement=Enforcement(
                 heads=lambda: self.journal.heads,
-                enforced=lambda: self.dataplane.enforced,
+                enforces=self._obeys,
                 node_of=node_of,
             ),
         )
         self.driver.streams = self.channels.exchanges
         self.driver.on_evicted = self.channels.cut
+
+    def _obeys(self, dots: Dots) -> bool:
+        return self.dataplane.obeys(dots)
 
     def _make_services(self, plane: Plane) -> None:
         config = self.config

@@ -12,7 +12,7 @@ Invariant: what is enforced is always one whole snapshot; `enforced` is the stat
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -34,6 +34,7 @@ from peer.quarantine import (
 from peer.sockets import BindError, ListeningSockets
 from proxy.plane import Plane, Rejected
 from proxy.snapshot import Certificate, Limits, Listener, Snapshot
+from trust.identity import format_id
 from trust.svid import KeyedSvid
 
 # What does not depend on which services there are. It is told to the mesh.
@@ -71,6 +72,7 @@ class DataPlane:
     # What the mesh should hear of: by key, which version is not in force and why.
     set_aside: Mapping[str, tuple[Version, Status]] = field(default_factory=dict)
     on_set_aside: Callable[[], None] = lambda: None
+    _set_aside_dots: frozenset[tuple[str, int]] = frozenset()
     rejected: str = ""
     served: Snapshot | None = None
     _reader: Reader = field(default_factory=Reader)
@@ -132,6 +134,18 @@ class DataPlane:
 
     def enforces(self, heads: Mapping[bytes, int]) -> bool:
         return all(self.enforced.get(writer, 0) >= seq for writer, seq in heads.items())
+
+    async def wait_obeyed(self, dots: Collection[tuple[bytes, int]]) -> None:
+        """Return when the plane obeys these records (writer, seq)."""
+        async with self._done:
+            await self._done.wait_for(lambda: self.obeys(dots))
+
+    def obeys(self, dots: Collection[tuple[bytes, int]]) -> bool:
+        """Whether what is served was made with these records, and none of them is a policy's version set aside."""
+        aside = self._set_aside_dots
+        if aside and any((format_id(writer), seq) in aside for writer, seq in dots):
+            return False
+        return all(self.enforced.get(writer, 0) >= seq for writer, seq in dots)
 
     async def _refresh(self) -> None:
         situation = self.situation()
@@ -305,6 +319,7 @@ class DataPlane:
         }
         if out != self.set_aside:
             self.set_aside = out
+            self._set_aside_dots = frozenset(dot for version, _ in out.values() for dot in version)
             self.on_set_aside()
 
     def _reject(self, reason: str) -> None:

@@ -1,9 +1,9 @@
 """Asking other peers how far they are: which part of a writer's journal they hold, and which part they enforce.
 
     caller -> "ask"                               purpose, on a stream with a member's certificate
-    caller -> [[writer, seq], ...]  MessagePack
-    answer -> [held, enforced]      MessagePack   whether all of it is in the journal, and in the snapshot
-    being served
+    caller -> [[writer, seq], ...]  MessagePack   the records asked about
+    answer -> [held, enforced]      MessagePack   whether the journal goes as far, and whether the snapshot being
+    served was made from it with none of these records set aside
 
 `gossamer apply --wait` asks every live member (a random sample of them where they are many, `peer/estimate.py`), again
 until enough enforce it or the time is up. `gossamer describe` asks each once.
@@ -12,11 +12,11 @@ Invariant: an answer says only yes or no about records the asker names; nothing 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgpack
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from peer.daemon import Daemon
 
 WRITERS_MAX: Final = 64
+Dots: TypeAlias = Collection[tuple[bytes, int]]  # records: (writer, seq)
 AT_ONCE_MAX: Final = 32
 AGAIN_S: Final = 0.05
 TURN_S: Final = 1.0  # with one member, before others get their turn
@@ -42,7 +43,7 @@ class Enforcement:
     """The answering side. `node_of(stream)` is who asks; strangers are not answered."""
 
     heads: Callable[[], Mapping[bytes, int]]
-    enforced: Callable[[], Mapping[bytes, int]]
+    enforces: Callable[[Dots], bool]
     node_of: Callable[[FrameStream], bytes | None]
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
@@ -55,20 +56,20 @@ class Enforcement:
             frame = await stream.read()
             if not frame:
                 return
-            reach = decode_question(frame)
-            answer = [_reaches(self.heads(), reach), _reaches(self.enforced(), reach)]
+            dots = decode_question(frame)
+            answer = [_reaches(self.heads(), dots), self.enforces(dots)]
             stream.write(msgpack.packb(answer))
             await stream.flush()
 
 
-def encode_question(reach: Mapping[bytes, int]) -> list[bytes]:
-    """The frames that ask about `reach`, each about a part of it."""
-    pairs = [[writer, seq] for writer, seq in sorted(reach.items())]
+def encode_question(dots: Dots) -> list[bytes]:
+    """The frames that ask about these records, each about a part of them."""
+    pairs = [[writer, seq] for writer, seq in sorted(set(dots))]
     parts = [pairs[start : start + WRITERS_MAX] for start in range(0, len(pairs), WRITERS_MAX)]
     return [msgpack.packb(part) for part in parts]
 
 
-def decode_question(frame: bytes) -> dict[bytes, int]:
+def decode_question(frame: bytes) -> tuple[tuple[bytes, int], ...]:
     """Inverse of `encode_question`, for one frame. Raises StreamError."""
     pairs: Any
     try:
@@ -77,14 +78,14 @@ def decode_question(frame: bytes) -> dict[bytes, int]:
         raise StreamError(f"not a question: {error}") from error
     if not isinstance(pairs, list):
         raise StreamError("not a question: not a list")
-    reach: dict[bytes, int] = {}
+    dots: list[tuple[bytes, int]] = []
     for pair in pairs:
         match pair:
             case [bytes(writer), int(seq)]:
-                reach[writer] = seq
+                dots.append((writer, seq))
             case _:
                 raise StreamError("not a question: not pairs of a writer and a number")
-    return reach
+    return tuple(dots)
 
 
 def decode_answer(frame: bytes) -> tuple[bool, bool]:
@@ -98,20 +99,20 @@ def decode_answer(frame: bytes) -> tuple[bool, bool]:
     raise StreamError("not an answer")
 
 
-def _reaches(heads: Mapping[bytes, int], reach: Mapping[bytes, int]) -> bool:
-    return all(heads.get(writer, 0) >= seq for writer, seq in reach.items())
+def _reaches(heads: Mapping[bytes, int], dots: Dots) -> bool:
+    return all(heads.get(writer, 0) >= seq for writer, seq in dots)
 
 
 async def wait_enforced(
     daemon: "Daemon",
-    reach: Mapping[bytes, int],
+    dots: Dots,
     *,
     share: float,
     timeout_s: float,
     progress: Callable[[Count], None] = lambda _count: None,
 ) -> Count:
-    """Return when `share` (0 to 1) of the live members enforce `reach`: of all of them, or of a random sample where
-    they are many. `progress` is told as it goes. Raises ApiError with code 3 when they do not in time; what was
+    """Return when `share` (0 to 1) of the live members enforce these records: of all of them, or of a random sample
+    where they are many. `progress` is told as it goes. Raises ApiError with code 3 when they do not in time; what was
     published stays published."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -122,9 +123,9 @@ async def wait_enforced(
 
     async def follow(member: Member) -> None:
         if member.id == daemon.identity.id:
-            await daemon.dataplane.wait_enforced(reach)
+            await daemon.dataplane.wait_obeyed(dots)
         else:
-            await _until_enforced(daemon, member, reach, at_once)
+            await _until_enforced(daemon, member, dots, at_once)
         done.add(member.id)
 
     def count() -> Count:
@@ -166,11 +167,9 @@ async def wait_enforced(
     return result
 
 
-async def _until_enforced(
-    daemon: "Daemon", member: Member, reach: Mapping[bytes, int], at_once: asyncio.Semaphore
-) -> None:
+async def _until_enforced(daemon: "Daemon", member: Member, dots: Dots, at_once: asyncio.Semaphore) -> None:
     """Ask again and again, in turns: who is slow or out of reach keeps nobody else from being asked."""
-    questions = encode_question(reach)
+    questions = encode_question(dots)
     while questions:
         try:
             async with at_once, asyncio.timeout(TURN_S), _asking(daemon, member) as stream:
@@ -204,14 +203,14 @@ async def _asking(daemon: "Daemon", member: Member) -> AsyncIterator[FrameStream
 class Standing(Enum):
     """How far a member is with some records."""
 
-    ENFORCED = "enforced"  # the snapshot it serves was made with them
+    ENFORCED = "enforced"  # the snapshot it serves was made with them, and none is in quarantine
     HELD = "held"
     MISSING = "missing"
     UNREACHABLE = "unreachable"  # it did not answer in time
 
 
 async def survey(
-    daemon: "Daemon", reach: Mapping[bytes, int], *, within_s: float
+    daemon: "Daemon", dots: Dots, *, within_s: float
 ) -> tuple[int, list[tuple[Member, Standing]]]:
     """How many live members there are, and how far each of them is, or each of a random sample where they are many;
     in order of name. Takes `within_s` at most."""
@@ -222,14 +221,12 @@ async def survey(
 
     async def ask(member: Member) -> None:
         if member.id == daemon.identity.id:
-            found[member.id] = _standing(
-                _reaches(daemon.journal.heads, reach), daemon.dataplane.enforces(reach)
-            )
+            found[member.id] = _standing(_reaches(daemon.journal.heads, dots), daemon.dataplane.obeys(dots))
             return
         try:
             async with at_once, asyncio.timeout(TURN_S), _asking(daemon, member) as stream:
                 held = enforced = True
-                for question in encode_question(reach):
+                for question in encode_question(dots):
                     stream.write(question)
                     answer = decode_answer(await stream.read())
                     held, enforced = held and answer[0], enforced and answer[1]

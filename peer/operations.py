@@ -169,7 +169,7 @@ class Operations:
 
     async def describe(self, kind: str, namespace: str, name: str) -> Json:
         reach = self._publishing.reach(kind, namespace, name)
-        members, rows = await survey(self._daemon, reach, within_s=SURVEY_S)
+        members, rows = await survey(self._daemon, reach.items(), within_s=SURVEY_S)
         nodes = [
             {"node": member.name, "id": format_id(member.id), "state": standing.value}
             for member, standing in rows
@@ -212,11 +212,17 @@ class Operations:
             return
         await wait_enforced(
             self._daemon,
-            reach,
+            {*reach.items(), *self._dots(results)},
             share=wait_percent / 100,
             timeout_s=timeout_s,
             progress=lambda count: tell({"enforcement": count.document()}),
         )
+
+    def _dots(self, results: list[Json]) -> set[tuple[bytes, int]]:
+        """The records behind these results; a document an author signed is in a journal under another number."""
+        versions = (row["version"].rpartition(":") for row in results if row.get("version"))
+        dots = {(parse_id(writer), int(seq)) for writer, _, seq in versions}
+        return {(writer, seq) for writer, seq in dots if writer in self._daemon.journal.heads}
 
     async def _settled(self, reach: Mapping[bytes, int]) -> None:
         """Until this host's own data plane serves what was written, or refuses to."""

@@ -346,7 +346,11 @@ async def post(live: LiveMesh) -> AsyncIterator[Callable[..., Awaitable[Post]]]:
                 feed=heard.append,
                 issuer=issuer,
                 enforcement=Enforcement(
-                    heads=lambda: heads, enforced=lambda: {} if stale else heads, node_of=node_of
+                    heads=lambda: heads,
+                    enforces=lambda dots: (
+                        not stale and all(heads.get(writer, 0) >= seq for writer, seq in dots)
+                    ),
+                    node_of=node_of,
                 ),
             )
             channels.present(person.svid)

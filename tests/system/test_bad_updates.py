@@ -82,6 +82,17 @@ async def test_a_policy_that_ends_workers_is_quarantined_where_it_does_and_every
             return [each["node"] for each in described["status"]["notInForceAt"]] == [sick.name]
 
         await until(told, f"the author's peer knows where {name} is not in force", within_s=30)
+        states = {
+            each["node"]: each["state"]
+            for each in (await healthy.json("describe", "httproute", name))["members"]["nodes"]
+        }
+        assert states[sick.name] == "held"
+        code, _, err = await healthy.try_command(
+            *("apply", "-f", "-", "--wait", "100%", "--timeout", "1s"),
+            stdin=json.dumps(route(name, f"/{name}")),
+        )
+        assert code == 3, err  # unchanged, and still not in force everywhere
+        assert f"missing: {sick.name}" in err
     warnings = {row["check"]: row["detail"] for row in await healthy.json("check")}
     assert f"HTTPRoute/default/poison-now at {sick.name}" in warnings["policies elsewhere"]
     await apply(healthy, route("later", "/later"))
