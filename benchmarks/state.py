@@ -178,7 +178,7 @@ def fresh_node(mesh: Writers, records: Sequence[Record]) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="gossamer-bench-") as directory:
         store = Store.open(Path(directory) / "data")
         spent = {"receiving": 0.0, "storing": 0.0, "sending": 0.0}
-        began = time.process_time()
+        began, wall = time.process_time(), time.perf_counter()
         source.step(START, StreamOpened(stream=2, node=target.identity.id, inbound=True))
         to_target: list[bytes] = []
         target.step(START, JoinSeeds(request=1, seeds=(ADDRESS,)))
@@ -204,9 +204,10 @@ def fresh_node(mesh: Writers, records: Sequence[Record]) -> Iterator[Figure]:
             to_target = []
         assert target.journal.fingerprint() == source.journal.fingerprint(), "the fresh node lacks something"
         took = time.process_time() - began - spent["sending"]
+        wall_s = time.perf_counter() - wall
         store.close()
     detail = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
-    detail += f"; {len(records) / took:,.0f} records/s"
+    detail += f"; {len(records) / took:,.0f} records/s; on the wall {wall_s:.1f} s, with the sending and every fsync"
     yield Figure(f"a fresh node takes in {len(records):,} records", took, "CPU s", "<= 30", detail)
 
 
