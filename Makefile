@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PYTEST_ARGS ?=
-PURE := tests/crdt tests/gossip tests/simulations
+PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: demo test check format sim bench bench-gossip bench-state clean
+.PHONY: chaos demo test check format sim bench bench-gossip bench-state clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test    the test suite (real sockets, real processes)"
 	@echo "make check   format, lint, imports, types"
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
+	@echo "make chaos   five thousand experiments made up from seeds, in the simulator (about an hour)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
@@ -59,6 +60,10 @@ bench-gossip: $(STAMP)
 
 sim: $(STAMP)
 	@$(BIN)/gossamer sim table all --save simulations/RESULTS.md
+
+chaos: $(STAMP)
+	@$(BIN)/gossamer chaos run split-25-hours
+	@$(BIN)/gossamer chaos swarm --seeds 5000 -j $$(nproc)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

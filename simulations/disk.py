@@ -4,6 +4,8 @@ Batches (`Persist`) are grouped as the real disk does (`peer/disk.py`): while on
 next waits for the following one. A batch counts from the moment its group is done. When the process is killed in
 between, the group under way is there whole or not at all, and what waited is lost.
 
+A full disk takes nothing: what wanted an answer is told so, the rest waits until there is room.
+
 Invariant: what was answered `Persisted` is in `records` until the disk itself is lost.
 """
 
@@ -33,6 +35,8 @@ class Disk:
     entered: bool = False
     batches: int = 0
     lost: int = 0  # batches a crash took
+    full: bool = False
+    _owed: list[Persist] = field(default_factory=list)  # what found no room and wanted no answer
     _syncing: list[Persist] = field(default_factory=list)
     _waiting: list[Persist] = field(default_factory=list)
 
@@ -50,6 +54,18 @@ class Disk:
         self._commit(done)
         return [batch.ticket for batch in done if batch.ticket]
 
+    def refused(self) -> list[int]:
+        """The sync under way found no room: the tickets of its batches, which are forgotten."""
+        failed, self._syncing, self._waiting = self._syncing, self._waiting, []
+        self._owed += [batch for batch in failed if not batch.ticket]
+        return [batch.ticket for batch in failed if batch.ticket]
+
+    def emptied(self) -> None:
+        """There is room again."""
+        self.full = False
+        self._commit(self._owed)
+        self._owed = []
+
     @property
     def busy(self) -> bool:
         """Whether a sync is under way."""
@@ -61,8 +77,8 @@ class Disk:
             self._commit(self._syncing)
         else:
             self.lost += len(self._syncing)
-        self.lost += len(self._waiting)
-        self._syncing, self._waiting = [], []
+        self.lost += len(self._waiting) + len(self._owed)
+        self._syncing, self._waiting, self._owed = [], [], []
 
     def _commit(self, batches: Iterable[Persist]) -> None:
         for batch in batches:

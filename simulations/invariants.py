@@ -18,6 +18,7 @@ Invariant: looking changes nothing; what is found is told in words that name who
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from crdt.record import Record
@@ -35,20 +36,44 @@ FOUND_MAX: Final = 20
 Rank = tuple[int, int]
 
 
+class Rule(Enum):
+    """What was broken, for who wants to tell one from the other."""
+
+    MONOTONE = "incarnations only rise"
+    BOUNDED = "queues are bounded"
+    NO_REUSE = "no number is used twice"
+    VIEWS = "views agree"
+    JOURNALS = "journals agree"
+    EQUAL_STATE = "equal heads mean equal state"
+    NO_LOSS = "nothing acknowledged is lost"
+    NO_RESURRECTION = "nothing deleted comes back"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A rule that was broken, when (seconds since the start of the world), and in words by whom and how."""
+
+    rule: Rule
+    at_s: float
+    what: str
+
+
 @dataclass(slots=True)
 class _Acknowledged:
-    """A record its writer was told is durable. `owed`: somebody still has it to give."""
+    """A record its writer was told is durable. `owed`: somebody still has it to give. `kept`: the disk it was said to be
+    on has not been lost, so that no crash is an excuse."""
 
     record: Record
     host: Host
     owed: bool = True
+    kept: bool = True
 
 
 class Watch:
-    """Watches one world from the moment it is made. `broken` says what did not hold."""
+    """Watches one world from the moment it is made. `found` says what did not hold."""
 
     def __init__(self, world: World) -> None:
-        self.broken: list[str] = []
+        self.found: list[Found] = []
         self.acknowledged: list[_Acknowledged] = []
         self._world = world
         self._seen: dict[int, tuple[int, dict[bytes, Rank]]] = {}  # by host: its life, and what it showed
@@ -57,9 +82,14 @@ class Watch:
         world.on_written.append(self._written)
         world.push(world.now + LOOK_EVERY_S, self._look, None, None)
 
-    def _tell(self, what: str) -> None:
-        if len(self.broken) < FOUND_MAX:
-            self.broken.append(f"at {self._world.now - self._world.start_at:.3f} s: {what}")
+    @property
+    def broken(self) -> list[str]:
+        """The same in words."""
+        return [f"at {found.at_s:.3f} s: {found.what}" for found in self.found]
+
+    def _tell(self, rule: Rule, what: str) -> None:
+        if len(self.found) < FOUND_MAX:
+            self.found.append(Found(rule, self._world.now - self._world.start_at, what))
 
     # ------------------------------------------------------------------ all the time
 
@@ -91,9 +121,9 @@ class Watch:
             before, rank = seen.get(member.id), member.rank
             name = self._world.name_of(member.id)
             if before is not None and rank < before:
-                self._tell(f"{host.name} saw {name} at {before} and now sees it at {rank}")
+                self._tell(Rule.MONOTONE, f"{host.name} saw {name} at {before} and now sees it at {rank}")
             if rank > self._announced.get(member.id, (0, 0)):
-                self._tell(f"{host.name} sees {name} at {rank}, which it never announced")
+                self._tell(Rule.MONOTONE, f"{host.name} sees {name} at {rank}, which it never announced")
             seen[member.id] = rank
 
     def _check_bounds(self, host: Host) -> None:
@@ -107,9 +137,11 @@ class Watch:
             ("members", sizes.alive + sizes.suspect + sizes.dead + sizes.left, config.members_max + 1),
         ):
             if size > most:
-                self._tell(f"{host.name} holds {size} {name}, at most {most} are allowed")
+                self._tell(Rule.BOUNDED, f"{host.name} holds {size} {name}, at most {most} are allowed")
         for writer in host.node.journal.forks:
-            self._tell(f"{host.name} has proof that {self._world.name_of(writer)} used a number twice")
+            self._tell(
+                Rule.NO_REUSE, f"{host.name} has proof that {self._world.name_of(writer)} used a number twice"
+            )
 
     # ------------------------------------------------------------------ what was acknowledged
 
@@ -123,7 +155,8 @@ class Watch:
         if what in ("start", "warm"):
             return
         for each in self.acknowledged:
-            if each.owed:
+            each.kept = each.kept and not (each.host is host and what == "disk lost")
+            if each.owed and not each.kept:
                 each.owed = any(
                     self._holds(other, each.record, dying=other is host, disk_too=what == "disk lost")
                     for other in self._world.hosts
@@ -151,7 +184,7 @@ class Watch:
         """Check what must hold after quiet."""
         self.look()
         for difference in views.differences(self._world):
-            self._tell(f"after quiet, {difference}")
+            self._tell(Rule.VIEWS, f"after quiet, {difference}")
         live = [host for host in self._world.live() if host.node is not None]
         self._check_journals(live)
         self._check_keys(live)
@@ -168,7 +201,10 @@ class Watch:
             )
             if having != holders and (having or not kept_by_the_down):
                 lacking = sorted(set(holders) - set(having))
-                self._tell(f"record {record.seq} of {each.host.name} was acknowledged, {lacking} lack it")
+                self._tell(
+                    Rule.NO_LOSS,
+                    f"record {record.seq} of {each.host.name} was acknowledged, {lacking} lack it",
+                )
 
     def _check_journals(self, live: list[Host]) -> None:
         heads: dict[str, tuple[tuple[bytes, int], ...]] = {}
@@ -179,11 +215,14 @@ class Watch:
             contents.setdefault(heads[host.name], {}).setdefault(host.node.journal.canonical(), host.name)
         if len(set(heads.values())) > 1:
             self._tell(
-                f"after quiet, journals differ: { ({name: len(each) for name, each in heads.items()}) }"
+                Rule.JOURNALS,
+                f"after quiet, journals differ: { ({name: len(each) for name, each in heads.items()}) }",
             )
         for same in contents.values():
             if len(same) > 1:
-                self._tell(f"journals with equal heads differ in content: {sorted(same.values())}")
+                self._tell(
+                    Rule.EQUAL_STATE, f"journals with equal heads differ in content: {sorted(same.values())}"
+                )
 
     def _check_keys(self, live: list[Host]) -> None:
         """Hold every key against what was acknowledged of it, as one node sees it; the journals are the same."""
@@ -207,12 +246,16 @@ class Watch:
                     or any(_replaces(n, record) for n in [*now, *records])
                 ):
                     self._tell(
-                        f"an acknowledged edit of {key} by {self._world.name_of(record.writer)} is lost"
+                        Rule.NO_LOSS,
+                        f"an acknowledged edit of {key} by {self._world.name_of(record.writer)} is lost",
                     )
             for back in now:
                 if back.dot in visible and any(_replaces(record, back) for record in records):
                     name = self._world.name_of(back.writer)
-                    self._tell(f"{key} as {name} wrote it is back, though somebody who knew it replaced it")
+                    self._tell(
+                        Rule.NO_RESURRECTION,
+                        f"{key} as {name} wrote it is back, though somebody who knew it replaced it",
+                    )
 
     @staticmethod
     def _has(host: Host, record: Record) -> bool:

@@ -32,6 +32,7 @@ from peer.messages import (
     Output,
     Persist,
     Persisted,
+    PersistFailed,
     SendDatagram,
     SendFrame,
     StateChanged,
@@ -290,8 +291,12 @@ class Loop:
     def _on_disk(self, host: Host, life: int) -> None:
         if life != host.life or host.node is None:
             return
-        for ticket in host.disk.synced():
-            self.arrive(host, Persisted(ticket=ticket))
+        if host.disk.full:
+            for ticket in host.disk.refused():
+                self.arrive(host, PersistFailed(ticket=ticket, reason="no space left on device"))
+        else:
+            for ticket in host.disk.synced():
+                self.arrive(host, Persisted(ticket=ticket))
         if host.disk.busy:
             self.push(self.now + self.disk_delay_s, self._on_disk, host, life)
 

@@ -69,6 +69,7 @@ class Network:
         self._outward: dict[int, float] = {}
         self._inward: dict[int, float] = {}
         self._links: dict[tuple[int, int], float] = {}
+        self._late: dict[int, Latency] = {}
         self._walls: dict[str, Wall] = {}
         self._wall: Wall | None = None
         self.settle()
@@ -90,6 +91,7 @@ class Network:
             and not self.duplication
             and not self.reordering
             and not self._between
+            and not self._late
             and self.within.shape is Shape.UNIFORM
         )
 
@@ -107,6 +109,24 @@ class Network:
             _put(self._links, (source, target), share)
         self.settle()
 
+    @property
+    def lossy(self) -> tuple[tuple[int | None, int | None], ...]:
+        """Where something is lost: (source, target) as `set_loss` takes them."""
+        return (
+            *(((None, None),) if self.loss else ()),
+            *((source, None) for source in self._outward),
+            *((None, target) for target in self._inward),
+            *self._links,
+        )
+
+    def set_delay(self, source: int, late: Latency | None) -> None:
+        """Let what `source` sends take so much longer; None: as long as ever."""
+        if late is None:
+            self._late.pop(source, None)
+        else:
+            self._late[source] = late
+        self.settle()
+
     def cut(self, name: str, wall: Wall) -> None:
         """Put up a wall; one of that name is replaced."""
         self._walls[name] = wall
@@ -121,6 +141,7 @@ class Network:
             self._outward.clear()
             self._inward.clear()
             self._links.clear()
+            self._late.clear()
             self.loss = self.duplication = self.reordering = 0.0
         self._rebuild()
 
@@ -155,6 +176,12 @@ class Network:
 
     def delay_s(self, source: int, target: int) -> float:
         """How long one datagram takes that way, if it passes."""
+        late = self._late.get(source) if self._late else None
+        if late is not None:
+            return late.draw(self.rng) + self._usual_s(source, target)
+        return self._usual_s(source, target)
+
+    def _usual_s(self, source: int, target: int) -> float:
         if self._between:
             zones = self._zones[source], self._zones[target]
             if zones[0] != zones[1]:
