@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from gossip.member import State
 from peer.admin.metrics import Gauge, GaugeValue
-from peer.capabilities import Reason
 from peer.dataplane import TOLD_REASONS
+from peer.rights import Reason
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon

@@ -16,9 +16,10 @@ from sortedcontainers import SortedDict
 
 from crdt.record import Context, Record
 from crdt.register import context_for
-from peer.capabilities import Capabilities, Reason, Refusal, Standing, standing
+from peer.capabilities import Capabilities, Standing, standing
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.records import POLICY, PayloadError, Registry, decode_policy
+from peer.rights import Reason, Refusal
 from trust.identity import format_id
 
 _NOBODY: Final[frozenset[bytes]] = frozenset()

@@ -9,12 +9,12 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from peer.api import ApiError
-from peer.capabilities import Reason
 from peer.io.keys import KeyFile, KeyFileError
 from peer.io.statefile import StateFileError
 from peer.messages import Draft
 from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, changes, encode_notice
 from peer.records import QUARANTINE
+from peer.rights import Reason
 from trust.identity import format_id, parse_id
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from crdt.delta import Delta
 from crdt.journal import Journal
 from crdt.record import Record
 from crdt.register import context_for, versions
-from peer import capabilities
-from peer.capabilities import CAPABILITIES_PER_DELEGATE_MAX, NOTHING, Capabilities, Reason, read_grant
+from peer.capabilities import Capabilities
 from peer.fold import Folder
+from peer.grants import NOTHING, agreed, read_grant
 from peer.records import CLOSURE, POLICY, Registry, encode_policy
+from peer.rights import CAPABILITIES_PER_DELEGATE_MAX, Reason, overruled
 from trust.identity import NodeIdentity, format_id
 from trust.revocation import revoke_self
 
@@ -458,7 +459,7 @@ def test_an_edit_is_judged_by_what_it_says_and_not_by_what_it_replaces(realm: Re
 def test_only_so_many_capabilities_of_one_delegate_count_the_same_ones_everywhere(
     realm: Realm, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(capabilities, "CAPABILITIES_PER_DELEGATE_MAX", 2)
+    monkeypatch.setattr("peer.rights.CAPABILITIES_PER_DELEGATE_MAX", 2)
     realm.grant(GOVERNOR, "root", [3], ["shop"], delegate=True)
     records = {name: realm.grant(3, name, [to], ["shop"]) for name, to in (("c", 7), ("b", 6), ("a", 5))}
     assert realm.who_may() == {GOVERNOR, SECOND, 3, 5, 6}
@@ -491,7 +492,7 @@ def test_one_that_names_too_much_is_not_read(realm: Realm, spec: dict[str, Any])
 def test_what_those_without_rights_write_is_not_even_read(realm: Realm, monkeypatch: Any) -> None:
     read: list[bytes] = []
     monkeypatch.setattr(
-        capabilities, "read_grant", lambda record: (read.append(record.writer), read_grant(record))[1]
+        "peer.capabilities.read_grant", lambda record: (read.append(record.writer), read_grant(record))[1]
     )
     for number in range(20):
         realm.grant(5, f"junk-{number}", [5, 6], [ALL], delegate=True)
@@ -502,12 +503,12 @@ def test_what_those_without_rights_write_is_not_even_read(realm: Realm, monkeypa
 
 
 def test_answers_are_remembered_up_to_a_bound(realm: Realm, monkeypatch: Any) -> None:
-    monkeypatch.setattr(capabilities, "ANSWERS_MAX", 2)
+    monkeypatch.setattr("peer.grants.ANSWERS_MAX", 2)
     realm.grant(GOVERNOR, "root", [3], ["a", "b", "c", "d"])
     rights = realm.capabilities.rights()
     for namespace in ("a", "b", "c", "d", "a"):
         assert rights.may_write(node(3), namespace, "HTTPRoute")
-    assert len(rights._answers) <= 2
+    assert len(rights._grants._answers) <= 2
 
 
 def test_rights_are_the_same_object_while_nothing_they_follow_from_changes(realm: Realm) -> None:
@@ -608,13 +609,12 @@ def test_rights_are_the_least_that_follow_and_never_exceed_the_granters(make_wor
         if record.writer in governors:
             by_key.setdefault(record.key, []).append(record)
     sources = [
-        (None, capabilities.agreed(read_grant(r) or NOTHING for r in versions(several)))
-        for several in by_key.values()
+        (None, agreed(read_grant(r) or NOTHING for r in versions(several))) for several in by_key.values()
     ]
     sources += [
         (each.writer, read_grant(each) or NOTHING)
         for each in counted
-        if each.writer not in governors and capabilities.overruled(each, by_key) is None
+        if each.writer not in governors and overruled(each, by_key) is None
     ]
     for (namespace, kind), (writers, delegates) in table(realm).items():
         may, passes = set(governors), set(governors)

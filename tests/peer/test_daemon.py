@@ -12,7 +12,6 @@ import peer.entering
 import peer.memory
 import peer.upkeep
 from peer.api import ApiError
-from peer.capabilities import Reason
 from peer.clock import Clock
 from peer.config import Config, load_config
 from peer.contacts import Contacts
@@ -21,6 +20,7 @@ from peer.establish import establish
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
 from peer.operations import Operations
+from peer.rights import Reason
 from proxy.plane import Applied, Rejected, Telemetry
 from proxy.snapshot import Snapshot
 

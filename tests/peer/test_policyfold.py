@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from crdt.journal import Journal
 from crdt.record import Record
 from peer.authored import sign
-from peer.capabilities import Capabilities, Reason
+from peer.capabilities import Capabilities
 from peer.policyfold import PolicyFold
 from peer.records import CLOSURE, POLICY, SERVICE, Registry, decode_policy, encode_policy, policy_key
+from peer.rights import Reason
 from trust.credential import Credential
 from trust.identity import NodeIdentity, format_id, node_id
 from trust.revocation import revoke
