@@ -140,7 +140,7 @@ class Grants:
             index = self._index.get(ahead.pop(), {})
             for name in {pair[0], EVERY}:
                 for grant in index.get(name, ()):
-                    if not includes(grant.kinds, pair[1]):
+                    if not grant.includes(*pair):
                         continue
                     holders |= grant.subjects
                     if grant.delegate:
