@@ -36,6 +36,9 @@ class FakePeer:
         self.answers: dict[str, Any] = {}
         self.events: list[Json] = []  # what `apply` and `delete` tell of their progress
         self.event_s = 0.0
+        self.holds = False  # the answers to `apply` and `delete` back, until `released`
+        self.held = threading.Event()  # it does
+        self.released = asyncio.Event()
         self.ready = True
 
     def _answer(self, name: str, default: Any, *arguments: Any) -> Any:
@@ -100,6 +103,9 @@ class FakePeer:
         for event in self.events if progress is not None else ():
             progress(event)
             await asyncio.sleep(self.event_s)
+        if self.holds:
+            self.held.set()
+            await self.released.wait()
 
     async def delete(
         self,
@@ -162,6 +168,7 @@ class ServedPeer:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.loop.call_soon_threadsafe(self.api.released.set)
         asyncio.run_coroutine_threadsafe(self._server.close(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
