@@ -46,25 +46,19 @@ from typing import Final
 from crdt.journal import Journal
 from crdt.record import Record
 from peer.authored import ANNOTATION
-from peer.authors import Authors
+from peer.authors import Authors, distinct
 from peer.grants import NOTHING, Grant, read_grant
 from peer.messages import Draft
 from peer.recordindex import RecordIndex
 from peer.records import CLOSURE, POLICY, PayloadError, Registry
 from peer.rights import PREFIX, Rights, closes, derive, governs
+from peer.standing import Standings
 from proxy.resources.capability import CapabilitySpec
 from proxy.resources.resource import Resource
-from trust.credential import Credential
 
 _CLOSED: Final = b"\x01"
 
-Standing = tuple[Credential | None, bool]
-
-
-def standing(registry: Registry, who: bytes) -> Standing:
-    """All that a registry knows of a writer and judging may ask for: (credential, whether it is revoked)."""
-    credential = registry.credentials.get(who)
-    return credential, credential is not None and registry.revocations.ever_covered(credential.spiffe)
+Place = tuple[str, str]  # (kind, key)
 
 
 class Capabilities:
@@ -75,29 +69,27 @@ class Capabilities:
         self.authors = Authors(registry)
         self._registry = registry
         self._changed = self.index.follow()
-        self._keys: dict[str, None] = {}  # of Capabilities
-        self._standings: dict[
-            bytes, Standing
-        ] = {}  # of all behind Capabilities and closures, at the last look
-        self._basis: frozenset[tuple[object, ...]] = frozenset()
-        self._rights = Rights(registry, self.authors, governing={}, governed=(), granted={}, closed=())
-        self._read: dict[tuple[bytes, str, int], Grant] = {}
+        self._standings: Standings[Place] = Standings(registry)
+        self._governing: dict[str, tuple[Record, ...]] = {}  # Capabilities of governors, by key
+        self._others: dict[bytes, dict[str, Record]] = {}  # those of all others, by author and key
+        self._authors: dict[str, list[bytes]] = {}  # who has one there, by key
+        self._closing: dict[Place, frozenset[str]] = {}  # the namespaces that this place closes
+        self._read: dict[str, dict[tuple[bytes, int], Grant]] = {}  # by key
+        self._rights = self._derived()
 
     def rights(self) -> Rights:
         """The rights of this moment: the same object for as long as they are the same. To find that out costs a look at
-        each writer, and at each of those whose Capabilities changed; never at all policies."""
+        each writer, and at the Capabilities that changed; what says anything new, a look at those that count."""
         self.index.catch_up()
-        moved = self._take_changes()
-        if not moved and all(standing(self._registry, who) == was for who, was in self._standings.items()):
-            return self._rights
-        records = [record for key in self._keys for record in self.index.of(POLICY, key)]
-        closures = self._closures()
-        people = {each.writer for each in (*records, *closures)} | set(map(self.authors.claimant, records))
-        self._standings = {who: standing(self._registry, who) for who in people}
-        basis = frozenset(self._standing(each) for each in (*records, *closures))
-        if basis != self._basis:
-            self._rights = self._derive(records, closures)
-            self._basis = basis
+        places = {(kind, key) for kind, key in self._changed if kind == CLOSURE or key.startswith(PREFIX)}
+        self._changed.clear()
+        places |= self._standings.moved()
+        if places:
+            for place in sorted(places):
+                self._look_at(place)
+            derived = self._derived()
+            if not derived.same_as(self._rights):
+                self._rights = derived
         return self._rights
 
     def refusal(self, record: Record) -> str:
@@ -128,47 +120,74 @@ class Capabilities:
         }
         return [Draft(kind=CLOSURE, key=each, payload=_CLOSED) for each in sorted(named - known)]
 
-    def _take_changes(self) -> bool:
-        """Whether a Capability or a closure is among what changed since this was last asked."""
-        moved = False
-        for kind, key in sorted(self._changed):
-            if kind == CLOSURE:
-                moved = True
-            elif key.startswith(PREFIX):
-                moved = True
-                if self.index.of(POLICY, key):
-                    self._keys[key] = None
-                else:
-                    self._keys.pop(key, None)
-        self._changed.clear()
-        return moved
-
     def _closures(self) -> list[Record]:
         return [record for key in self.index.keys(CLOSURE) for record in self.index.of(CLOSURE, key)]
 
-    def _standing(self, record: Record) -> tuple[object, ...]:
-        """A record and all that its meaning depends on."""
-        credential = self._registry.credentials.get(record.writer)
-        if credential is None:
-            return (record.dot,)
-        revoked = self._registry.revocations.ever_covered(credential.spiffe)
-        return (record.dot, credential.govern, credential.publish, revoked, self._author(record))
+    def _look_at(self, place: Place) -> None:
+        """Read one Capability, all its versions, or one closure anew."""
+        kind, key = place
+        records = self.index.of(kind, key)
+        self._standings.depend(
+            place, {each.writer for each in records} | {self.authors.claimant(each) for each in records}
+        )
+        if kind == CLOSURE:
+            self._close(place, {key for each in records if closes(self._registry, each)})
+            return
+        obeyed: list[Record] = []
+        closed: set[str] = set()
+        self._read.pop(key, None)
+        for record in records:
+            try:
+                authored = self.authors.of(record)
+            except PayloadError:
+                continue
+            if not authored.deleted and closes(self._registry, authored):
+                closed |= self._grant_of(authored).namespaces
+            if not self._registry.objection(record):
+                obeyed.append(authored)
+        self._close(place, closed)
+        self._shelve(key, distinct(obeyed))
 
-    def _author(self, record: Record) -> bytes:
-        try:
-            return self.authors.of(record).writer
-        except PayloadError:
-            return b""
+    def _close(self, place: Place, namespaces: set[str]) -> None:
+        if namespaces:
+            self._closing[place] = frozenset(namespaces)
+        else:
+            self._closing.pop(place, None)
 
-    def _derive(self, records: Iterable[Record], closures: Iterable[Record]) -> Rights:
-        read: dict[tuple[bytes, str, int], Grant] = {}
+    def _shelve(self, key: str, records: Iterable[Record]) -> None:
+        """Put these in the place of what was read under this key before."""
+        for author in self._authors.pop(key, ()):
+            del self._others[author][key]
+            if not self._others[author]:
+                del self._others[author]
+        self._governing.pop(key, None)
+        governing: list[Record] = []
+        authors: list[bytes] = []
+        for record in sorted(records, key=lambda each: (each.hlc, each.writer), reverse=True):
+            if governs(self._registry, record.writer):
+                governing.append(record)
+            else:
+                self._others.setdefault(record.writer, {})[key] = record
+                authors.append(record.writer)
+        if governing:
+            self._governing[key] = tuple(governing)
+        if authors:
+            self._authors[key] = authors
 
-        def grant_of(record: Record) -> Grant:
-            place = (record.writer, record.key, record.seq)
-            if place not in read:
-                read[place] = self._read.get(place) or read_grant(record) or NOTHING
-            return read[place]
+    def _grant_of(self, record: Record) -> Grant:
+        """What it says. Nothing is read before it matters, nor twice."""
+        read = self._read.setdefault(record.key, {})
+        place = (record.writer, record.seq)
+        if place not in read:
+            read[place] = read_grant(record) or NOTHING
+        return read[place]
 
-        rights = derive(self._registry, self.authors, records, closures, grant_of)
-        self._read = read
-        return rights
+    def _derived(self) -> Rights:
+        return derive(
+            self._registry,
+            self.authors,
+            governing=dict(self._governing),
+            others=self._others,
+            closed=frozenset().union(*self._closing.values()),
+            grant_of=self._grant_of,
+        )

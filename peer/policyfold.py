@@ -3,26 +3,26 @@
 Nothing that a key is worth hangs on the records of another, but through the rights (`peer/capabilities.py`). So a key
 is folded anew, all its records through `Rights.live`, when one of its records changes, and when the standing of
 somebody behind one of them does: another credential, a revocation, or that an author's key turns out to be a
-node's. When the rights change, every key is.
+node's. When the rights change, all Capabilities are, and the keys of those pairs of namespace and kind that others may
+write now than before.
 
 Invariant: equal to `Rights.live` of the policy records of the journal that are obeyed now.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator
 
 from sortedcontainers import SortedDict
 
 from crdt.record import Context, Record
 from crdt.register import context_for
-from peer.capabilities import Capabilities, Standing, standing
+from peer.capabilities import Capabilities
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.records import POLICY, PayloadError, Registry, decode_policy
-from peer.rights import Reason, Refusal
+from peer.rights import Reason, Refusal, Rights
+from peer.standing import Standings
+from proxy.resources.capability import CAPABILITY
 from trust.identity import format_id
-
-_NOBODY: Final[frozenset[bytes]] = frozenset()
 
 
 class PolicyFold:
@@ -35,15 +35,12 @@ class PolicyFold:
         self.refused: dict[tuple[bytes, Reason], tuple[int, str]] = {}
         self.refused_keys: dict[str, str] = {}
         self._capabilities = capabilities
-        self._registry = registry
         self._index = capabilities.index
         self._changed = self._index.follow()
         self._rights = capabilities.rights()
         self._refusals: dict[str, dict[bytes, Refusal]] = {}  # key -> writer
         self._words: dict[tuple[bytes, Reason], dict[str, str]] = {}  # by key
-        self._standings: dict[bytes, Standing] = {}  # of all behind the records, when those were judged
-        self._behind: dict[str, frozenset[bytes]] = {}  # key -> writers and authors
-        self._keys: dict[bytes, set[str]] = {}  # the same the other way
+        self._standings: Standings[str] = Standings(registry)  # of writers and authors
         self._versions: dict[str, tuple[Record, ...]] = {}
         self._conflicts: set[str] = set()
         self._entries: SortedDict[str, PolicyEntry] = SortedDict()
@@ -99,12 +96,9 @@ class PolicyFold:
         keys = {key for kind, key in self._changed if kind == POLICY}
         self._changed.clear()
         if rights is not self._rights:
-            self._rights = rights
-            keys.update(self._index.keys(POLICY))
-        for person, known in self._standings.items():
-            if (now := standing(self._registry, person)) != known:
-                self._standings[person] = now
-                keys |= self._keys[person]
+            before, self._rights = self._rights, rights
+            keys.update(_affected(self._index.keys(POLICY), before, rights))
+        keys |= self._standings.moved()
         for key in sorted(keys):
             self._fold(key)
 
@@ -112,7 +106,9 @@ class PolicyFold:
         """Read all records of one key anew."""
         records = self._index.of(POLICY, key)
         authors = self._capabilities.authors
-        self._depend(key, {each.writer for each in records} | {authors.claimant(each) for each in records})
+        self._standings.depend(
+            key, {each.writer for each in records} | {authors.claimant(each) for each in records}
+        )
         refusals = {each.writer: self._rights.objection(each) for each in records}
         self._refuse(key, {writer: refusal for writer, refusal in refusals.items() if refusal is not None})
         words = [
@@ -126,20 +122,6 @@ class PolicyFold:
             self.refused_keys.pop(key, None)
         obeyed = [each for each in records if refusals[each.writer] is None]
         self._renew(key, self._rights.live(obeyed).get(key, ()))
-
-    def _depend(self, key: str, people: set[bytes]) -> None:
-        """Note whose standing this key hangs on."""
-        before = self._behind.pop(key, _NOBODY)
-        for person in before - people:
-            self._keys[person].discard(key)
-            if not self._keys[person]:
-                del self._keys[person], self._standings[person]
-        for person in people - before:
-            self._keys.setdefault(person, set()).add(key)
-            if person not in self._standings:
-                self._standings[person] = standing(self._registry, person)
-        if people:
-            self._behind[key] = frozenset(people)
 
     def _refuse(self, key: str, refusals: dict[bytes, Refusal]) -> None:
         """Note which records of this key are not obeyed."""
@@ -180,6 +162,23 @@ class PolicyFold:
             self._conflicts.add(key)
         else:
             self._conflicts.discard(key)
+
+
+def _affected(keys: Iterable[str], before: Rights, now: Rights) -> Iterator[str]:
+    """The keys whose records may be judged otherwise now."""
+    known: dict[tuple[str, str], bool] = {}
+    for key in keys:
+        match key.split("/"):
+            case [kind, _, _] if kind == CAPABILITY:
+                yield key
+            case [kind, namespace, _]:
+                pair = namespace, kind
+                if pair not in known:
+                    known[pair] = before.writers(*pair) != now.writers(*pair)
+                if known[pair]:
+                    yield key
+            case _:
+                pass  # never obeyed
 
 
 def _entry(key: str, versions: Iterable[Record]) -> PolicyEntry | None:

@@ -59,7 +59,7 @@ class Rights:
         governing: Mapping[str, Sequence[Record]],
         governed: Sequence[Grant],
         granted: Mapping[bytes, Mapping[str, tuple[int, Grant]]],
-        closed: Iterable[str],
+        closed: frozenset[str],
     ) -> None:
         """`governing` are the records of governors by key, `governed` what those grant; `granted` what delegates do,
         with the seq of the record, by delegate and key."""
@@ -67,10 +67,15 @@ class Rights:
         self.authors = authors
         self._governing = governing
         self._granted = granted
-        self._closed = frozenset(closed)
+        self._closed = closed
+        self._basis = (governing, governed, granted, closed)
         self._grants = Grants(
             governed, {who: [grant for _, grant in own.values()] for who, own in granted.items()}
         )
+
+    def same_as(self, other: "Rights") -> bool:
+        """Whether both answer alike, whatever they are asked."""
+        return self._basis == other._basis
 
     # ------------------------------------------------------------------ questions
 
@@ -84,10 +89,15 @@ class Rights:
 
     def may_write(self, node: bytes, namespace: str, kind: str) -> bool:
         """Whether a member may publish resources of that kind there (its credential's own limits aside)."""
-        if not self.closed(namespace) or self.governs(node):
-            return True
+        writers = self.writers(namespace, kind)
+        return writers is None or node in writers or self.governs(node)
+
+    def writers(self, namespace: str, kind: str) -> frozenset[bytes] | None:
+        """Who may, governors aside; None: everybody."""
+        if not self.closed(namespace):
+            return None
         holders, _ = self._grants.holders(namespace, kind)
-        return node in holders or EVERYBODY in holders
+        return None if EVERYBODY in holders else holders
 
     def may_delegate(self, node: bytes, namespace: str, kind: str) -> bool:
         """Whether a member may grant that to others; "*" asks for all of them."""
@@ -203,29 +213,14 @@ class Rights:
 def derive(
     registry: Registry,
     authors: Authors,
-    records: Iterable[Record],
-    closures: Iterable[Record],
+    *,
+    governing: Mapping[str, Sequence[Record]],
+    others: Mapping[bytes, Mapping[str, Record]],
+    closed: frozenset[str],
     grant_of: Callable[[Record], Grant],
 ) -> Rights:
-    """The rights that follow from these records of Capabilities and closures. `grant_of` reads one of them."""
-    closed = {record.key for record in closures if closes(registry, record)}
-    governing: dict[str, list[Record]] = {}
-    others: dict[bytes, list[Record]] = {}
-    read_as: list[Record] = []
-    for record in records:
-        try:
-            authored = authors.of(record)
-        except PayloadError:
-            continue
-        if not authored.deleted and closes(registry, authored):
-            closed |= grant_of(authored).namespaces
-        if not registry.objection(record):
-            read_as.append(authored)
-    for record in distinct(read_as):
-        if governs(registry, record.writer):
-            governing.setdefault(record.key, []).append(record)
-        else:
-            others.setdefault(record.writer, []).append(record)
+    """The rights that follow from Capabilities: those of governors by key, and those of all others by author and key.
+    Of these only those of delegates are looked at. `grant_of` reads one."""
     governed = [agreed(map(grant_of, versions(several))) for _, several in sorted(governing.items())]
     granted: dict[bytes, dict[str, tuple[int, Grant]]] = {}
     ahead = [governed]
@@ -234,7 +229,7 @@ def derive(
             for subject in grant.subjects if grant.delegate else ():
                 if subject in granted or subject == EVERYBODY:
                     continue
-                own = [each for each in others.get(subject, ()) if not each.deleted]
+                own = [each for each in others.get(subject, {}).values() if not each.deleted]
                 own = [each for each in own if overruled(each, governing) is None]
                 first = sorted(own, key=_key)[:CAPABILITIES_PER_DELEGATE_MAX]
                 granted[subject] = {each.key: (each.seq, grant_of(each)) for each in first}

@@ -270,7 +270,48 @@ def test_an_edit_costs_the_same_however_many_policies_there_are(
     assert len(judged) <= 4
 
 
-def test_when_the_rights_change_every_policy_is_judged_again(world: Any) -> None:
+@pytest.mark.parametrize("count", [10, 300])
+def test_what_somebody_without_rights_grants_costs_the_same_however_much_there_is(
+    world: Any, monkeypatch: Any, count: int
+) -> None:
+    """Else any member could keep all others busy: each of its records would have them judge all policies again."""
+    one, two = authors(world.mesh, 2)
+    for number in range(count):
+        one.publish(policy(f"p{number}", 1))
+        two.publish(capability(f"junk-{number}", two.identity, delegate=True))
+    one.hear(two)
+    one.check()
+    rights, judged = one.capabilities.rights(), []
+    real = Registry.objection
+    monkeypatch.setattr(Registry, "objection", lambda self, r: judged.append(r) or real(self, r))
+    record = two.publish(capability("one-more", two.identity, delegate=True))
+    one.hear(two)
+    assert len(one.fold.all()) == count
+    assert one.capabilities.rights() is rights
+    assert set(judged) == {record}
+    monkeypatch.undo()
+    one.check()
+
+
+def test_when_rights_change_only_what_somebody_else_may_write_now_is_judged_again(
+    world: Any, monkeypatch: Any
+) -> None:
+    one, two = authors(world.mesh, 2)
+    mine = two.publish(policy("a", 1))
+    elsewhere = policy("b", 1)
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    two.publish(elsewhere)
+    one.hear(two)
+    one.fold.all()
+    judged: list[Record] = []
+    real = Registry.objection
+    monkeypatch.setattr(Registry, "objection", lambda self, r: judged.append(r) or real(self, r))
+    granted = one.publish(capability("mine"))
+    assert [entry.name for entry in one.fold.all()] == ["mine", "b"]
+    assert set(judged) == {mine, granted}
+
+
+def test_when_the_rights_change_every_policy_they_are_about_is_judged_again(world: Any) -> None:
     one, two = authors(world.mesh, 2)
     two.publish(policy("a", 1))
     one.hear(two)
