@@ -43,13 +43,12 @@ Invariant: equal records, credentials and revocations give equal rights, in whic
 from collections.abc import Iterable
 from typing import Final
 
-from crdt.journal import Journal
 from crdt.record import Record
 from peer.authored import ANNOTATION
 from peer.authors import Authors, distinct
 from peer.grants import NOTHING, Grant, read_grant
 from peer.messages import Draft
-from peer.recordindex import RecordIndex
+from peer.recordindex import RecordIndex, Source
 from peer.records import CLOSURE, POLICY, PayloadError, Registry
 from peer.rights import PREFIX, Rights, closes, derive, governs
 from peer.standing import Standings
@@ -64,7 +63,7 @@ Place = tuple[str, str]  # (kind, key)
 class Capabilities:
     """The rights that follow from a journal, kept until what they follow from changes. `index` is what it reads."""
 
-    def __init__(self, journal: Journal, registry: Registry) -> None:
+    def __init__(self, journal: Source, registry: Registry) -> None:
         self.index = RecordIndex(journal, (POLICY, CLOSURE))
         self.authors = Authors(registry)
         self._registry = registry

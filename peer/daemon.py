@@ -59,7 +59,7 @@ from peer.messages import (
 )
 from peer.node import Node
 from peer.outlook import Outlook
-from peer.quarantine import DEADLY
+from peer.quarantine import DEADLY, PROVEN_AFTER_S, Probation
 from peer.restore import Restored, restore
 from peer.sockets import BindError, ListeningSockets, Places
 from peer.tokens import SpentTokens
@@ -96,6 +96,7 @@ class Daemon:
         boot: int,
         plane: Plane,
         clock: Clock,
+        proven_after_s: float = PROVEN_AFTER_S,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -144,7 +145,7 @@ class Daemon:
         self.outlook = Outlook(self)
         self._make_node()
         self._make_trust(restored)
-        self._make_services(plane)
+        self._make_services(plane, proven_after_s)
         self.upkeep = Upkeep(self)
         self.dataplane.on_set_aside = self.upkeep.quarantine_moved.set
         self.traffic = Traffic()
@@ -211,7 +212,7 @@ class Daemon:
     def _obeys(self, dots: Dots) -> bool:
         return self.dataplane.obeys(dots)
 
-    def _make_services(self, plane: Plane) -> None:
+    def _make_services(self, plane: Plane, proven_after_s: float) -> None:
         config = self.config
         places = Places(
             bind=config.bind,
@@ -224,6 +225,7 @@ class Daemon:
             sockets=ListeningSockets(places),
             situation=self.outlook.situation,
             limits=config.limits,
+            probation=Probation(proven_after_s),
         )
         self.driver.on_state = self.dataplane.changed
         for key, (notice, _) in self.folder.notices_of(self.identity.id).items():

@@ -23,7 +23,6 @@ from peer.policies import Reader, Status
 from peer.quarantine import (
     DEADLY,
     ENDS_MAX,
-    PROVEN_AFTER_S,
     REJECTED,
     Probation,
     Quarantine,
@@ -67,6 +66,7 @@ class DataPlane:
     sockets: ListeningSockets
     situation: Callable[[], Situation]
     limits: Limits
+    probation: Probation[Mapping[str, PolicyEntry]] = field(default_factory=Probation)
     enforced: Mapping[bytes, int] = field(default_factory=dict)
     statuses: Mapping[str, Status] = field(default_factory=dict)
     # What the mesh should hear of: by key, which version is not in force and why.
@@ -80,7 +80,6 @@ class DataPlane:
     _compiled: Compiled | None = None  # what is served
     _policies: Mapping[str, PolicyEntry] = field(default_factory=dict)  # and its policies
     _closed: bool = False  # and whether it lets nobody in
-    _probation: Probation[Mapping[str, PolicyEntry]] = field(default_factory=Probation)
     _go_back: bool = False
     _rest_until_s: float = 0.0
     _told: Mapping[str, tuple[str, Version]] = field(default_factory=dict)
@@ -206,7 +205,7 @@ class DataPlane:
         self._closed = closed
         self._policies = {key_of(entry): entry for entry in entries}
         if not closed:
-            self._probation.serve(self._now_s(), self._policies)
+            self.probation.serve(self._now_s(), self._policies)
         return None
 
     def _now_s(self) -> float:
@@ -275,7 +274,7 @@ class DataPlane:
         """A worker ended by itself while it served."""
         if self.served is None or version != self.served.version:
             return
-        if self._probation.end(self._now_s()):
+        if self.probation.end(self._now_s()):
             self._go_back = True
             self.changed()
 
@@ -283,10 +282,11 @@ class DataPlane:
         self, admitted: tuple[PolicyEntry, ...], situation: Situation
     ) -> tuple[PolicyEntry, ...]:
         """Workers end on what is served: put in quarantine every policy that is not as it was in the last good one."""
-        good = self._probation.proven or {}
+        good = self.probation.proven or {}
         written = {key_of(entry): entry for entry in situation.view.policies}
         new = [entry for entry in admitted if not _same(entry, good.get(key_of(entry)))]
-        message = f"a data plane worker ended {ENDS_MAX} times within {PROVEN_AFTER_S:.0f} s of serving it"
+        within_s = self.probation.proven_after_s
+        message = f"a data plane worker ended {ENDS_MAX} times within {within_s:.0f} s of serving it"
         for entry in new:
             key = key_of(entry)
             self.quarantine.hold(written[key], DEADLY, message, instead=good.get(key))

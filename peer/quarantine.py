@@ -114,6 +114,7 @@ S = TypeVar("S")
 class Probation(Generic[S]):
     """Which of the states that were served is known to be good. Times are of one monotonic clock, in seconds."""
 
+    proven_after_s: float = PROVEN_AFTER_S
     proven: S | None = None
     _trial: tuple[S, float] | None = None  # the oldest state that is not proven, and since when nothing ended
     _latest: tuple[S, float] | None = None
@@ -141,7 +142,7 @@ class Probation(Generic[S]):
         return True
 
     def _ripen(self, now_s: float) -> None:
-        while self._trial is not None and now_s - self._trial[1] >= PROVEN_AFTER_S:
+        while self._trial is not None and now_s - self._trial[1] >= self.proven_after_s:
             self.proven = self._trial[0]
             self._ends = 0
             later = self._latest

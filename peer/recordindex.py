@@ -7,16 +7,31 @@ Invariant: after `catch_up` it holds what `Journal.records` gives for its kinds.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from typing import Protocol
 
-from crdt.journal import Journal
+from crdt.delta import Delta
 from crdt.record import Record
+
+
+class Source(Protocol):
+    """What an index reads of a journal (`crdt.journal.Journal`)."""
+
+    @property
+    def heads(self) -> Mapping[bytes, int]: ...
+
+    @property
+    def forks(self) -> Container[bytes]: ...
+
+    def delta(self, writer: bytes, after: int, bytes_max: int) -> Delta: ...
+
+    def records(self, kind: str) -> Iterable[Record]: ...
 
 
 class RecordIndex:
     """Each writer's newest record of each key, tombstones included."""
 
-    def __init__(self, journal: Journal, kinds: Iterable[str]) -> None:
+    def __init__(self, journal: Source, kinds: Iterable[str]) -> None:
         self._journal = journal
         self._heads: dict[bytes, int] = {}
         self._held: dict[bytes, dict[tuple[str, str], Record]] = {}  # writer -> (kind, key), in rising seq

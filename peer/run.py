@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -29,7 +29,9 @@ from peer.io.store import Store, StoreError
 from peer.logs import configure
 from peer.operations import Operations
 from peer.ports import PortInUseError, check_ports
+from peer.quarantine import PROVEN_AFTER_S
 from proxy.embedded.plane import EmbeddedPlane
+from proxy.embedded.supervisor import WORKER
 from trust.identity import format_id
 
 log = logging.getLogger("gossamer.peer")
@@ -49,13 +51,14 @@ REFUSALS: Final = (
 )
 
 
-def main(config: Config) -> int:
-    """Run a peer until it is told to leave; the exit code."""
+def main(config: Config, *, program: Sequence[str] = WORKER, proven_after_s: float = PROVEN_AFTER_S) -> int:
+    """Run a peer until it is told to leave; the exit code. `program` is what a data-plane worker's interpreter runs;
+    what is served is proven when no worker has ended for `proven_after_s`."""
     configure(config.log.level, config.log.format)
     try:
         lock = lock_data_dir(config.data_dir)
         try:
-            return uvloop.run(_run(config, lock))
+            return uvloop.run(_run(config, lock, program, proven_after_s))
         finally:
             lock.close()
     except REFUSALS as error:
@@ -63,7 +66,7 @@ def main(config: Config) -> int:
         return error.code if isinstance(error, EstablishError) else 1
 
 
-async def _run(config: Config, lock: DataDirLock) -> int:
+async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven_after_s: float) -> int:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,8 +94,9 @@ async def _run(config: Config, lock: DataDirLock) -> int:
             keys=keys,
             store=store,
             boot=keys.next_boot(int(clock.now() * 1000)),
-            plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config)),
+            plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config), program=program),
             clock=clock,
+            proven_after_s=proven_after_s,
         )
     except BaseException:
         store.close()

@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -110,8 +110,10 @@ class Supervisor:
         on_report: Callable[[int, Report], None],
         on_end: Callable[[int], None] = lambda _version: None,
         stdout: int | None = None,
+        program: Sequence[str] = WORKER,
     ) -> None:
         self.number = number
+        self._program = tuple(program)
         self.restarts = 0
         self._on_end = on_end
         self._on_report = on_report
@@ -236,7 +238,7 @@ class Supervisor:
         passing, passing_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *WORKER,
+                sys.executable, *self._program,
                 str(stream_far.fileno()), str(passing_far.fileno()),
                 pass_fds=(stream_far.fileno(), passing_far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,

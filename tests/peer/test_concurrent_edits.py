@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ async def conflict(host: Host, kind: str) -> bool:
 async def both_see_it(one: Host, two: Host, kind: str) -> None:
     """In get, describe, history and check, at both, and the same version in force."""
     for host in (one, two):
-        await until(lambda host=host: conflict(host, kind))  # type: ignore[misc]
+        await until(partial(conflict, host, kind))
     in_force = set()
     for host in (one, two):
         assert host.operations is not None
@@ -72,7 +73,7 @@ async def both_see_it(one: Host, two: Host, kind: str) -> None:
         described = await host.operations.describe(kind, "default", "one")
         assert {each["authorName"] for each in described["versions"]} == {"host-1", "host-2"}
         assert all(each["writtenAt"] and each["document"] for each in described["versions"])
-        await until(lambda host=host: enforced(host, kind))  # type: ignore[misc]
+        await until(partial(enforced, host, kind))
         described = await host.operations.describe(kind, "default", "one")
         (condition,) = [each for each in described["status"]["conditions"] if each["type"] == "Conflicted"]
         assert "the next edit settles them" in condition["message"]
@@ -183,7 +184,7 @@ async def test_an_edit_survives_a_deletion_that_did_not_see_it(shops: tuple[Host
 
     await until(same)
     for host in (one, two):
-        await until(lambda host=host: _denies(host))  # type: ignore[misc]
+        await until(partial(_denies, host))
         assert not await conflict(host, "AuthorizationPolicy")
 
 

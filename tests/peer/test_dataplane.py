@@ -14,7 +14,7 @@ from peer.catalog import PolicyEntry, ServiceInstance, ServicePort, View
 from peer.dataplane import DataPlane, Situation
 from peer.quarantine import DEADLY, REJECTED
 from peer.sockets import BindError, ListeningSockets, Places
-from proxy.plane import Applied, Rejected
+from proxy.plane import Applied, Plane, Rejected, Telemetry
 from proxy.snapshot import AuthzPolicy, AuthzRule, Limits, Snapshot
 from tests.peer.meshview import OTHER, authz, entry, instance, route
 
@@ -22,7 +22,7 @@ HOST = "127.10.4.2"
 W = b"w" * 16
 
 
-class Plane:
+class Remembering(Plane):
     """Remembers what it was given; rejects while `reason` says why."""
 
     def __init__(self) -> None:
@@ -49,6 +49,21 @@ class Plane:
         self.applied.append(snapshot)
         return Applied(version=snapshot.version)
 
+    async def start(self) -> None:
+        """There is nothing to start, to drain or to end."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """As above."""
+
+    async def stop(self) -> None:
+        """As above."""
+
+    def observations(self) -> Telemetry:
+        return Telemetry(series={}, counters={}, ejections=(), connections=0)
+
+    def processes(self) -> tuple[int, ...]:
+        return ()
+
 
 def view(*upstreams: int, zone: str = "") -> View:
     local = ServiceInstance(
@@ -63,11 +78,11 @@ def view(*upstreams: int, zone: str = "") -> View:
 class Desk:
     def __init__(self) -> None:
         self.situation = Situation(view=view(), heads={}, certificates={}, trust_bundle_pem=b"")
-        self.plane = Plane()
+        self.plane = Remembering()
         self.asked = 0
         places = Places(bind=HOST, loopback=HOST, inbound_port=0, outbound_port=0)
         self.dataplane = DataPlane(
-            plane=self.plane,  # type: ignore[arg-type]
+            plane=self.plane,
             sockets=ListeningSockets(places),
             situation=self._situation,
             limits=Limits(),

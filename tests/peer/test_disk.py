@@ -19,11 +19,11 @@ def row(key: str, seq: int) -> tuple[bytes, str, str, int, bytes]:
     return W, "policy", key, seq, b"%d" % seq
 
 
-class Broken:
-    """Between a disk and its store: refuses commits while `full`, holds them while `gate` is closed."""
+class Broken(Store):
+    """A store that refuses commits while `full`, and holds them while `gate` is closed."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.full = False
         self.gate = threading.Event()
         self.gate.set()
@@ -34,33 +34,30 @@ class Broken:
         if self.full:
             raise StoreError("cannot write: the disk is full")
         self.commits.append(batch)
-        self.store.commit(batch)
-
-    def close(self) -> None:
-        self.store.close()
+        super().commit(batch)
 
 
 @pytest.fixture
 async def broken(tmp_path: Any) -> Any:
-    return Broken(Store.open(tmp_path))
+    return Broken.open(tmp_path)
 
 
 @pytest.fixture
 async def disk(broken: Broken) -> Any:
-    made = Disk(broken)  # type: ignore[arg-type]
+    made = Disk(broken)
     yield made
     broken.gate.set()
     await made.close()
 
 
 def keys(broken: Broken) -> set[bytes]:
-    return set(broken.store.load().records)
+    return set(broken.load().records)
 
 
 async def test_a_commit_is_done_when_it_is_on_disk(disk: Disk, broken: Broken) -> None:
     await disk.commit(Batch(put=[row("a", 1)], heads={W: 1}))
     assert keys(broken) == {b"1"}
-    assert broken.store.load().heads == {W: 1}
+    assert broken.load().heads == {W: 1}
 
 
 async def test_what_comes_during_a_commit_shares_the_next_one(disk: Disk, broken: Broken) -> None:
@@ -98,7 +95,7 @@ async def test_what_nobody_waits_for_is_stored_when_there_is_room_again(disk: Di
     await disk.commit(Batch(put=[row("own", 5)]))
     assert not disk.owes
     assert keys(broken) == {b"3", b"5"}
-    assert broken.store.load().heads == {b"x" * 16: 9}
+    assert broken.load().heads == {b"x" * 16: 9}
 
 
 async def test_it_tries_again_by_itself(disk: Disk, broken: Broken, until: Any, monkeypatch: Any) -> None:

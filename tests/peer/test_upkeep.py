@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from peer.upkeep import Upkeep
 def test_a_boot_number_the_engine_raised_is_kept_for_the_next_start(tmp_path: Path) -> None:
     keys = Keys.open(tmp_path)
     engine = SimpleNamespace(boot=keys.next_boot(1_000))
-    daemon = SimpleNamespace(keys=keys, boot=1_000, node=SimpleNamespace(engine=engine))
-    upkeep = Upkeep(daemon)  # type: ignore[arg-type]
+    daemon: Any = SimpleNamespace(keys=keys, boot=1_000, node=SimpleNamespace(engine=engine))
+    upkeep = Upkeep(daemon)
     upkeep.keep_boot()
     assert keys.read(KeyFile.BOOT) == b"1000\n"
     engine.boot = 5_000  # an earlier life of this node turned up with 4999
@@ -27,8 +28,8 @@ def test_a_boot_number_that_cannot_be_kept_is_tried_again(
 ) -> None:
     missing = Keys(tmp_path / "missing")
     engine = SimpleNamespace(boot=5_000)
-    daemon = SimpleNamespace(keys=missing, boot=1_000, node=SimpleNamespace(engine=engine))
-    upkeep = Upkeep(daemon)  # type: ignore[arg-type]
+    daemon: Any = SimpleNamespace(keys=missing, boot=1_000, node=SimpleNamespace(engine=engine))
+    upkeep = Upkeep(daemon)
     upkeep.keep_boot()
     assert daemon.boot == 1_000
     assert "boot_unsaved" in caplog.text

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,9 @@ def order(version: int = 1) -> Order:
     return Order(version=version, snapshot=encode_snapshot(EMPTY), sockets={})
 
 
-async def wait_for(condition: object, what: str) -> None:
+async def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 15
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
         await asyncio.sleep(0.02)
 
@@ -118,9 +118,8 @@ def poisoned(version: int, poison: str) -> Snapshot:
 
 
 @pytest.fixture
-async def plane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmbeddedPlane]:
-    monkeypatch.setattr(module, "WORKER", POISONED)
-    made = EmbeddedPlane()
+async def plane() -> AsyncIterator[EmbeddedPlane]:
+    made = EmbeddedPlane(program=POISONED)
     await made.start()
     yield made
     await made.stop()
