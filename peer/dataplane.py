@@ -312,14 +312,17 @@ class DataPlane:
         for key in self._told.keys() - told.keys():
             log.info("policy_released", extra={"fields": {"policy": key}})
         self._told = told
-        out = {
-            key: (version_of(entry), self.statuses[key])
+        aside = {
+            key: entry
             for entry in view.policies
             if (key := key_of(entry)) in self.statuses and self.statuses[key].reason in TOLD_REASONS
         }
+        self._set_aside_dots = frozenset(
+            dot for entry in aside.values() for version in entry.versions for dot in version.records
+        )
+        out = {key: (version_of(entry), self.statuses[key]) for key, entry in aside.items()}
         if out != self.set_aside:
             self.set_aside = out
-            self._set_aside_dots = frozenset(dot for version, _ in out.values() for dot in version)
             self.on_set_aside()
 
     def _reject(self, reason: str) -> None:

@@ -17,7 +17,7 @@ from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
 from peer.daemon import Daemon
 from peer.driver import DriverClosedError
-from peer.enforcement import survey, wait_enforced
+from peer.enforcement import Dots, survey, wait_enforced
 from peer.notice import Elsewhere
 from peer.publishing import Publishing
 from peer.records import POLICY, policy_key
@@ -157,8 +157,8 @@ class Operations:
         timeout_s: float = 10.0,
         progress: Progress | None = None,
     ) -> list[Json]:
-        results, reach = await self._publishing.apply(documents, source)
-        await self._spread(results, reach, wait_percent, timeout_s, progress)
+        results, records = await self._publishing.apply(documents, source)
+        await self._spread(results, records, wait_percent, timeout_s, progress)
         return results
 
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
@@ -192,14 +192,14 @@ class Operations:
         timeout_s: float = 10.0,
         progress: Progress | None = None,
     ) -> list[Json]:
-        results, reach = await self._publishing.delete(resources)
-        await self._spread(results, reach, wait_percent, timeout_s, progress)
+        results, records = await self._publishing.delete(resources)
+        await self._spread(results, records, wait_percent, timeout_s, progress)
         return results
 
     async def _spread(
         self,
         results: list[Json],
-        reach: Mapping[bytes, int],
+        records: Dots,
         wait_percent: float | None,
         timeout_s: float,
         progress: Progress | None,
@@ -208,28 +208,22 @@ class Operations:
         tell: Progress = progress or (lambda _event: None)
         tell({"published": results})
         if wait_percent is None:
-            await self._settled(reach)
+            await self._settled(records)
             return
         await wait_enforced(
             self._daemon,
-            {*reach.items(), *self._dots(results)},
+            records,
             share=wait_percent / 100,
             timeout_s=timeout_s,
             progress=lambda count: tell({"enforcement": count.document()}),
         )
 
-    def _dots(self, results: list[Json]) -> set[tuple[bytes, int]]:
-        """The records behind these results; a document an author signed is in a journal under another number."""
-        versions = (row["version"].rpartition(":") for row in results if row.get("version"))
-        dots = {(parse_id(writer), int(seq)) for writer, _, seq in versions}
-        return {(writer, seq) for writer, seq in dots if writer in self._daemon.journal.heads}
-
-    async def _settled(self, reach: Mapping[bytes, int]) -> None:
+    async def _settled(self, records: Dots) -> None:
         """Until this host's own data plane serves what was written, or refuses to."""
         dataplane = self._daemon.dataplane
         try:
             async with asyncio.timeout(2.0):
-                await dataplane.wait_enforced(reach)
+                await dataplane.wait_enforced(dict(sorted(records)))  # of each writer the last one
         except TimeoutError:
             pass  # it is durable and on its way; `get` shows what the data plane made of it
 

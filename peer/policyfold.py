@@ -10,12 +10,14 @@ Invariant: equal to `Rights.live` of the policy records of the journal that are 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from sortedcontainers import SortedDict
 
+from crdt.clock import Dot
 from crdt.record import Context, Record
 from crdt.register import context_for
+from peer.authored import is_authored
 from peer.capabilities import Capabilities
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.records import POLICY, PayloadError, Registry, decode_policy
@@ -23,6 +25,8 @@ from peer.rights import Reason, Refusal, Rights
 from peer.standing import Standings
 from proxy.resources.capability import CAPABILITY
 from trust.identity import format_id
+
+Carried = Mapping[Dot, tuple[tuple[str, int], ...]]  # version -> the records it stands in
 
 
 class PolicyFold:
@@ -42,6 +46,7 @@ class PolicyFold:
         self._words: dict[tuple[bytes, Reason], dict[str, str]] = {}  # by key
         self._standings: Standings[str] = Standings(registry)  # of writers and authors
         self._versions: dict[str, tuple[Record, ...]] = {}
+        self._carried: dict[str, Carried] = {}  # of what persons signed
         self._conflicts: set[str] = set()
         self._entries: SortedDict[str, PolicyEntry] = SortedDict()
         self._all: tuple[PolicyEntry, ...] | None = None
@@ -78,10 +83,9 @@ class PolicyFold:
         self._catch_up()
         found: dict[bytes, int] = {}
         refusals = self._refusals.get(key, {})
-        carried = [each for each in self._index.of(POLICY, key) if each.writer not in refusals]
+        obeyed = [each for each in self._index.of(POLICY, key) if each.writer not in refusals]
         for version in self._versions.get(key, ()):
-            carriers = [each for each in carried if self._capabilities.authors.read(each).dot == version.dot]
-            first = min(carriers, key=lambda each: (each.hlc, each.writer))
+            first = min(self._carriers(version, obeyed), key=lambda each: (each.hlc, each.writer))
             found[first.writer] = first.seq
         return found
 
@@ -121,7 +125,18 @@ class PolicyFold:
         else:
             self.refused_keys.pop(key, None)
         obeyed = [each for each in records if refusals[each.writer] is None]
-        self._renew(key, self._rights.live(obeyed).get(key, ()))
+        live = self._rights.live(obeyed).get(key, ())
+        carried = {
+            each.dot: tuple((format_id(dot.writer), dot.seq) for dot in sorted(found))
+            for each in live
+            if is_authored(each)
+            and (found := {carrier.dot for carrier in self._carriers(each, obeyed)} - {each.dot})
+        }
+        self._renew(key, live, carried)
+
+    def _carriers(self, version: Record, records: Iterable[Record]) -> list[Record]:
+        """Those of the records that a version stands in: itself, or all that hold what its author signed."""
+        return [each for each in records if self._capabilities.authors.read(each).dot == version.dot]
 
     def _refuse(self, key: str, refusals: dict[bytes, Refusal]) -> None:
         """Note which records of this key are not obeyed."""
@@ -146,12 +161,16 @@ class PolicyFold:
             del self._words[writer, reason]
             self.refused.pop((writer, reason), None)
 
-    def _renew(self, key: str, versions: tuple[Record, ...]) -> None:
+    def _renew(self, key: str, versions: tuple[Record, ...], carried: Carried) -> None:
         """Make the entry of this key anew, if it is worth something else now."""
-        if versions == self._versions.get(key, ()):
+        if versions == self._versions.get(key, ()) and carried == self._carried.get(key, {}):
             return
         self._all = None
-        entry = _entry(key, versions)
+        entry = _entry(key, versions, carried)
+        if carried:
+            self._carried[key] = carried
+        else:
+            self._carried.pop(key, None)
         if entry is None:
             self._versions.pop(key, None)
             self._entries.pop(key, None)
@@ -181,7 +200,7 @@ def _affected(keys: Iterable[str], before: Rights, now: Rights) -> Iterator[str]
                 pass  # never obeyed
 
 
-def _entry(key: str, versions: Iterable[Record]) -> PolicyEntry | None:
+def _entry(key: str, versions: Iterable[Record], carried: Carried) -> PolicyEntry | None:
     decoded = []
     for record in versions:
         try:
@@ -189,7 +208,13 @@ def _entry(key: str, versions: Iterable[Record]) -> PolicyEntry | None:
         except PayloadError:
             continue  # `objection` has said why
         decoded.append(
-            PolicyVersion(resource=document, writer=format_id(record.writer), seq=record.seq, hlc=record.hlc)
+            PolicyVersion(
+                resource=document,
+                writer=format_id(record.writer),
+                seq=record.seq,
+                hlc=record.hlc,
+                carried=carried.get(record.dot, ()),
+            )
         )
     if not decoded:
         return None

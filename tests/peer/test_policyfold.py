@@ -375,3 +375,22 @@ def test_an_authors_version_reaches_as_far_as_who_published_it_first(world: Any)
         (entry,) = each.fold.get([key_of("a")]).values()
         assert entry.versions[0].writer == format_id(node_id(person(ANN).public_key))
         assert each.fold.reach(key_of("a")) == {one.identity.id: 2}
+
+
+def test_an_entry_names_all_records_that_a_signed_document_stands_in(world: Any) -> None:
+    """Else whoever asks about one of them is not told that the policy was set aside."""
+    one, two = authors(world.mesh, 2)
+    document = one.signed(policy("a", 1), NOW_MS)
+    one.publish(document)
+    two.hear(one)
+    before = two.fold.all()
+    two.publish(document)
+    one.hear(two)
+    ids = sorted((each.identity.id, 1) for each in (one, two))
+    for each in (one, two):
+        (version,) = each.fold.get([key_of("a")])[key_of("a")].versions
+        assert version.records == tuple((format_id(node), seq) for node, seq in ids)
+    assert before[0].versions[0].records == ((format_id(one.identity.id), 1),)
+    one.publish(policy("a", 2))
+    (version,) = one.fold.get([key_of("a")])[key_of("a")].versions
+    assert version.records == ((format_id(one.identity.id), 2),)

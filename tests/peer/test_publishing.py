@@ -65,26 +65,26 @@ def desk(world: Any) -> Desk:
 
 async def test_created_configured_and_unchanged(desk: Desk) -> None:
     me, printed = desk.node.identity.id, format_id(desk.node.identity.id)
-    results, reach = await desk.apply(document("one"), document("two"))
+    results, records = await desk.apply(document("one"), document("two"))
     assert [(r["name"], r["action"], r["version"]) for r in results] == [
         ("one", "created", f"{printed}:1"),
         ("two", "created", f"{printed}:2"),
     ]
-    assert reach == {me: 2}
-    results, reach = await desk.apply(document("one"), document("two", seconds=6))
+    assert records == {(me, 1), (me, 2)}
+    results, records = await desk.apply(document("one"), document("two", seconds=6))
     assert [(r["action"], r["version"]) for r in results] == [
         ("unchanged", f"{printed}:1"),
         ("configured", f"{printed}:3"),
     ]
-    assert reach == {me: 3}
+    assert records == {(me, 1), (me, 3)}
 
 
 async def test_documents_that_change_nothing_write_nothing_and_still_can_be_waited_for(desk: Desk) -> None:
     await desk.apply(document("one"), document("two"))
-    results, reach = await desk.apply(document("two"))
+    results, records = await desk.apply(document("two"))
     assert results[0]["action"] == "unchanged"
-    assert reach == {desk.node.identity.id: 2}
-    assert desk.node.journal.heads == reach
+    assert records == {(desk.node.identity.id, 2)}
+    assert desk.node.journal.heads == dict(records)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ async def test_what_one_peer_wrote_another_can_delete_and_it_stays_deleted(world
     world.run(2)
     await a.apply(document("one"))
     world.run(1)
-    (result,), reach = await b.publishing.delete([("TrafficPolicy", "default", "one")])
+    (result,), records = await b.publishing.delete([("TrafficPolicy", "default", "one")])
     assert result["action"] == "deleted"
-    assert reach == {b.node.identity.id: 1}
+    assert records == {(b.node.identity.id, 1)}
     world.run(1)
     for desk in (a, b):
         assert desk.publishing.get("all", None, None) == []
@@ -180,12 +180,12 @@ async def test_several_are_deleted_in_one_write_and_what_is_not_there_is_named(
         lambda at, event: (writes.append(len(event.drafts)) if isinstance(event, Write) else None, feed(at, event)),
     )  # fmt: skip
     kinds = [("trafficpolicy", "default", name) for name in ("one", "nope", "two", "one")]
-    rows, reach = await desk.publishing.delete(kinds)
+    rows, records = await desk.publishing.delete(kinds)
     assert [(row["name"], row["action"]) for row in rows] == [
         ("one", "deleted"), ("nope", "absent"), ("two", "deleted"),
     ]  # fmt: skip
     assert writes == [2]
-    assert reach == {desk.node.identity.id: 5}
+    assert records == {(desk.node.identity.id, 4), (desk.node.identity.id, 5)}
     assert [each["metadata"]["name"] for each in desk.publishing.get("all", None, None)] == ["three"]
     with pytest.raises(ApiError, match="there is no TrafficPolicy default/one; there is no"):
         await desk.publishing.delete(kinds)
@@ -225,11 +225,10 @@ async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_
     founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
     world.join(other.address, founder.address)
     world.run(2)
-    results, reach = await founder.apply(capability("d", other))
+    results, records = await founder.apply(capability("d", other))
     assert [each["action"] for each in results] == ["created"]
-    assert reach == {
-        founder.node.identity.id: 2
-    }  # the Capability, and beside it that the namespace is closed
+    # The Capability, and beside it that the namespace is closed.
+    assert records == {(founder.node.identity.id, 1), (founder.node.identity.id, 2)}
     world.run(2)
     await other.apply(document("one"))
     await founder.publishing.delete([("capability", "gossamer-system", "d")])
@@ -284,14 +283,19 @@ async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_w
                 stamp_ms=int(world.now * 1000) + number, signer=ann.sign,
             )
         )  # fmt: skip
-    await a.apply(made[0])
+    results, records = await a.apply(made[0])
+    (shown,) = a.publishing.get("trafficpolicy", None, "one")
+    assert [each["version"] for each in results] == [shown["status"]["version"]]
+    assert shown["status"]["version"].startswith(format_id(ann.id))
+    assert records == {(a.node.identity.id, 1)}
     a.past.append(encode_record(a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")))
     await a.apply(made[1])
     world.run(2)
     for desk in (a, b):
-        results, reach = await desk.apply(made[1])
+        results, records = await desk.apply(made[1])
         assert [each["action"] for each in results] == ["unchanged"]
-        assert reach == desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
+        assert desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
+        assert records == {(a.node.identity.id, 2)}
     rows = await a.publishing.history("trafficpolicy", "default", "one")
     assert [(row["author"], row["state"]) for row in rows] == [
         (format_id(ann.id), "current"),
