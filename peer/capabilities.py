@@ -99,10 +99,12 @@ class Capabilities:
         return rights.refusal(record, self.index.of(POLICY, record.key))
 
     def seen(self, key: str) -> list[Record]:
-        """The records of a policy's key, those of authors both as published and as written: what an edit has seen."""
-        self.index.catch_up()
+        """The records of a policy's key, those of authors both as published and as written: what an edit has seen. An
+        author without the right is left out: keys cost nothing, and each would stay in all further contexts."""
+        rights = self.rights()
         records = self.index.of(POLICY, key)
-        authored = ((record, self.authors.read(record)) for record in records)
+        obeyed = (record for record in records if rights.objection(record) is None)
+        authored = ((record, self.authors.read(record)) for record in obeyed)
         return [*records, *(read for record, read in authored if read is not record)]
 
     def closing(self, writer: bytes, resources: Iterable[Resource]) -> list[Draft]:

@@ -100,7 +100,10 @@ class Publishing:
         wanted = None if kind.lower() == ALL else _kind(kind)
         found = self._found(wanted, namespace, name)
         if name is not None and not found:
-            raise ApiError(f"there is no {wanted or 'resource'} {namespace or 'default'}/{name}")
+            if wanted is not None and namespace is not None:
+                raise self._absent(wanted, namespace, name)
+            where = f"in namespace {namespace}" if namespace else "in any namespace"
+            raise ApiError(f"there is no {wanted or 'resource'} {name} {where}")
         return [self._shown(entry) for entry in found]
 
     def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
@@ -163,10 +166,12 @@ class Publishing:
         key = policy_key(kind, namespace, name)
         for entry in self.folder.policies_of([key]).values():
             return entry
-        ignored = self.folder.refused_keys.get(key)
-        raise ApiError(
-            f"there is no {kind} {namespace}/{name}" + (f"; one is ignored: {ignored}" if ignored else "")
-        )
+        raise self._absent(kind, namespace, name)
+
+    def _absent(self, kind: str, namespace: str, name: str) -> ApiError:
+        ignored = self.folder.refused_keys.get(policy_key(kind, namespace, name))
+        more = f"; one is ignored: {ignored}" if ignored else ""
+        return ApiError(f"there is no {kind} {namespace}/{name}{more}")
 
     def _drafts(self, payloads: Mapping[str, bytes]) -> list[Draft]:
         contexts = self.folder.policy_contexts(payloads, self.node)

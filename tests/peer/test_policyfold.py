@@ -282,9 +282,9 @@ def test_what_somebody_without_rights_grants_costs_the_same_however_much_there_i
     one.hear(two)
     one.check()
     rights, judged = one.capabilities.rights(), []
+    record = two.publish(capability("one-more", two.identity, delegate=True))
     real = Registry.objection
     monkeypatch.setattr(Registry, "objection", lambda self, r: judged.append(r) or real(self, r))
-    record = two.publish(capability("one-more", two.identity, delegate=True))
     one.hear(two)
     assert len(one.fold.all()) == count
     assert one.capabilities.rights() is rights
@@ -394,3 +394,26 @@ def test_an_entry_names_all_records_that_a_signed_document_stands_in(world: Any)
     one.publish(policy("a", 2))
     (version,) = one.fold.get([key_of("a")])[key_of("a")].versions
     assert version.records == ((format_id(one.identity.id), 2),)
+
+
+def test_an_author_without_the_right_does_not_stay_in_the_contexts_of_all_further_edits(world: Any) -> None:
+    """Keys cost nothing: with a new one after each edit, the context would grow until nobody could edit the policy."""
+    one, two = authors(world.mesh, 2)
+    one.publish(capability("mine", person(ANN)))
+    for number in range(5):
+        stranger = NodeIdentity.from_seed(bytes([100 + number]) * 32)
+        signed = sign(
+            policy("a", number), root=two.registry.root, key=stranger.public_key, stamp_ms=NOW_MS + number,
+            signer=stranger.sign,
+        )  # fmt: skip
+        two.publish(signed)
+        one.hear(two)
+        one.publish(policy("a", 10 + number))
+    context = one.journal.get(one.identity.id, POLICY, key_of("a")).context
+    assert {writer for writer, _ in context} == {one.identity.id, two.identity.id}
+    two.publish(two.signed(policy("a", 20), NOW_MS + 2))  # Ann's has the right, and an edit covers it
+    one.hear(two)
+    assert len(one.fold.get([key_of("a")])[key_of("a")].versions) == 2
+    one.publish(policy("a", 21))
+    (version,) = one.fold.get([key_of("a")])[key_of("a")].versions
+    assert version.resource["spec"]["number"] == 21

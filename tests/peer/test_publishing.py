@@ -238,8 +238,11 @@ async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_
     ):
         await other.apply(document("two"))
     for desk in (founder, other):
-        with pytest.raises(ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"):
-            desk.publishing.describe("trafficpolicy", "default", "one")
+        for look in (desk.publishing.describe, desk.publishing.get):
+            with pytest.raises(
+                ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"
+            ):
+                look("trafficpolicy", "default", "one")
         (row,) = await desk.publishing.history("trafficpolicy", "default", "one")
         assert row["state"] == "ignored"
         assert row["reason"].startswith("node-2 may not write TrafficPolicy in namespace default")
@@ -346,13 +349,39 @@ async def test_history_of_a_conflict(world: Any) -> None:
 
 async def test_looking_for_what_is_not_there(desk: Desk) -> None:
     assert desk.publishing.get("all", None, None) == []
-    for look in (
-        lambda: desk.publishing.get("trafficpolicy", None, "one"),
-        lambda: desk.publishing.describe("trafficpolicy", "default", "one"),
+    for words, look in (
+        ("TrafficPolicy one in any namespace", lambda: desk.publishing.get("trafficpolicy", None, "one")),
+        ("resource one in namespace shop", lambda: desk.publishing.get("all", "shop", "one")),
+        ("TrafficPolicy shop/one", lambda: desk.publishing.get("trafficpolicy", "shop", "one")),
+        ("TrafficPolicy default/one", lambda: desk.publishing.describe("trafficpolicy", "default", "one")),
     ):
-        with pytest.raises(ApiError, match="there is no TrafficPolicy default/one") as refusal:
+        with pytest.raises(ApiError, match=f"there is no {words}$") as refusal:
             look()
         assert refusal.value.code == 1
     with pytest.raises(ApiError, match="teapot") as refusal:
         desk.publishing.get("teapot", None, None)
     assert refusal.value.code == 2
+
+
+async def test_history_shows_what_would_not_be_obeyed_now_as_ignored_though_it_was_replaced(
+    world: Any,
+) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    await other.apply(document("one", seconds=1))
+    world.run(1)
+    first = founder.node.journal.get(other.node.identity.id, POLICY, "TrafficPolicy/default/one")
+    founder.past.append(encode_record(first))  # as the disk remembers it
+    await other.apply(document("one", seconds=2))
+    world.run(1)
+    assert [row["state"] for row in await founder.publishing.history("trafficpolicy", "default", "one")] == [
+        "current",
+        "replaced",
+    ]
+    await founder.apply(capability("closed"))
+    await founder.apply(document("one", seconds=3))
+    world.run(1)
+    rows = await founder.publishing.history("trafficpolicy", "default", "one")
+    assert [row["state"] for row in rows] == ["current", "ignored", "ignored"]
+    assert all("node-2 may not write" in row["reason"] for row in rows[1:])
