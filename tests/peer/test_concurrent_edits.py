@@ -190,3 +190,30 @@ async def test_an_edit_survives_a_deletion_that_did_not_see_it(shops: tuple[Host
 
 async def _denies(host: Host) -> bool:
     return not allowed(host, "/a") and not allowed(host, "/b")
+
+
+async def test_several_documents_are_one_edit_at_the_peer_they_are_applied_at(
+    shops: tuple[Host, Host],
+) -> None:
+    one, _ = shops
+    assert one.operations is not None
+    names = [f"p{number}" for number in range(20)]
+
+    def served() -> list[int]:
+        """How many of them were in force, snapshot by snapshot."""
+        return [
+            len(each.authorization.deny)
+            for shown in one.plane.snapshots
+            for each in shown.inbound
+            if each.service == "shop"
+        ]
+
+    documents = [deny(f"/{name}") | {"metadata": {"name": name}} for name in names]
+    rows = await one.operations.apply(documents, "f.yaml", wait_percent=100)
+    assert [row["name"] for row in rows] == names
+    assert served()[-1] == 20
+    await one.operations.delete(
+        [("AuthorizationPolicy", "default", name) for name in names], wait_percent=100
+    )
+    assert served()[-1] == 0
+    assert set(served()) == {0, 20}
