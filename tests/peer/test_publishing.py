@@ -11,7 +11,7 @@ from peer.authored import sign
 from peer.fold import Folder
 from peer.messages import Draft, Write, Written
 from peer.publishing import Publishing
-from peer.records import POLICY
+from peer.records import POLICY, encode_policy
 from proxy.resources import parse_documents
 from trust.identity import NodeIdentity, format_id
 
@@ -189,6 +189,26 @@ async def test_several_are_deleted_in_one_write_and_what_is_not_there_is_named(
     assert [each["metadata"]["name"] for each in desk.publishing.get("all", None, None)] == ["three"]
     with pytest.raises(ApiError, match="there is no TrafficPolicy default/one; there is no"):
         await desk.publishing.delete(kinds)
+
+
+async def test_of_writes_that_wait_together_one_that_is_refused_leaves_no_trace(world: Any) -> None:
+    """They are numbered as one batch: what comes after a refused one goes on where the one before it ended."""
+    address = world.node(1, rights={"govern": False})
+    node = world.nodes[address]
+    (resource,) = parse_documents([document("one")], "f.yaml")
+    good = Draft(kind=POLICY, key=resource.key, payload=encode_policy(resource.document))
+    bad = Draft(kind=POLICY, key="TrafficPolicy/default/other", payload=good.payload)
+    world.disk_delay_s = 0.01
+    world.feed(address, Write(request=0, drafts=(good,)))  # the others wait for it
+    for request, drafts in enumerate([(good,), (good, bad), (good, good)], start=1):
+        world.feed(address, Write(request=request, drafts=drafts))
+    world.run(0.5)
+    answers = {each.request: each for each in world.answers[address] if isinstance(each, Written)}
+    assert "key and metadata differ" in answers.pop(2).error
+    assert {
+        request: [record.seq for record in each.records] for request, each in answers.items()
+    } == {0: [1], 1: [2], 3: [3, 4]}  # fmt: skip
+    assert node.journal.heads == {node.identity.id: 4}
 
 
 async def test_a_deletion_that_cannot_be_written_deletes_nothing(world: Any, monkeypatch: Any) -> None:
