@@ -7,8 +7,8 @@ Invariant: pure; what is not reached from the governors is worth nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from crdt.record import Record
@@ -119,6 +119,8 @@ class Grants:
                 self._named_kinds |= grant.kinds
                 for namespace in grant.namespaces:
                     index.setdefault(namespace, []).append(grant)
+        self._all_namespaces = sorted(self._named | {EVERY})
+        self._all_kinds = sorted(self._named_kinds | {EVERY})
         self._answers: dict[tuple[str, str], tuple[frozenset[bytes], frozenset[bytes]]] = {}
 
     def holders(self, namespace: str, kind: str) -> tuple[frozenset[bytes], frozenset[bytes]]:
@@ -153,13 +155,13 @@ class Grants:
     def has_effect(self, granter: bytes, grant: Grant) -> bool:
         """Whether a grant of one who is no governor grants anything. One with more pairs than are tried is taken to:
         that it is listed does not widen what it grants."""
-        namespaces = self._named | {EVERY} if EVERY in grant.namespaces else grant.namespaces
-        kinds = self._named_kinds | {EVERY} if EVERY in grant.kinds else grant.kinds
-        pairs = pairs_of(replace(grant, namespaces=frozenset(namespaces), kinds=frozenset(kinds)))
-        tried = list(islice(pairs, PAIRS_TRIED_MAX))
-        return len(tried) == PAIRS_TRIED_MAX or any(granter in self.holders(*each)[1] for each in tried)
+        namespaces = self._all_namespaces if EVERY in grant.namespaces else sorted(grant.namespaces)
+        kinds = self._all_kinds if EVERY in grant.kinds else sorted(grant.kinds)
+        if len(namespaces) * len(kinds) >= PAIRS_TRIED_MAX:
+            return True
+        return any(granter in self.holders(*pair)[1] for pair in product(namespaces, kinds))
 
 
 def pairs_of(grant: Grant) -> Iterator[tuple[str, str]]:
     """Its pairs of namespace and kind, as they are written."""
-    return ((namespace, kind) for namespace in sorted(grant.namespaces) for kind in sorted(grant.kinds))
+    return product(sorted(grant.namespaces), sorted(grant.kinds))

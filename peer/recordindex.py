@@ -1,7 +1,8 @@
 """The records of some kinds by key, kept up to date with a journal: a change costs what changed, not all records.
 
 Whenever it is asked to catch up it reads, of each writer whose head has moved, the records above the head it knew, and
-lets go of what that writer's floor has voided since.
+lets go of what that writer's floor has voided since. Evicting a writer moves no head, so whoever does it does it in the
+step in which the writer's fork moved one (`peer/node.py`), before anybody reads.
 
 Invariant: after `catch_up` it holds what `Journal.records` gives for its kinds.
 """

@@ -13,6 +13,7 @@ from crdt.journal import Journal
 from crdt.record import Record
 from peer.authored import sign
 from peer.capabilities import Capabilities
+from peer.node_distrust import EVICTED_KINDS
 from peer.policyfold import PolicyFold
 from peer.records import CLOSURE, POLICY, SERVICE, Registry, decode_policy, encode_policy, policy_key
 from peer.rights import Reason
@@ -230,6 +231,21 @@ def test_a_writer_that_forked_after_it_was_last_asked_keeps_what_the_journal_kee
     assert two.journal.merge([other], NOW_MS + 10_000).equivocations
     two.check()
     assert [entry.name for entry in two.fold.all()] == ["a", "b"]
+
+
+def test_a_writer_that_is_expelled_for_its_fork_is_gone_but_for_what_it_closed(world: Any) -> None:
+    one, two = authors(world.mesh, 2)
+    first = one.write(key_of("a"), payload("a", 1))
+    one.write("default", b"\1", kind=CLOSURE)
+    two.hear(one)
+    two.check()
+    other = replace(first, payload=payload("a", 9))
+    other = replace(other, signature=one.identity.sign(other.signing_bytes()))
+    assert two.journal.merge([other], NOW_MS + 10_000).equivocations
+    two.journal.evict(one.identity.id, EVICTED_KINDS)
+    two.check()
+    assert two.fold.all() == ()
+    assert two.capabilities.rights().closed("default")
 
 
 def test_nothing_is_made_anew_while_nothing_changes(world: Any) -> None:
