@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chaos.journal import Journal
 
 LIBRARY = Path(__file__).parent / "experiments"
-DRIVERS = ("sim",)
+DRIVERS = ("sim", "netns", "process", "toxiproxy")
 SEEDS_MAX = 1_000_000
 JOBS_MAX = 64
 
@@ -336,11 +336,21 @@ def _keep(directory: Path, seed: int) -> None:
 
 
 def _driver_of(name: str) -> "Driver":
-    from chaos.drivers.sim import SimDriver
+    """The driver of that name, imported when it is asked for."""
+    match name:
+        case "sim":
+            from chaos.drivers.sim import SimDriver
 
-    if name not in DRIVERS:
-        raise Failure(f"this version has no driver {name!r}: there is {', '.join(DRIVERS)}", code=2)
-    return SimDriver()
+            return SimDriver()
+        case "netns" | "process":
+            from chaos.drivers.real import NetnsDriver, ProcessDriver
+
+            return NetnsDriver() if name == "netns" else ProcessDriver()
+        case "toxiproxy":
+            from chaos.drivers.toxiproxy import ToxiproxyDriver
+
+            return ToxiproxyDriver()
+    raise Failure(f"this version has no driver {name!r}: there is {', '.join(DRIVERS)}", code=2)
 
 
 def _load(name: str) -> "Experiment":

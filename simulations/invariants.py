@@ -60,8 +60,8 @@ class Found:
 
 @dataclass(slots=True)
 class _Acknowledged:
-    """A record its writer was told is durable. `owed`: somebody still has it to give. `kept`: the disk it was said to be
-    on has not been lost, so that no crash is an excuse."""
+    """A record its writer was told is durable. `owed`: somebody still has it to give. `kept`: the disk it was said to
+    be on has not been lost, so that no crash is an excuse."""
 
     record: Record
     host: Host
