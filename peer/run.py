@@ -25,7 +25,8 @@ from peer.establish import EstablishError, establish
 from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
 from peer.io.keys import KeyFileError, Keys
 from peer.io.statefile import StateFileError
-from peer.io.store import Store, StoreError
+from peer.io.store import StoreError
+from peer.lives import begin_life, open_store
 from peer.logs import configure
 from peer.operations import Operations
 from peer.ports import PortInUseError, check_ports
@@ -74,7 +75,7 @@ async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven
     check_ports(config)
     clock = Clock()
     keys = Keys.open(config.data_dir)
-    store = Store.open(config.data_dir, lock)
+    store = open_store(config.data_dir, keys, lock)
     if store.set_aside is not None:
         fields = {"file": str(store.set_aside), "damage": store.damage}
         log.error("store_set_aside", extra={"fields": fields})
@@ -93,7 +94,7 @@ async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven
             established=established,
             keys=keys,
             store=store,
-            boot=keys.next_boot(int(clock.now() * 1000)),
+            boot=begin_life(keys, store, int(clock.now() * 1000)),
             plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config), program=program),
             clock=clock,
             proven_after_s=proven_after_s,

@@ -9,10 +9,10 @@ SQLite replays its log up to the first frame that does not fit and says nothing 
 right: what follows was never acknowledged. But a transaction is synced before the next begins, so two commits behind
 the misfit mean that acknowledged ones were damaged. The store then goes on from the state before, and says so.
 
-A whole file may be an old one: put back from a backup, or a copy. The database remembers which file it is (its inode),
-and one found in another file is in *doubt*, as is one whose log was damaged, until another peer has told this one the
-state of the mesh (`trust`): its owner may have written more than it holds. A snapshot of the whole disk shows nothing
-of this; the clones then meet as an equivocation.
+A whole file may be an old one (`peer/io/stale.py` tells). It is then in *doubt*, as is one whose log was damaged and
+one made in the place of another that was lost or set aside, until another peer has told this one the state of the mesh
+(`trust`): its owner may have written more than it holds. While it is open, its files are looked at before each
+transaction: what is committed to a file that somebody has removed is on no disk.
 
 The database is made under another name and renamed when its schema is complete. A file under the final name that
 is empty or without a schema is therefore damage, never a start that was interrupted.
@@ -33,12 +33,12 @@ from peer.io.datadir import DataDirLock, lock_data_dir
 from peer.io.history import SCHEMA as HISTORY_SCHEMA
 from peer.io.history import History
 from peer.io.keys import fsync_directory
+from peer.io.stale import BOOT, FILE, OPEN, Boot, decode_boot, file_mark, staleness
 
 STORE_NAME: Final = "store.db"
 SCHEMA_VERSION: Final = 2
 _VERSION_BEFORE_FORKS: Final = 1  # brought up to date when it is opened
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
-_FILE: Final = "file"  # in meta: the inode the database was last trusted in
 _DOUBT: Final = "doubt"  # in meta: why it may hold less than was written
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -128,52 +128,66 @@ class Loaded:
 
 
 class Store:
-    """An open store. `fresh`: it holds nothing yet (a first start, or the old one was set aside).
-    `set_aside`: where a damaged file went (the database, or its log alone), `damage` says what was wrong with it.
-    `doubt`: why what it holds may be older than what was written, or ""."""
+    """An open store. `fresh`: it was made just now. `set_aside`: where a damaged file went (the database, or its log
+    alone), `damage` says what was wrong with it. `doubt`: why what it holds may be less than what was written, or "".
+    `boot`: the highest boot number it knows to be given out."""
 
     def __init__(
-        self, connection: sqlite3.Connection, lock: DataDirLock, *, path: Path, fresh: bool, set_aside: Path | None,
-        damage: str,
+        self, connection: sqlite3.Connection, lock: DataDirLock, *, path: Path, mark: str, fresh: bool,
+        set_aside: Path | None, damage: str,
     ) -> None:  # fmt: skip
         self.path = path
+        self._mark = mark
         self.fresh = fresh
         self.set_aside = set_aside
         self.damage = damage
         self.doubt = ""
+        self.boot = 0
         self._connection = connection
         self._lock = lock
         self._history = History(connection)
+        self._inodes: dict[
+            Path, int
+        ] = {}  # of the files that hold what is committed, while the store is open
 
     @classmethod
-    def open(cls, data_dir: Path, lock: DataDirLock | None = None) -> Self:
+    def open(
+        cls, data_dir: Path, lock: DataDirLock | None = None, *, last: Boot | None = None, lived: bool = False
+    ) -> Self:
         """Lock the directory (unless the caller has), check the database, and open or make it.
 
+        `last`: what `keys/boot` says. `lived`: the keys beside it are those of a member, which had a database.
         Raises DataDirBusy, DataDirError, or StoreError. A damaged database is no error: see `set_aside`.
         """
         held = lock if lock is not None else lock_data_dir(data_dir)
         path = data_dir / STORE_NAME
+        connection: sqlite3.Connection | None = None
         set_aside: Path | None = None
         damage = ""
         try:
             with _plain_words(path, "open"):
+                log_found = _log_of(path).exists()
+                mark = ""
                 if path.exists():
+                    mark = file_mark(path)
                     try:
-                        connection, log = _open_checked(path)
-                        store = cls(
-                            connection, held, path=path, fresh=False, set_aside=log,
-                            damage="its log is damaged: what was stored last is lost" if log else "",
-                        )  # fmt: skip
-                        store._doubt()
-                        return store
+                        connection, set_aside = _open_checked(path)
+                        damage = "its log is damaged: what was stored last is lost" if set_aside else ""
                     except _DamagedError as error:
                         damage = str(error)
                         set_aside = move_aside(path)
-                _create(path)
-                store = cls(_connect(path), held, path=path, fresh=True, set_aside=set_aside, damage=damage)
-                store.trust()
+                fresh = connection is None
+                if connection is None:
+                    mark = _create(path, _doubt_of_new(set_aside, lived))
+                    connection, log_found = _connect(path), True
+                store = cls(
+                    connection, held, path=path, mark=mark, fresh=fresh, set_aside=set_aside, damage=damage
+                )
+                store._begin("" if fresh else damage, log_found, last)
                 return store
         except BaseException:
+            if connection is not None:
+                connection.close()
             if lock is None:
                 held.close()
             raise
@@ -242,35 +256,67 @@ class Store:
                 (key, value, row_crc((key, value))),
             )
 
+    def remember_boot(self, boot: Boot) -> None:
+        """Keep what `keys/boot` says, or is about to say. Durable when it returns."""
+        self.meta_set(BOOT, boot.encode())
+        self.boot = boot.number
+
     def trust(self) -> None:
         """What it holds is no longer in doubt. Durable when it returns."""
         self.meta_set(_DOUBT, b"")
-        self.meta_set(_FILE, self._inode())
+        self.meta_set(FILE, self._mark.encode())
         self.doubt = ""
 
-    def _doubt(self) -> None:
-        """Find out whether what it holds may be too old, and keep it in mind beyond this run."""
-        found = self.damage
-        if not found and self.meta_get(_FILE) not in (None, self._inode()):
-            found = "it is another file than the one last written: a copy, or restored from a backup"
-        known = (self.meta_get(_DOUBT) or b"").decode()
-        if found and not known:
-            self.meta_set(_DOUBT, found.encode())
-        self.doubt = known or found
-
-    def _inode(self) -> bytes:
-        return b"%d" % self.path.stat().st_ino
+    def _begin(self, damage: str, log_found: bool, last: Boot | None) -> None:
+        """Find out whether what it holds may be too old, keep that in mind beyond this run, and say that it is open."""
+        found = damage or staleness(self.meta_get, mark=self._mark, log_found=log_found, last=last)
+        self.doubt = (self.meta_get(_DOUBT) or b"").decode() or found
+        if found:
+            self.meta_set(_DOUBT, self.doubt.encode())
+        self.boot = decode_boot(self.meta_get(BOOT)).number
+        self.meta_set(OPEN, b"1")
+        fsync_directory(self.path.parent)  # the log is there before the database says that there is one
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._inodes = {path: path.stat().st_ino for path in (self.path, _log_of(self.path))}
 
     def close(self) -> None:
         """Fold the log into the database and release the directory."""
         try:
             with _plain_words(self.path, "close"):
+                told, displaced = self._tell_closed(), self._displaced()
                 self._connection.close()
+                log = _log_of(self.path)
+                if not told and displaced is None and not log.exists():
+                    log.touch(mode=0o600)  # else it would look as if the log had been lost
         finally:
             self._lock.close()
 
+    def _tell_closed(self) -> bool:
+        try:
+            self.meta_set(OPEN, b"")
+        except StoreError:
+            return False  # there is no room for it; what was acknowledged is on disk all the same
+        return True
+
+    def _displaced(self) -> Path | None:
+        """The first of the open files that somebody has removed or replaced."""
+        for path, inode in self._inodes.items():
+            try:
+                if path.stat().st_ino == inode:
+                    continue
+            except FileNotFoundError:
+                pass
+            return path
+        return None
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        displaced = self._displaced()
+        if displaced is not None:
+            raise StoreError(
+                f"cannot write to {displaced}: it was removed or replaced while the peer runs; "
+                "restart the peer, which then asks the others for what it lost"
+            )
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -281,6 +327,16 @@ class Store:
                 connection.execute("ROLLBACK")
             self._history.forget_state()
             raise
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _doubt_of_new(set_aside: Path | None, lived: bool) -> str:
+    if set_aside is not None:
+        return "it is new: the one before was damaged"
+    return "it is new: the one before was lost" if lived else ""
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -297,17 +353,23 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _create(path: Path) -> None:
-    """Make an empty database, whole or not at all."""
+def _create(path: Path, doubt: str) -> str:
+    """Make an empty database, whole or not at all; the mark of its file."""
     building = path.with_name(path.name + ".new")
     for name in (building.name + suffix for suffix in (*SIDE_FILES, "-journal")):
         path.with_name(name).unlink(missing_ok=True)
     for suffix in SIDE_FILES[1:]:  # a log without its database would be replayed into the new one
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     os.close(os.open(building, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    mark = file_mark(building)
     connection = _connect(building)
     try:
-        connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        connection.executescript(f"BEGIN; {_SCHEMA}")
+        rows = [(FILE, mark.encode()), (_DOUBT, doubt.encode())]
+        connection.executemany(
+            "INSERT INTO meta (key, value, crc) VALUES (?, ?, ?)", [(*row, row_crc(row)) for row in rows]
+        )
+        connection.execute("COMMIT")
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     finally:
         connection.close()
@@ -315,6 +377,7 @@ def _create(path: Path) -> None:
         raise StoreError(f"{path}: the file system does not allow SQLite's WAL mode (is it a network share?)")
     building.replace(path)
     fsync_directory(path.parent)
+    return mark
 
 
 def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
@@ -341,7 +404,7 @@ def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 def _fold_log(connection: sqlite3.Connection, path: Path) -> Path | None:
     """Bring what the log holds into the database. Where acknowledged commits follow a frame that does not fit, the
     log is kept under another name, which is returned."""
-    log = path.with_name(path.name + "-wal")
+    log = _log_of(path)
     _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     aside = None
     if commits_after(log, frames) > 1:  # one may have been under way when the power went

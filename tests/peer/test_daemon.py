@@ -19,6 +19,7 @@ from peer.daemon import REGISTRATIONS, Daemon, DaemonError
 from peer.establish import establish
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
+from peer.lives import begin_life, open_store
 from peer.operations import Operations
 from peer.rights import Reason
 from proxy.plane import Applied, Rejected, Telemetry
@@ -97,7 +98,7 @@ class Host:
         config = self.config(**overrides)
         keys, clock = Keys.open(config.data_dir), Clock()
         contacts = Contacts.of(config.data_dir)
-        store = Store.open(config.data_dir)
+        store = open_store(config.data_dir, keys)
         try:
             established = await establish(config, keys, clock.now, contacts.load())
         except BaseException:
@@ -111,7 +112,7 @@ class Host:
             established=established,
             keys=keys,
             store=store,
-            boot=keys.next_boot(int(clock.now() * 1000)),
+            boot=begin_life(keys, store, int(clock.now() * 1000)),
             plane=self.plane,
             clock=clock,
         )
