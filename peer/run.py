@@ -21,6 +21,7 @@ from peer.clock import Clock
 from peer.config import Config
 from peer.contacts import Contacts
 from peer.daemon import Daemon, DaemonError
+from peer.entering import ENTERED
 from peer.establish import EstablishError, establish
 from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
 from peer.io.keys import KeyFileError, Keys
@@ -83,7 +84,9 @@ async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven
         log.warning("store_doubted", extra={"fields": {"file": str(store.path), "reason": store.doubt}})
     contacts = Contacts.of(config.data_dir)
     try:
-        established = await _unless(asked, establish(config, keys, clock.now, contacts.load()))
+        entered = store.meta_get(ENTERED) is not None
+        known = contacts.load()
+        established = await _unless(asked, establish(config, keys, clock.now, known, entered=entered))
         if established is None:
             store.close()
             return 0
