@@ -71,10 +71,20 @@ def move_aside(path: Path) -> Path:
     return aside
 
 
-def copy_aside(path: Path) -> Path:
-    """Copy a file to `<name>.corrupt-<UTC time>`; the name of the copy."""
+def keep_aside(path: Path) -> Path:
+    """Give a file the second name `<name>.corrupt-<UTC time>`, which is returned, so that it outlives the first. That
+    takes no room; where the file system has no second names it is copied."""
     aside = _free_name(path)
-    shutil.copy2(path, aside)
+    try:
+        aside.hardlink_to(path)
+    except OSError:
+        try:
+            shutil.copy2(path, aside)
+            with aside.open("rb") as stream:
+                os.fsync(stream.fileno())
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
     fsync_directory(path.parent)
     return aside
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from peer.io.damage import SIDE_FILES, commits_after, copy_aside, move_aside, row_crc
+from peer.io.damage import SIDE_FILES, commits_after, keep_aside, move_aside, row_crc
 from peer.io.datadir import DataDirLock, lock_data_dir
 from peer.io.history import SCHEMA as HISTORY_SCHEMA
 from peer.io.history import History
@@ -40,6 +40,7 @@ SCHEMA_VERSION: Final = 2
 _VERSION_BEFORE_FORKS: Final = 1  # brought up to date when it is opened
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
 _DOUBT: Final = "doubt"  # in meta: why it may hold less than was written
+_PROBE: Final = "probe"
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _FORKS_SCHEMA: Final = """
@@ -256,6 +257,10 @@ class Store:
                 (key, value, row_crc((key, value))),
             )
 
+    def probe(self) -> None:
+        """Write something, and nothing new. Raises StoreError where the disk takes nothing."""
+        self.meta_set(_PROBE, b"")
+
     def remember_boot(self, boot: Boot) -> None:
         """Keep what `keys/boot` says, or is about to say. Durable when it returns."""
         self.meta_set(BOOT, boot.encode())
@@ -347,6 +352,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute(
+            "PRAGMA temp_store = MEMORY"
+        )  # another file system, full, is not in the way of a commit
     except BaseException:
         connection.close()
         raise
@@ -394,6 +402,9 @@ def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
         except BaseException:
             connection.close()
             raise
+        if log is not None:
+            connection.close()  # which deletes the log; its second name is left, whole
+            connection = _connect(path)
     except sqlite3.DatabaseError as error:
         raise _damage_of(error) from error
     except UnicodeDecodeError as error:  # text, or SQLite's own words about a table's definition, are no text
@@ -403,14 +414,13 @@ def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 
 def _fold_log(connection: sqlite3.Connection, path: Path) -> Path | None:
     """Bring what the log holds into the database. Where acknowledged commits follow a frame that does not fit, the
-    log is kept under another name, which is returned."""
+    log gets a second name, which is returned."""
     log = _log_of(path)
     _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    aside = None
     if commits_after(log, frames) > 1:  # one may have been under way when the power went
-        aside = copy_aside(log)
+        return keep_aside(log)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return aside
+    return None
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -470,6 +480,8 @@ def _plain_words(path: Path, doing: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         words = _WORDS.get(_code(error))
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+            words = f"the disk is full: there is no room for {path.name}-shm"
         detail = f"{words} ({error})" if words else str(error)
         raise StoreError(f"cannot {doing} {path}: {detail}") from error
     except OverflowError as error:
