@@ -7,6 +7,7 @@ Invariant: what `open_checked` returns holds what was written, each row of it.
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Final
 
 from peer.io.damage import SIDE_FILES, commits_after, keep_aside, row_crc
 from peer.io.history import SCHEMA as HISTORY_SCHEMA
-from peer.io.keys import fsync_directory
+from peer.io.keys import fsync_directory, reason
 from peer.io.stale import FILE, file_mark
 
 SCHEMA_VERSION: Final = 2
@@ -118,6 +119,10 @@ def open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
     StoreError for one from a newer version."""
     if path.stat().st_size == 0:
         raise DamagedError("it is empty")
+    for file in (path.with_name(path.name + suffix) for suffix in SIDE_FILES):
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK, effective_ids=True):
+            denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise StoreError(f"cannot open {file}: {reason(file, denied)}")
     path.chmod(0o600)
     try:
         connection = connect(path)
@@ -212,4 +217,4 @@ def plain_words(path: Path, doing: str) -> Iterator[None]:
     except OverflowError as error:
         raise StoreError(f"cannot {doing} {path}: a number is beyond 64 bits") from error
     except OSError as error:
-        raise StoreError(f"cannot {doing} {path}: {error.strerror}") from error
+        raise StoreError(f"cannot {doing} {path}: {reason(path, error)}") from error

@@ -57,12 +57,12 @@ class Keys:
         """Make `<data_dir>/keys` (0700) if need be and clear what a crash left half-written."""
         directory = data_dir / "keys"
         try:
-            directory.mkdir(mode=0o700, exist_ok=True)
+            make_directory(directory)
             directory.chmod(0o700)
             for leftover in directory.glob("*" + _TEMPORARY):
                 leftover.unlink()
         except OSError as error:
-            raise KeyFileError(f"{directory}: {error.strerror}") from error
+            raise KeyFileError(f"{directory}: {reason(directory, error)}") from error
         return cls(directory)
 
     def path(self, file: KeyFile) -> Path:
@@ -79,7 +79,7 @@ class Keys:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from error
+            raise KeyFileError(f"{path}: cannot be read: {reason(path, error)}") from error
         if file in _SEEDS and len(data) != _SEED_BYTES:
             raise KeyFileError(f"{path}: is damaged: {len(data)} bytes where a key has {_SEED_BYTES}")
         if not 0 < len(data) <= FILE_BYTES_MAX:
@@ -165,6 +165,28 @@ def write_private(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def reason(path: Path, error: OSError) -> str:
+    """What the system says of `path`, and where permissions are missing whose it is."""
+    words = error.strerror or str(error)
+    if not isinstance(error, PermissionError):
+        return words
+    for each in (path, *path.parents):
+        try:
+            owner = each.stat().st_uid
+        except OSError:
+            continue  # behind a directory that may not be entered
+        return f"{words} ({each} belongs to user {owner}, this peer runs as user {os.geteuid()})"
+    return words
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory (0700) and those above it, durable when it returns. Raises OSError."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        fsync_directory(each.parent)
 
 
 def fsync_directory(directory: Path) -> None:

@@ -317,7 +317,7 @@ def test_another_disk_that_is_full_is_in_no_commits_way(volume: Any, tmp_path: P
 def test_a_read_only_disk_is_named_at_the_start(volume: Any, directory: Path) -> None:
     Store.open(directory).close()
     volume.read_only()
-    with pytest.raises(DataDirError, match=rf"data directory {directory}: Read-only file system"):
+    with pytest.raises(DataDirError, match=rf"data directory {directory}: lock: Read-only file system"):
         lock_data_dir(directory)
 
 
