@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from peer.io.damage import SIDE_FILES, commits_after, keep_aside, row_crc
+from peer.io.damage import SIDE_FILES, commits_after, header_damaged, keep_aside, row_crc
 from peer.io.history import SCHEMA as HISTORY_SCHEMA
 from peer.io.keys import fsync_directory, reason
 from peer.io.stale import FILE, file_mark
@@ -147,7 +147,8 @@ def _fold_log(connection: sqlite3.Connection, path: Path) -> Path | None:
     log gets a second name, which is returned."""
     log = log_of(path)
     _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    if commits_after(log, frames) > 1:  # one may have been under way when the power went
+    # One commit may have been under way when the power went.
+    if header_damaged(log) or commits_after(log, frames) > 1:
         return keep_aside(log)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return None
