@@ -416,6 +416,21 @@ async def test_registrations_nobody_can_read_are_named_and_kept(hosts: Any) -> N
     assert path.read_text() == "[{"
 
 
+async def test_registrations_that_were_lost_are_withdrawn_by_name(hosts: Any, caplog: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    await one.operations.register([service()], "f.yaml")
+    await one.stop()
+    await one.ready()
+    assert "services_withdrawn" not in caplog.text
+    await one.stop()
+    (one.directory / REGISTRATIONS).unlink()
+    await one.ready()
+    (said,) = [record for record in caplog.records if record.message == "services_withdrawn"]
+    assert said.fields == {"services": "default/shop"}
+    assert await one.operations.services() == []
+
+
 async def test_tokens_that_have_expired_are_forgotten_on_disk_and_in_memory(hosts: Any, until: Any) -> None:
     one = hosts(1)
     await one.ready(bootstrap=True)
