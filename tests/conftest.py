@@ -5,8 +5,8 @@
 
 import errno
 import os
+import shutil
 import subprocess
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -41,7 +41,11 @@ class Volume:
         if self._kind == "tmpfs":
             command = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "none"]
         else:
-            if not self._image.exists():
+            if self._image.exists():
+                # What is on the disk now, on another one: the kernel may not have let go of the first.
+                before, self._image = self._image, self._image.with_suffix(".again.img")
+                shutil.copyfile(before, self._image)
+            else:
                 with self._image.open("wb") as stream:
                     stream.truncate(8 * 1024 * 1024)
                 subprocess.run(["mkfs.ext4", "-q", "-m", "0", self._image], check=True)
@@ -49,13 +53,8 @@ class Volume:
         subprocess.run([*command, self.path], check=True)
 
     def unmount(self) -> None:
-        """As soon as those that were killed have let go of it; in the end whoever still has files open there."""
-        gives_up_at = time.monotonic() + 5.0
-        while subprocess.run(["umount", self.path], check=False, capture_output=True).returncode != 0:
-            if time.monotonic() > gives_up_at:
-                subprocess.run(["umount", "--lazy", self.path], check=True)
-                return
-            time.sleep(0.05)
+        """At once, whoever still has files open there."""
+        subprocess.run(["umount", "--lazy", self.path], check=True)
 
     def fill(self, leave: int = 0) -> None:
         """Leave no room, or `leave` bytes."""

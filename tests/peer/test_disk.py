@@ -25,7 +25,6 @@ class Broken(Store):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.full = False
-        self.probes = 0
         self.gate = threading.Event()
         self.gate.set()
         self.commits: list[Batch] = []
@@ -40,7 +39,6 @@ class Broken(Store):
     def probe(self) -> None:
         if self.full:
             raise StoreError("cannot write: the disk is full")
-        self.probes += 1
         super().probe()
 
 
