@@ -7,13 +7,14 @@ PYTEST_ARGS ?=
 PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: chaos demo test check format sim bench bench-gossip bench-state clean
+.PHONY: chaos demo test crashes check format sim bench bench-gossip bench-state clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a whole mesh on this machine, told step by step"
 	@echo "make test    the test suite (real sockets, real processes)"
 	@echo "make check   format, lint, imports, types"
+	@echo "make crashes two minutes of kill -9 at three writing peers: what was acknowledged, what was lost"
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
 	@echo "make chaos   five thousand experiments made up from seeds, in the simulator (about an hour)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
@@ -37,6 +38,9 @@ ifeq ($(PYTEST_ARGS),)
 else
 	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest $(PYTEST_ARGS)
 endif
+
+crashes: $(STAMP)
+	@GOSSAMER_CRASH_ROUNDS=1 GOSSAMER_CRASH_S=120 $(BIN)/python -m pytest -q -s tests/system/test_crashes.py
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

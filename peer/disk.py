@@ -5,7 +5,8 @@ thread touches the database.
 
 A commit that somebody waits for either happens or is refused, and then never happens. What nobody waits for (what was
 heard from other peers) is `owed`: it is tried again with every later commit and every RETRY_S, so that the database is
-whole again as soon as there is room.
+whole again as soon as there is room. After a failure the disk counts as working again when something was written, for
+a transaction without content succeeds on any disk.
 
 Invariant: commits happen in the order they were asked for; a future is done only after its batch is on disk.
 """
@@ -87,7 +88,9 @@ class Disk:
     ) -> None:
         batch = joined([*owed, *(batch for batch, _ in group)])
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.commit, batch)
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._put, batch, bool(self.problem)
+            )
         except StoreError as error:
             self._failed(error)
             self._owed = [joined([*owed, *(batch for batch, future in group if future is None)])]
@@ -101,6 +104,11 @@ class Disk:
             for _, future in group:
                 if future is not None and not future.done():
                     future.set_result(None)
+
+    def _put(self, batch: Batch, failed_before: bool) -> None:
+        if failed_before:
+            self._store.probe()
+        self._store.commit(batch)
 
     def _failed(self, error: StoreError) -> None:
         if str(error) != self.problem:

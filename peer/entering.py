@@ -42,6 +42,11 @@ async def enter(daemon: "Daemon") -> None:
     daemon.local.mesh_knows(told(daemon))
     daemon.serve()
     await daemon.files.read()
+    known = {f"{namespace}/{name}" for namespace, name in daemon.local.services}
+    withdrawn = sorted(told(daemon).keys() - known)
+    if withdrawn:
+        # Their files were removed meanwhile, or what was registered here is lost.
+        log.warning("services_withdrawn", extra={"fields": {"services": ", ".join(withdrawn)}})
     try:
         await daemon.local.publish()
     except ApiError as error:

@@ -30,12 +30,13 @@ class Memory:
 
 
 def recall(*, met: bool, entered: bool, damaged: bool, reachable: bool, accepted: bool = False) -> Memory:
-    """`met`: this peer has known of others. `damaged`: its database may hold less than was written. `reachable`:
-    somebody is configured or remembered to be contacted. `accepted`: somebody has said that nobody holds more."""
-    blank = met and not entered and not accepted
+    """`met`: this peer has known of others. `damaged`: its database may hold less than was written, and what else
+    remembers others may be as old. `reachable`: somebody is configured or remembered to be contacted. `accepted`:
+    somebody has said that nobody holds more."""
+    blank = (met or damaged) and not entered and not accepted
     alone = not blank and not reachable
     hold_writes_s = FIRST_SYNC_S_MAX
-    if blank or (damaged and met and not accepted):
+    if blank or (damaged and not accepted):
         hold_writes_s = math.inf
     elif alone:  # the founder's first start, and a mesh of one
         hold_writes_s = 0.0

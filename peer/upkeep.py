@@ -9,8 +9,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from peer.api import ApiError
-from peer.io.keys import KeyFile, KeyFileError
+from peer.io.keys import KeyFileError
 from peer.io.statefile import StateFileError
+from peer.io.store import StoreError
+from peer.lives import raise_boot
 from peer.messages import Draft
 from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, changes, encode_notice
 from peer.records import QUARANTINE
@@ -51,7 +53,7 @@ class Upkeep:
             await asyncio.sleep(TELEMETRY_S)
             self._daemon.observe()
             await self.save_contacts()
-            self.keep_boot()
+            await self.keep_boot()
             self.prune()
             self.tell_of_refusals()
 
@@ -70,7 +72,7 @@ class Upkeep:
             self.members_moved = True
             log.warning("contacts_unsaved", extra={"fields": {"reason": str(error)}})
 
-    def keep_boot(self) -> None:
+    async def keep_boot(self) -> None:
         """Remember the boot number in use: the engine raises it past an earlier life that turns up with a higher one,
         and the next start has to begin above that too."""
         daemon = self._daemon
@@ -78,8 +80,8 @@ class Upkeep:
         if boot <= daemon.boot:
             return
         try:
-            daemon.keys.write(KeyFile.BOOT, b"%d\n" % boot)
-        except KeyFileError as error:
+            await daemon.disk.run(lambda store: raise_boot(daemon.keys, store, boot))
+        except (KeyFileError, StoreError) as error:
             log.warning("boot_unsaved", extra={"fields": {"reason": str(error)}})
         else:
             daemon.boot = boot

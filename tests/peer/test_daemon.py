@@ -19,6 +19,7 @@ from peer.daemon import REGISTRATIONS, Daemon, DaemonError
 from peer.establish import establish
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
+from peer.lives import begin_life, open_store
 from peer.operations import Operations
 from peer.rights import Reason
 from proxy.plane import Applied, Rejected, Telemetry
@@ -97,7 +98,7 @@ class Host:
         config = self.config(**overrides)
         keys, clock = Keys.open(config.data_dir), Clock()
         contacts = Contacts.of(config.data_dir)
-        store = Store.open(config.data_dir)
+        store = open_store(config.data_dir, keys)
         try:
             established = await establish(config, keys, clock.now, contacts.load())
         except BaseException:
@@ -111,7 +112,7 @@ class Host:
             established=established,
             keys=keys,
             store=store,
-            boot=keys.next_boot(int(clock.now() * 1000)),
+            boot=begin_life(keys, store, int(clock.now() * 1000)),
             plane=self.plane,
             clock=clock,
         )
@@ -413,6 +414,21 @@ async def test_registrations_nobody_can_read_are_named_and_kept(hosts: Any) -> N
     with pytest.raises(DaemonError, match=rf"{path}: registered services cannot be restored"):
         await one.start()
     assert path.read_text() == "[{"
+
+
+async def test_registrations_that_were_lost_are_withdrawn_by_name(hosts: Any, caplog: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    await one.operations.register([service()], "f.yaml")
+    await one.stop()
+    await one.ready()
+    assert "services_withdrawn" not in caplog.text
+    await one.stop()
+    (one.directory / REGISTRATIONS).unlink()
+    await one.ready()
+    (said,) = [record for record in caplog.records if record.message == "services_withdrawn"]
+    assert said.fields == {"services": "default/shop"}
+    assert await one.operations.services() == []
 
 
 async def test_tokens_that_have_expired_are_forgotten_on_disk_and_in_memory(hosts: Any, until: Any) -> None:

@@ -36,6 +36,11 @@ class Broken(Store):
         self.commits.append(batch)
         super().commit(batch)
 
+    def probe(self) -> None:
+        if self.full:
+            raise StoreError("cannot write: the disk is full")
+        super().probe()
+
 
 @pytest.fixture
 async def broken(tmp_path: Any) -> Any:

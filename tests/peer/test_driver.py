@@ -31,6 +31,9 @@ class FullStore:
             raise StoreError("the disk is full")
         self.store.commit(batch)
 
+    def probe(self) -> None:
+        self.commit(Batch())
+
     def close(self) -> None:
         self.store.close()
 
