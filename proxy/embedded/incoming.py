@@ -15,7 +15,7 @@ from proxy.embedded.http1 import Request
 from proxy.retry import Failure
 
 if TYPE_CHECKING:
-    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.caller import Caller
     from proxy.embedded.pool import Pool
 
 CALLER_FIRST_S: Final = 1.0  # how much longer than its caller a request may take here
@@ -33,7 +33,7 @@ class Incoming(Exchange):
 
     __slots__ = ("_application_pool", "_caller", "_inbound")
 
-    def __init__(self, down: "Downstream", request: Request, inbound: Inbound | None, caller: str) -> None:
+    def __init__(self, down: "Caller", request: Request, inbound: Inbound | None, caller: str) -> None:
         super().__init__(down, request)
         self._inbound = inbound
         self._caller = caller
@@ -56,10 +56,10 @@ class Incoming(Exchange):
         pool = self._application_pool = self.engine.runtime.application_pool(inbound)
         self._connect(pool)
 
-    def head_to_send(self) -> bytes:
+    def identity_line(self) -> bytes:
         inbound = self._inbound
         assert inbound is not None
-        return self._request_head(inbound.forwarded_cert(self._caller))
+        return inbound.forwarded_cert(self._caller)
 
     @property
     def stale_pool(self) -> "Pool | None":
@@ -82,7 +82,7 @@ class Incoming(Exchange):
         log.write(
             format_request(
                 time_text=log.timestamp(), reporter="destination", method=request.method,
-                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=f"HTTP/1.{request.minor}",
+                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=self.down.protocol(request),
                 code=self.status, flags=self.flags, duration_ms=duration_ms,
                 bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=self._caller,
                 destination=inbound.name if inbound is not None else "",

@@ -26,7 +26,7 @@ from proxy.route import MatchedRule
 from proxy.snapshot import Redirect
 
 if TYPE_CHECKING:
-    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.caller import Caller
     from proxy.embedded.pool import Pool
 
 _clock = time.monotonic
@@ -60,9 +60,7 @@ class Outgoing(Exchange):
         "_matched", "_target", "_tried", "_upstream_pool",
     )  # fmt: skip
 
-    def __init__(
-        self, down: "Downstream", request: Request, listening: Listening, target: Target | None
-    ) -> None:
+    def __init__(self, down: "Caller", request: Request, listening: Listening, target: Target | None) -> None:
         super().__init__(down, request)
         self._listening = listening
         self._target = target
@@ -204,10 +202,9 @@ class Outgoing(Exchange):
 
     # ------------------------------------------------------------------ sending
 
-    def head_to_send(self) -> bytes:
+    def identity_line(self) -> bytes:
         inbound = self._inbound
-        identity = inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
-        return self._request_head(identity)
+        return inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
 
     def edit_response(self, headers: list[bytes]) -> list[bytes]:
         self._latency_s = _clock() - self.sent_s
@@ -319,7 +316,7 @@ class Outgoing(Exchange):
         log.write(
             format_request(
                 time_text=log.timestamp(), reporter="source", method=request.method,
-                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=f"HTTP/1.{request.minor}",
+                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=self.down.protocol(request),
                 code=self.status, flags=self.flags, duration_ms=duration_ms,
                 bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=listening.identity,
                 destination=cluster.name if cluster is not None else target.name if target is not None else "",
