@@ -9,6 +9,7 @@ Invariant: a response that says neither its length nor its coding is the connect
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from proxy.embedded import grpc
 from proxy.embedded.chunked import Pairs, encode_body
 from proxy.embedded.heads import own_response, response_head
 from proxy.embedded.http1 import Request, Response
@@ -48,7 +49,7 @@ class Answers(Timed):
     def limit(self, timeout_s: float) -> None:
         self.engine.wheel.arm(self, timeout_s)
 
-    def abort(self) -> None:
+    def abort(self, reason: str) -> None:
         self.transport.abort()
 
     def inform(self, exchange: "Exchange", response: Response) -> None:
@@ -77,13 +78,21 @@ class Answers(Timed):
             self.transport.write(body)
 
     def reply(self, exchange: "Exchange", status: int, message: str, headers: Pairs) -> None:
-        request = exchange.request
-        keep = b"" if request.minor else _KEEP_1_0
-        if not exchange.request_complete or not self.keeps(request):
-            self.close_after = True
-            keep = _CLOSE
-        to_head = request.method == "HEAD"
+        keep = self._keep(exchange)
+        to_head = exchange.request.method == "HEAD"
         self.transport.write(own_response(status, message, keep=keep, headers=headers, to_head=to_head))
+
+    def reply_grpc(self, exchange: "Exchange", status: int, message: str) -> None:
+        fields = [(b"content-type", grpc.CONTENT_TYPE), *grpc.failure_headers(status, message)]
+        keep = self._keep(exchange)
+        self.transport.write(own_response(200, "", keep=keep, headers=fields, to_head=False))
+
+    def _keep(self, exchange: "Exchange") -> bytes:
+        request = exchange.request
+        if exchange.request_complete and self.keeps(request):
+            return b"" if request.minor else _KEEP_1_0
+        self.close_after = True
+        return _CLOSE
 
     def _framing(self, exchange: "Exchange", response: Response) -> bytes:
         """The lines that say how long the body is, and whether the connection stays."""
@@ -105,7 +114,9 @@ class Answers(Timed):
         else:
             length = b""
             close_delimited = True
-        if exchange.request_complete and not close_delimited and self.keeps(request):
+        # A gRPC stream's response begins before its request is complete: whether the connection stays is seen later.
+        complete = exchange.request_complete or (exchange.grpc and self._encode)
+        if complete and not close_delimited and self.keeps(request):
             return length if request.minor else length + _KEEP_1_0
         self.close_after = True
         return length + _CLOSE

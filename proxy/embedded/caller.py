@@ -21,8 +21,10 @@ class Caller(Protocol):
     of changes."""
 
     engine: "Engine"
-    full: bool
     peer_ip: str
+
+    @property
+    def full(self) -> bool: ...
 
     def protocol(self, request: Request) -> str:
         """The version of HTTP, for the log."""
@@ -57,8 +59,11 @@ class Caller(Protocol):
     ) -> int:  # fmt: skip
         """Answer `101` and make a pipe of both connections."""
 
-    def abort(self) -> None:
-        """End the response where it is: the only way to say "incomplete"."""
+    def reply_grpc(self, exchange: "Exchange", status: int, message: str) -> None:
+        """The same to a gRPC caller: trailers alone, with the gRPC status that stands for `status`."""
+
+    def abort(self, reason: str) -> None:
+        """End the response where it is and say that it is incomplete, in HTTP/1.1 by closing the connection."""
 
     def on_response_sent(self) -> None:
         """The exchange is over."""

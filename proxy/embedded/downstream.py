@@ -37,6 +37,8 @@ EMPTY_LINES_MAX: Final = 4  # before a request
 HOLD_ANSWERS: Final = 8  # the caller does not take the answers to those before it
 HOLD_TURN: Final = 16  # other connections have their turn
 
+PREFACE_HEAD: Final = b"PRI * HTTP/2.0\r\n\r\n"
+
 # Phases
 _HEAD: Final = 0
 _BODY: Final = 1
@@ -54,6 +56,7 @@ class Downstream(asyncio.Protocol, Answers):
     )  # fmt: skip
 
     reporter: ClassVar[str]  # whose side of a request this is, for the log
+    version: ClassVar[str] = "HTTP/1.1"
 
     def __init__(self, engine: "Engine") -> None:
         Answers.__init__(self, engine)
@@ -82,6 +85,10 @@ class Downstream(asyncio.Protocol, Answers):
     def on_connect(self, request: Request) -> None:
         """CONNECT: only the outbound listener is a forward proxy."""
         self._refuse(HeadError(405, "CONNECT is for the outbound listener"))
+
+    def take_http2(self, early: bytes) -> bool:
+        """The connection began as HTTP/2 does; `early` follows the first part of its preface. False: refuse it."""
+        return False
 
     # ------------------------------------------------------------------ for the exchange
 
@@ -131,13 +138,12 @@ class Downstream(asyncio.Protocol, Answers):
         request_complete = self._phase == _RESPONSE
         self._exchange = None
         self._decoder = None
-        if self.close_after or self.transport.is_closing():
+        if self.close_after or not request_complete or self.transport.is_closing():
             if request_complete and not self._buffer:
                 self.transport.close()
             else:
                 self._linger()
             return
-        assert request_complete, "an exchange that ended early keeps no connection"
         self._phase = _HEAD
         self._head_begun = False
         self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
@@ -264,6 +270,8 @@ class Downstream(asyncio.Protocol, Answers):
         try:
             request = self._reader.read(head, limits.headers_max)
         except HeadError as error:
+            if head == PREFACE_HEAD and self.take_http2(data[end:]):
+                return b""
             self._refuse(error)
             return b""
         self._empty_lines = 0

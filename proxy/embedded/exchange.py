@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.embedded.chunked import Pairs
+from proxy.embedded.grpc import is_grpc, status_in_lines, status_in_trailers, status_of
 from proxy.embedded.heads import HeaderView
 from proxy.embedded.http1 import IDEMPOTENT, Request, Response
 from proxy.embedded.trace import take_identity
@@ -25,8 +26,8 @@ from proxy.retry import Failure
 
 if TYPE_CHECKING:
     from proxy.embedded.caller import Caller
+    from proxy.embedded.carrier import Carrier, Supplier
     from proxy.embedded.engine import Engine
-    from proxy.embedded.pool import Pool
     from proxy.embedded.upstream import Upstream
 
 HELD_BYTES_MAX: Final = 64 * 1024  # of a body that no connection takes yet, before the caller is paused
@@ -43,7 +44,8 @@ class Exchange:
 
     __slots__ = (
         "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding", "_retried_stale", "_trailers",
-        "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "host", "path", "path_sent",
+        "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "grpc", "grpc_status", "headers", "host", "path",
+        "path_sent",
         "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s",
         "status", "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
     )  # fmt: skip
@@ -54,8 +56,8 @@ class Exchange:
         self.down = down
         self.request = request
         self.started_s = self.sent_s = _clock()
-        self.upstream: Upstream | None = None
-        self.pool: Pool | None = None  # where it waits for a connection
+        self.upstream: Carrier | None = None
+        self.pool: Supplier | None = None  # where it waits for a connection
         self._held: list[bytes] = []  # the body, for the first or another try
         self._trailers = NO_TRAILERS  # of the request
         self._held_bytes = self.bytes_in = self.bytes_out = self.status = 0
@@ -67,6 +69,8 @@ class Exchange:
         self.path = self.query = self.policy = self.route = ""
         self.path_sent, self.host = "", request.host  # as they go on, like `headers`: a route may change them
         self.timeout_s = 0.0
+        self.grpc = request.method == "POST" and is_grpc(request.headers)
+        self.grpc_status = b""  # as the response told it, or the mesh
         self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
         self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
             request.headers, engine.rng, engine.request_ids
@@ -177,17 +181,17 @@ class Exchange:
         self._leave_upstream()
         self.flags = "DPE"
         if self._responding:
-            self.down.abort()
+            self.down.abort("malformed body")
             self._end()
         else:
-            self._reply(400, "DPE", "malformed chunked body")
+            self._reply(400, "DPE", "malformed body")
 
     def on_timeout(self) -> None:
         """The request's time is over."""
         self._leave_upstream()
         if self._responding:
             self.flags = "UT"
-            self.down.abort()
+            self.down.abort("upstream request timeout")
             self._end()
         elif not self.request_complete:
             self._reply(408, "SI", "the request's body did not arrive in time")
@@ -204,7 +208,7 @@ class Exchange:
 
     # ------------------------------------------------------------------ getting a connection
 
-    def _connect(self, pool: "Pool", *, fresh: bool = False) -> None:
+    def _connect(self, pool: "Supplier", *, fresh: bool = False) -> None:
         upstream = None if fresh else pool.take()
         if upstream is not None:
             self._send(upstream)
@@ -217,12 +221,12 @@ class Exchange:
     def _overflow(self) -> None:
         self._reply(503, "UO", "upstream overflow: too many connections or waiting requests")
 
-    def on_connection(self, upstream: "Upstream") -> None:
+    def on_connection(self, upstream: "Carrier") -> None:
         self.pool = None
         self.sent_s = _clock()
         self._send(upstream)
 
-    def _send(self, upstream: "Upstream") -> None:
+    def _send(self, upstream: "Carrier") -> None:
         self.upstream = upstream
         if self.down.full:
             upstream.pause()
@@ -264,7 +268,11 @@ class Exchange:
 
     def on_response(self, response: Response, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
         """The head, with what of the body came along. When `complete`, the connection has been given back."""
-        if self.ended or (response.status >= 500 and self.may_retry_status(response)):
+        if self.ended:
+            return
+        if self.grpc:
+            self.grpc_status = status_in_lines(response.headers) or status_in_trailers(trailers)
+        if (response.status >= 500 or self.grpc_status) and self.may_retry_status(response):
             return
         self.status = response.status
         self._responding = True
@@ -277,20 +285,22 @@ class Exchange:
     def on_response_body(self, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
         if self.ended:
             return
+        if trailers and self.grpc:
+            self.grpc_status = status_in_trailers(trailers)
         self.down.respond_more(self._joined(pieces), complete, trailers)
         if complete:
             self._end_response()
         elif self.timeout_s <= 0:
             self.down.limit(self.engine.limits.idle_timeout_s)
 
-    def on_upstream_lost(self, upstream: "Upstream", reason: str) -> None:
+    def on_upstream_lost(self, upstream: "Carrier", reason: str) -> None:
         """The connection ended before the response did."""
         self.upstream = None
         if self.ended:
             return
         if self._responding:
             self.flags = "UC"
-            self.down.abort()  # the only way to say "incomplete"
+            self.down.abort(f"upstream connection termination: {reason}")
             self._end()
         elif upstream.reused and not upstream.answered:
             self._on_stale(reason)
@@ -299,7 +309,16 @@ class Exchange:
 
     def _on_stale(self, reason: str) -> None:
         """A kept-alive connection that its server was about to close. Not the endpoint's failure: RFC 9112, 9.3.1."""
-        safe = self._replayable and self.request.method in IDEMPOTENT
+        self._try_fresh(self._replayable and self.request.method in IDEMPOTENT, reason)
+
+    def on_upstream_refused(self, reason: str) -> None:
+        """The other side says that it has not looked at the request: RFC 9113, 8.7."""
+        self.upstream = None
+        if not self.ended:
+            self._try_fresh(self._replayable, reason)
+
+    def _try_fresh(self, safe: bool, reason: str) -> None:
+        """Once more to the same place, by a new connection, when that is `safe`."""
         if safe and not self._retried_stale and self.stale_pool is not None:
             self._retried_stale = True
             self.engine.recorder.increment("stale_connection_retries")
@@ -308,17 +327,17 @@ class Exchange:
             self.on_attempt_failed(Failure.REFUSED if safe else Failure.RESET, reason)
 
     @property
-    def stale_pool(self) -> "Pool | None":
+    def stale_pool(self) -> "Supplier | None":
         """Where to get a fresh connection to the same place."""
         raise NotImplementedError
 
     def on_upstream_broken(self, reason: str) -> None:
-        """What came back is no HTTP/1.1."""
+        """What came back breaks the protocol."""
         self.upstream = None
         self.engine.recorder.increment("upstream_protocol_errors")
         if self._responding:
             self.flags = "UPE"
-            self.down.abort()
+            self.down.abort(f"upstream protocol error: {reason}")
             self._end()
         else:
             self._reply(502, "UPE", f"upstream protocol error: {reason}")
@@ -362,8 +381,13 @@ class Exchange:
         self.status = status
         self.flags = flags
         self._responding = True
-        self.down.reply(self, status, message, headers or [])
-        self.bytes_out += len(message) + 1 if message else 0
+        if self.grpc and status >= 400:
+            self.status = 200
+            self.grpc_status = b"%d" % status_of(status)
+            self.down.reply_grpc(self, status, message)
+        else:
+            self.down.reply(self, status, message, headers or [])
+            self.bytes_out += len(message) + 1 if message else 0
         self._end_response()
 
     def _end_response(self) -> None:

@@ -132,13 +132,24 @@ def reason_of(status: int) -> bytes:
     return _REASONS.get(status, b"")
 
 
-def own_response(status: int, message: str, *, keep: bytes, headers: Pairs, to_head: bool) -> bytes:
-    """A whole answer of the mesh itself, head and one line of plain text, in one piece. `keep` is the framing's
-    connection line (with CRLF) or nothing."""
-    body = message.encode("utf-8", "replace") + b"\n" if message else b""
+def own_body(message: str) -> bytes:
+    """What an answer of the mesh itself says: one line of plain text, or nothing."""
+    return message.encode("utf-8", "replace") + b"\n" if message else b""
+
+
+def own_lines(body: bytes, headers: Pairs) -> list[bytes]:
+    """The header lines of an answer of the mesh itself."""
     lines = [b"server: gossamer", *(name + b": " + value for name, value in headers)]
     if body:
         lines.append(b"content-type: text/plain; charset=utf-8")
+    return lines
+
+
+def own_response(status: int, message: str, *, keep: bytes, headers: Pairs, to_head: bool) -> bytes:
+    """A whole answer of the mesh itself, head and one line of plain text, in one piece. `keep` is the framing's
+    connection line (with CRLF) or nothing."""
+    body = own_body(message)
+    lines = own_lines(body, headers)
     framing = b"content-length: %d\r\n%b" % (len(body), keep)
     head = response_head(status, reason_of(status), lines, framing)
     return head if to_head else head + body

@@ -16,7 +16,7 @@ from proxy.retry import Failure
 
 if TYPE_CHECKING:
     from proxy.embedded.caller import Caller
-    from proxy.embedded.pool import Pool
+    from proxy.embedded.carrier import Supplier
 
 CALLER_FIRST_S: Final = 1.0  # how much longer than its caller a request may take here
 
@@ -37,7 +37,7 @@ class Incoming(Exchange):
         super().__init__(down, request)
         self._inbound = inbound
         self._caller = caller
-        self._application_pool: Pool | None = None
+        self._application_pool: Supplier | None = None
 
     def decide(self) -> None:
         inbound = self._inbound
@@ -62,7 +62,7 @@ class Incoming(Exchange):
         return inbound.forwarded_cert(self._caller)
 
     @property
-    def stale_pool(self) -> "Pool | None":
+    def stale_pool(self) -> "Supplier | None":
         return self._application_pool
 
     def on_attempt_failed(self, failure: Failure, reason: str) -> None:

@@ -16,6 +16,7 @@ from proxy.embedded.access_log import format_request
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.exchange import Exchange
+from proxy.embedded.grpc import is_failure
 from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.runtime import NoCertificateError
@@ -27,7 +28,7 @@ from proxy.snapshot import Redirect
 
 if TYPE_CHECKING:
     from proxy.embedded.caller import Caller
-    from proxy.embedded.pool import Pool
+    from proxy.embedded.carrier import Supplier
 
 _clock = time.monotonic
 _NOT_ITS_FAULT = frozenset(("DC", "DPE", "SI"))  # the caller went away, broke its framing, or stopped sending
@@ -68,7 +69,7 @@ class Outgoing(Exchange):
         self._cluster: Cluster | None = None
         self._load: EndpointLoad | None = None
         self._inbound: Inbound | None = None  # of a local endpoint
-        self._upstream_pool: Pool | None = None
+        self._upstream_pool: Supplier | None = None
         self._attempt = 1
         self._backoff: _Backoff | None = None
         self._tried: tuple[str, ...] = ()
@@ -197,7 +198,7 @@ class Outgoing(Exchange):
         self._reply(redirect.status, "-", "", [(b"location", where.encode("latin-1", "replace"))])
 
     @property
-    def stale_pool(self) -> "Pool | None":
+    def stale_pool(self) -> "Supplier | None":
         return self._upstream_pool
 
     # ------------------------------------------------------------------ sending
@@ -228,9 +229,12 @@ class Outgoing(Exchange):
     def may_retry_status(self, response: Response) -> bool:
         cluster = self._cluster
         assert cluster is not None
-        if not cluster.retry.status(response.status) or not self._may_try_again():
+        told = self.grpc_status
+        grpc_status = int(told) if told.isdigit() and len(told) < 3 else None
+        if not cluster.retry.status(response.status, grpc_status) or not self._may_try_again():
             return False
         self._fail_load("consecutive 5xx")
+        self.grpc_status = b""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.drop()  # its body is not worth reading
@@ -332,6 +336,6 @@ class Outgoing(Exchange):
         if flags in _NOT_ITS_FAULT or self.policy:
             load.abandoned()
             return
-        failed = self.status >= 500 or flags in {"UC", "UT", "UPE"}
+        failed = self.status >= 500 or is_failure(self.grpc_status) or flags in {"UC", "UT", "UPE"}
         load.finished(now_s, self._latency_s or now_s - self.sent_s, failed)
         cluster.observe(load.endpoint.id, failed, now_s, "consecutive 5xx" if flags == "-" else flags)
