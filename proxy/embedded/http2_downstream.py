@@ -403,7 +403,7 @@ class Http2Downstream(asyncio.Protocol, Session):
             self.refuse(stream_id, wire.PROTOCOL_ERROR)
             return
         block = wire.status_field(error.status) + wire.lines_block(own_lines(b"", []))
-        self.write(wire.headers(stream_id, block + wire.field(b"content-length", b"0"), end=True))
+        self.write_headers(stream_id, block + wire.field(b"content-length", b"0"), end=True)
         if not end:
             self.refuse(stream_id, wire.NO_ERROR)
 

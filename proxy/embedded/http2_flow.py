@@ -72,7 +72,7 @@ class Flow(Timed):
         return bool(self._queue) or self.session.full
 
     def send_headers(self, block: bytes, *, end: bool) -> None:
-        self.session.write(wire.headers(self.id, block, end=end))
+        self.session.write_headers(self.id, block, end=end)
         if end:
             self.local_done = True
             self.on_sent()
@@ -113,7 +113,7 @@ class Flow(Timed):
                 return
         if self._end and not queue and not self.local_done:
             if self._trailers:
-                session.write(wire.headers(self.id, self._trailers, end=True))
+                session.write_headers(self.id, self._trailers, end=True)
             else:
                 session.write(wire.frame(wire.DATA, wire.END_STREAM, self.id, b""))
             self._finish()

@@ -65,8 +65,8 @@ class Session(Timed):
     __slots__ = (
         "_block", "_block_bytes", "_block_end", "_block_stream", "_buffer", "_continuations", "_greeted",
         "_header_bytes_max", "_nuisances", "_out", "_out_bytes", "_reader", "_receivable", "_received", "_resets",
-        "_scheduled", "_touched", "_we_reset", "blocked", "closed", "full", "initial_window", "peer_streams_max",
-        "send_window", "streams", "top",
+        "_scheduled", "_table_told", "_touched", "_we_reset", "blocked", "closed", "full", "initial_window",
+        "peer_streams_max", "send_window", "streams", "top",
     )  # fmt: skip
 
     streams: dict[int, Flow]
@@ -95,7 +95,7 @@ class Session(Timed):
         self._resets = Bucket(RESETS_MAX, RESETS_PER_S, now)
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._scheduled = self._received = False
+        self._scheduled = self._received = self._table_told = False
 
     # ------------------------------------------------------------------ what a role does
 
@@ -151,6 +151,12 @@ class Session(Timed):
         elif not (self._scheduled or self._received):
             self._scheduled = True
             self.flush_soon()
+
+    def write_headers(self, stream_id: int, block: bytes, *, end: bool) -> None:
+        if not self._table_told:
+            self._table_told = True
+            block = wire.TABLE_SIZE_ZERO + block
+        self.write(wire.headers(stream_id, block, end=end))
 
     def write_data(self, data: bytes) -> None:
         self._nuisances.give(2.0)  # the peer answers with an update for each window, if it likes

@@ -189,6 +189,17 @@ async def test_a_head_and_a_body_that_come_together_are_told_once(caller: Caller
     assert caller.connection.streams == {}
 
 
+async def test_a_caller_that_wants_no_table_is_told_of_none(engine: Engine) -> None:
+    """RFC 7541, 4.2: its decoder insists on hearing that the table has shrunk."""
+    caller = make(engine).greet([(1, 0)])
+    decoder = hpack.Decoder()
+    decoder.max_allowed_table_size = 0
+    for stream in (1, 3):
+        caller.send(ask(stream))
+        caller.exchanges[-1].answer()
+        assert (":status", "200") in decoder.decode(caller.got()[0].data)
+
+
 async def test_trailers_of_a_request(caller: Caller) -> None:
     caller.send(ask(1, POST, end=False), data(1, b"a"), ask(1, wire.pairs_block([(b"x-t", b"1")])))
     [exchange] = caller.exchanges
