@@ -20,6 +20,7 @@ _FROM_HTTP: Final = {
 }  # fmt: skip
 # UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
 _FAILURES: Final = frozenset((b"2", b"4", b"12", b"13", b"14", b"15"))
+_LABELS: Final = {b"%d" % status: str(status) for status in range(17)}
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
 
@@ -57,6 +58,11 @@ def status_in_trailers(trailers: Pairs) -> bytes:
         if name == b"grpc-status":
             return value
     return b""
+
+
+def label_of(status: bytes) -> str:
+    """For metrics, which an application must not be able to fill with names: 0 to 16, "" for anything else."""
+    return _LABELS.get(status, "")
 
 
 def is_failure(status: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.embedded.access_log import format_request
 from proxy.embedded.compiled import Inbound, source_of
 from proxy.embedded.exchange import Exchange
+from proxy.embedded.grpc import label_of
 from proxy.embedded.http1 import Request
 from proxy.retry import Failure
 
@@ -73,7 +74,12 @@ class Incoming(Exchange):
         inbound = self._inbound
         if inbound is not None:
             inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls").count(
-                self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+                self.status,
+                self.flags,
+                duration_ms,
+                self.bytes_in,
+                self.bytes_out,
+                label_of(self.grpc_status),
             )
         log = self.engine.access_log
         if log is None:

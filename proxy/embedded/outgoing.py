@@ -16,7 +16,7 @@ from proxy.embedded.access_log import format_request
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.exchange import Exchange
-from proxy.embedded.grpc import is_failure
+from proxy.embedded.grpc import is_failure, label_of
 from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.runtime import NoCertificateError
@@ -306,12 +306,17 @@ class Outgoing(Exchange):
         recorder = self.engine.recorder
         target = self._target
         listening.edge(recorder, target, cluster, endpoint).count(
-            self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+            self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out, label_of(self.grpc_status)
         )
         inbound = self._inbound
         if inbound is not None:
             inbound.edge(recorder, listening.source, "none").count(
-                self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+                self.status,
+                self.flags,
+                duration_ms,
+                self.bytes_in,
+                self.bytes_out,
+                label_of(self.grpc_status),
             )
         log = self.engine.access_log
         if log is None:

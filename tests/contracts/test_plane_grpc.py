@@ -257,6 +257,26 @@ async def test_denied_calls_say_so(mesh: Mesh, greeter: Greeter, where: str) -> 
     assert greeter.calls == 1
 
 
+@both
+async def test_calls_are_counted_under_their_status(mesh: Mesh, greeter: Greeter, where: str) -> None:
+    name = f"counted-{where}"  # what earlier tests did may still be reported
+    await mesh.serve(Service(name, {where: greeter.port}, protocol="grpc"))
+    async with Stub(mesh.port(), authority=name) as stub:
+        await stub.unary("Unary")
+        await refused(stub.unary("Fail", b"5"))
+    found: set[tuple[str, int, str]] = set()
+
+    def counted() -> bool:
+        for plane in mesh.planes.values():
+            for each in plane.observations().series:
+                if each.destination_service == name:
+                    found.add((each.reporter, each.code, each.grpc_status))
+        return len(found) == 4
+
+    await until(counted, "two calls on both sides")
+    assert found == {(side, 200, status) for side in ("source", "destination") for status in ("0", "5")}
+
+
 async def test_no_such_service_and_no_endpoint(mesh: Mesh, greeter: Greeter) -> None:
     await mesh.serve(Service("echo", {}, protocol="grpc"))
     async with Stub(mesh.port()) as stub, Stub(mesh.port(), authority="nobody") as lost:
