@@ -35,7 +35,16 @@ ExchangeFor = Callable[[Caller, Request], Exchange]
 class Http2Downstream(asyncio.Protocol, Session):
     """`exchange_for` makes the exchange of a request, as the kind of listener wants it."""
 
-    __slots__ = ("_draining", "_free", "_preface_left", "engine", "exchange_for", "peer_ip", "transport")
+    __slots__ = (
+        "_draining",
+        "_free",
+        "_preface_left",
+        "_welcomed",
+        "engine",
+        "exchange_for",
+        "peer_ip",
+        "transport",
+    )
 
     reporter: ClassVar[str] = "source"
     version: ClassVar[str] = "HTTP/2"
@@ -48,7 +57,7 @@ class Http2Downstream(asyncio.Protocol, Session):
         self.transport: asyncio.Transport
         self._preface_left = PREFACE_END
         self._free: list[CallerStream] = []  # the timer wheel forgets a stream late: it is used again
-        self._draining = False
+        self._draining = self._welcomed = False
 
     def __repr__(self) -> str:
         return f"<Http2Downstream from {self.peer_ip} streams={len(self.streams)}>"
@@ -145,7 +154,8 @@ class Http2Downstream(asyncio.Protocol, Session):
         self.engine.wheel.arm(self, 1.0)  # a close waits for the caller to take what is written
 
     def on_settings(self) -> None:
-        if not self.streams:
+        if not self._welcomed:
+            self._welcomed = True
             self._rest()
 
     def on_idle(self) -> None:
@@ -201,6 +211,7 @@ class Http2Downstream(asyncio.Protocol, Session):
         except MalformedError:
             end = False
         if not end or stream.short:
+            self.count_reset()
             stream.remote_done = True
             stream.on_malformed()
             return

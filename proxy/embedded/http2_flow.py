@@ -99,7 +99,8 @@ class Flow(Timed):
             room = min(self.send_window, session.send_window, wire.FRAME_BYTES_MAX)
             if room <= 0:
                 return
-            if len(body) > room:
+            cut = len(body) > room
+            if cut:
                 queue[0] = body[room:]
                 body = body[:room]
             else:
@@ -107,7 +108,7 @@ class Flow(Timed):
             self.send_window -= len(body)
             session.send_window -= len(body)
             last = self._end and not queue and not self._trailers
-            session.write_data(wire.frame(wire.DATA, wire.END_STREAM if last else 0, self.id, body))
+            session.write_data(wire.frame(wire.DATA, wire.END_STREAM if last else 0, self.id, body), cut=cut)
             if last:
                 self._finish()
                 return

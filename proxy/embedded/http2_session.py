@@ -5,8 +5,9 @@ arrived together (`deliver`), so that a head and a short body travel on as one m
 collected and written once a turn of the loop.
 
 A peer can make work with frames that ask for nothing. Each of them costs a token of a bucket that time and honest
-traffic fill; streams begun and taken back have a bucket of their own (CVE-2023-44487). When one is empty the
-connection ends with ENHANCE_YOUR_CALM.
+traffic fill; windows that let out a few bytes at a time are not honest (CVE-2019-9511). Streams begun and taken back
+have a bucket of their own (CVE-2023-44487), and so has whoever breaks a rule to have them reset (CVE-2025-8671). When
+one is empty the connection ends with ENHANCE_YOUR_CALM.
 
 Invariant: after an `Http2Error` nothing more is read, and every stream has been told.
 """
@@ -26,6 +27,7 @@ NUISANCES_MAX: Final = 1000  # at once: frames that carry nothing
 NUISANCES_PER_S: Final = 100.0
 RESETS_MAX: Final = 500  # at once: streams the peer takes back
 RESETS_PER_S: Final = 100.0
+DRIBBLE_BYTES: Final = 1024  # a window that lets out less of a body than this earns its peer nothing
 RESET_REMEMBERED_MAX: Final = 256  # streams reset here, for which frames may still be on their way
 WRITE_BYTES: Final = 64 * 1024  # collected, before they are written within a turn
 UNTAKEN_BYTES_MAX: Final = 1024 * 1024  # waiting for a peer that does not read; then the connection is cut
@@ -158,8 +160,10 @@ class Session(Timed):
             block = wire.TABLE_SIZE_ZERO + block
         self.write(wire.headers(stream_id, block, end=end))
 
-    def write_data(self, data: bytes) -> None:
-        self._nuisances.give(2.0)  # the peer answers with an update for each window, if it likes
+    def write_data(self, data: bytes, *, cut: bool) -> None:
+        """A DATA frame; `cut`: the window did not let out all there was."""
+        if not cut or len(data) > DRIBBLE_BYTES:
+            self._nuisances.give(2.0)  # the peer answers with an update for each window, if it likes
         self.write(data)
 
     def flush(self) -> None:
@@ -305,6 +309,7 @@ class Session(Timed):
         if code == wire.FLOW_CONTROL_ERROR:
             self._break(stream, code)
         elif code:
+            self.count_reset()
             self.on_malformed(stream)
         else:
             stream.remote_done = end
@@ -322,7 +327,13 @@ class Session(Timed):
         if stream_id > self.top:
             raise Http2Error(wire.PROTOCOL_ERROR, "a frame for a stream that was never begun")
 
+    def count_reset(self) -> None:
+        """The peer ends a stream, or makes it end. Raises Http2Error when there have been too many."""
+        if not self._resets.take():
+            raise Http2Error(wire.ENHANCE_YOUR_CALM, "too many streams taken back")
+
     def _break(self, stream: Flow, code: int) -> None:
+        self.count_reset()
         self.reset(stream, code)
         stream.on_reset(code)
 
@@ -380,8 +391,7 @@ class Session(Timed):
         if not stream_id:
             raise Http2Error(wire.PROTOCOL_ERROR, "RST_STREAM without a stream")
         self._not_idle(stream_id)
-        if not self._resets.take():
-            raise Http2Error(wire.ENHANCE_YOUR_CALM, "too many streams taken back")
+        self.count_reset()
         stream = self.streams.get(stream_id)
         if stream is not None:
             self.forget(stream)

@@ -116,6 +116,10 @@ class Caller:
     def __init__(self, engine: Engine) -> None:
         self.exchanges: list[FakeExchange] = []
         self.connection = Http2Downstream(engine, "127.0.0.1", self._exchange)
+        self.now_s = 0.0  # stands still, so that a slow machine forgives no flood
+        for bucket in (self.connection._nuisances, self.connection._resets):
+            bucket._now = lambda: self.now_s
+            bucket._since_s = 0.0
         self.wire = Wire()
         engine.connections.add(self.connection)
         self.connection.adopt(self.wire, b"")
@@ -402,6 +406,45 @@ async def test_malformed_requests_end_the_connection_in_the_end(caller: Caller) 
     assert caller.ended() == wire.ENHANCE_YOUR_CALM
 
 
+async def test_a_body_taken_byte_by_byte_ends_the_connection(caller: Caller) -> None:
+    """CVE-2019-9511: a frame for each byte."""
+    caller.send(ask(1))
+    caller.exchanges[0].answer(bytes(200_000))
+    caller.got()
+    caller.send(wire.window_update(0, 10**6))
+    for _ in range(NUISANCES_MAX - 20):
+        caller.send(wire.window_update(1, 1))
+    assert not caller.wire.is_closing()
+    caller.send(wire.window_update(1, 1) * 200)
+    assert caller.ended() == wire.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        lambda stream: ask(stream) + wire.window_update(stream, 0),
+        lambda stream: ask(stream) + data(stream, b"a"),
+        lambda stream: (
+            ask(stream, POST + wire.field(b"content-length", b"1"), end=False) + data(stream, b"ab")
+        ),
+        lambda stream: ask(stream, POST, end=False) + ask(stream, b"", end=False),
+    ],
+)
+async def test_streams_it_has_reset_by_breaking_rules_end_the_connection(caller: Caller, trick: Any) -> None:
+    """CVE-2025-8671."""
+    for number in range(RESETS_MAX):
+        caller.send(trick(2 * number + 1))
+    assert not caller.wire.is_closing()
+    caller.send(trick(2 * RESETS_MAX + 1) + trick(2 * RESETS_MAX + 3))
+    assert caller.ended() == wire.ENHANCE_YOUR_CALM
+
+
+async def test_settings_do_not_keep_an_idle_connection(caller: Caller) -> None:
+    until_s = caller.connection.deadline_s
+    caller.send(wire.settings([]))
+    assert caller.connection.deadline_s == until_s
+
+
 async def test_updates_for_what_is_sent_are_no_flood(caller: Caller) -> None:
     caller.send(ask(1))
     caller.exchanges[0].answer(b"a", complete=False)
@@ -411,15 +454,10 @@ async def test_updates_for_what_is_sent_are_no_flood(caller: Caller) -> None:
     assert not caller.wire.is_closing()
 
 
-async def test_time_forgives(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(
-        engine, "loop", type("Loop", (), {"time": lambda self: now[0], "call_soon": lambda *_: None})()
-    )
-    caller = make(engine).greet()
+async def test_time_forgives(caller: Caller) -> None:
     for _ in range(60):
         caller.send(PING * 100)
-        now[0] += 1.0
+        caller.now_s += 1.0
     assert not caller.wire.is_closing()
 
 
