@@ -39,6 +39,7 @@ class Greeter:
             "Spread": grpc.unary_stream_rpc_method_handler(self.spread),
             "Collect": grpc.stream_unary_rpc_method_handler(self.collect),
             "Chat": grpc.stream_stream_rpc_method_handler(self.chat),
+            "Once": grpc.stream_stream_rpc_method_handler(self.once),
             "Fail": grpc.unary_unary_rpc_method_handler(self.fail),
             "Early": grpc.stream_unary_rpc_method_handler(self.early),
             "Wait": grpc.unary_unary_rpc_method_handler(self.wait),
@@ -66,6 +67,11 @@ class Greeter:
     async def chat(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for request in requests:
             yield b"re: " + request
+
+    async def once(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield b"re: " + request
+            return
 
     async def fail(self, request: bytes, context: Any) -> bytes:
         self.calls += 1
@@ -123,8 +129,8 @@ class Stub:
     def collect(self, name: str, requests: Any = None) -> Any:
         return self.channel.stream_unary(f"/t.Echo/{name}")(requests, timeout=10)
 
-    def chat(self) -> Any:
-        return self.channel.stream_stream("/t.Echo/Chat")(timeout=10)
+    def chat(self, name: str = "Chat") -> Any:
+        return self.channel.stream_stream(f"/t.Echo/{name}")(timeout=10)
 
     async def __aenter__(self) -> "Stub":
         return self
@@ -220,6 +226,10 @@ async def test_an_answer_before_the_request_is_complete(mesh: Mesh, greeter: Gre
         call = stub.collect("Early")
         error = await refused(call)
         assert (error.code(), error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "enough")
+        assert await stub.unary("Unary", b"next") == b"next"
+        stream = stub.chat("Once")
+        await stream.write(b"a")
+        assert (await stream.read(), await stream.read()) == (b"re: a", grpc.aio.EOF)
         assert await stub.unary("Unary", b"next") == b"next"
 
 
@@ -382,6 +392,33 @@ async def test_a_grpc_caller_of_an_http1_application(mesh: Mesh, app: App, where
         error = await refused(stub.unary("Unary", b"hi"))
         assert (error.code(), "418" in (error.details() or "")) == (grpc.StatusCode.UNKNOWN, True)
     assert (app.received[0].method, app.received[0].body) == ("POST", b"\0\0\0\0\x02hi")
+
+
+async def test_a_stream_s_connection_between_hosts_is_used_again(mesh: Mesh, greeter: Greeter) -> None:
+    """Its response begins before its request is complete, which for other requests is the connection's end."""
+    await mesh.serve(service("b", greeter.port))
+    fields = b"host: echo\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
+    message, reply = b"\0\0\0\0\x01a", b"\0\0\0\0\x05re: a"
+    async with mesh.inbound("echo") as connection:
+        for _ in range(2):
+            await connection.send(b"POST /t.Echo/Chat HTTP/1.1\r\n" + fields + b"6\r\n" + message + b"\r\n")
+            status, headers = await connection.read_head()
+            assert (status, dict(headers).get("connection")) == (200, None)
+            assert await asyncio.wait_for(connection.reader.readuntil(reply + b"\r\n"), 10)
+            await connection.send(b"0\r\n\r\n")
+            assert b"grpc-status: 0" in await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 10)
+        await connection.send(b"POST /t.Echo/Early HTTP/1.1\r\n" + fields)
+        status, headers = await connection.read_head()
+        assert (dict(headers)["grpc-status"], dict(headers)["connection"]) == ("8", "close")
+        assert await connection.at_end()
+    async with mesh.inbound("echo") as connection:
+        await connection.send(b"POST /t.Echo/Once HTTP/1.1\r\n" + fields + b"6\r\n" + message + b"\r\n")
+        status, headers = await connection.read_head()
+        assert (status, dict(headers).get("connection")) == (200, None)
+        assert b"grpc-status: 0" in await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 10)
+        assert await connection.at_end(), (
+            "the rest of the request is nobody's: the next would be read from its middle"
+        )
 
 
 async def test_grpc_by_an_upstream_port(mesh: Mesh, greeter: Greeter) -> None:
