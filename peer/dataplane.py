@@ -4,7 +4,10 @@ Changes come in bursts, so a refresh is asked for (`changed`) and done once, SET
 snapshot is being applied the next request waits. A snapshot the plane rejects leaves the last good one in
 force. If policies are to blame, those the plane names or, where it cannot tell, those that a search among what is
 new finds (peer/culprits.py) go into quarantine, and the rest is served; else the reason is in `rejected`. What ends
-workers is not searched for, for each try would cost two: all that is new goes into quarantine.
+workers is hardly searched for, for each try would cost two: all that is new goes into quarantine, at first but for
+what restricts access. An edit that cannot be read goes there too, and the version before it stays in force.
+
+What fails for no reason that is known (a fault of ours) is a snapshot that cannot be served, and tried again.
 
 Invariant: what is enforced is always one whole snapshot; `enforced` is the state it was compiled from.
 """
@@ -19,7 +22,7 @@ from typing import Final
 from peer.catalog import PolicyEntry, View
 from peer.compile import Compiled, close, compile_snapshot, listeners_for
 from peer.culprits import search
-from peer.policies import Reader, Status
+from peer.policies import MESSAGE_CHARS_MAX, Reader, Status
 from peer.quarantine import (
     DEADLY,
     ENDS_MAX,
@@ -27,7 +30,9 @@ from peer.quarantine import (
     Probation,
     Quarantine,
     Version,
+    by_weight,
     key_of,
+    spared,
     version_of,
 )
 from peer.sockets import BindError, ListeningSockets
@@ -181,18 +186,18 @@ class DataPlane:
         self, job: "_Job", entries: Sequence[PolicyEntry], *, closed: bool = False
     ) -> Rejected | None:
         """Serve the situation with these policies; `closed`: and let nobody in. Or why that is not served."""
-        situation = job.situation
-        # In a thread: thousands of new policies take seconds to read, and gossip must not wait for them.
-        compiled = await asyncio.to_thread(
-            compile_snapshot,
-            replace(situation.view, policies=tuple(entries)),
-            version=self._version + 1,
-            listeners=job.listeners,
-            certificates=_certificates(situation.certificates),
-            trust_bundle_pem=situation.trust_bundle_pem,
-            limits=self.limits,
-            reader=self._reader,
-        )
+        try:
+            compiled = await self._compile(job, entries)
+            edited = self._hold_unread(job, entries, compiled)
+            if edited is not entries:
+                entries = edited
+                compiled = await self._compile(job, entries)
+        except Exception as error:
+            # No policy is to blame, or `compile_snapshot` had found it: a mistake of ours in all the rest. What is
+            # served goes on, and is tried again: were this peer to end, so would every other on the same records.
+            if self.rejected != (reason := f"does not compile: {error!r}"[:MESSAGE_CHARS_MAX]):
+                log.exception("view_broke_the_compiler")
+            return Rejected(version=self._version + 1, reason=reason, fault="plane")
         snapshot = close(compiled.snapshot) if closed else compiled.snapshot
         if self.served is None or replace(snapshot, version=self.served.version) != self.served:
             self._version += 1
@@ -208,10 +213,47 @@ class DataPlane:
             self.probation.serve(self._now_s(), self._policies)
         return None
 
+    async def _compile(self, job: "_Job", entries: Sequence[PolicyEntry]) -> Compiled:
+        # In a thread: thousands of new policies take seconds to read, and gossip must not wait for them.
+        return await asyncio.to_thread(
+            compile_snapshot,
+            replace(job.situation.view, policies=tuple(entries)),
+            version=self._version + 1,
+            listeners=job.listeners,
+            certificates=_certificates(job.situation.certificates),
+            trust_bundle_pem=job.situation.trust_bundle_pem,
+            limits=self.limits,
+            reader=self._reader,
+            quarantined=self.quarantine.absent,
+        )
+
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
     # ------------------------------------------------------------------ bad policies
+
+    def _hold_unread(
+        self, job: "_Job", entries: Sequence[PolicyEntry], compiled: Compiled
+    ) -> Sequence[PolicyEntry]:
+        """Put edits that cannot be obeyed in quarantine where a version before them is; what to serve then."""
+        served = self._compiled.unread if self._compiled is not None else frozenset()
+        before = {
+            key: entry
+            for key in compiled.unread
+            if key not in served and (entry := self._policies.get(key)) is not None
+        }
+        chosen = list(entries)
+        changed = False
+        for place, entry in enumerate(entries):
+            good = before.get(key_of(entry))
+            if good is None or _same(entry, good):
+                continue
+            status = compiled.statuses[key_of(entry)]
+            job.hold(self.quarantine, entry, status.reason, status.message, before)
+            if (fault := compiled.faults.get(key_of(entry))) is not None:
+                log.debug("policy_broke_the_compiler: %s", fault)
+            chosen[place], changed = good, True
+        return chosen if changed else entries
 
     async def _serve_without_culprits(
         self, job: "_Job", admitted: Sequence[PolicyEntry], rejected: Rejected
@@ -253,9 +295,17 @@ class DataPlane:
         if answer is not None:
             return rejected  # it is not due to what is new
         if rejected.fault == "deadly" and not closed:
-            culprits = dict.fromkeys(new, rejected.reason)  # each try would cost two workers
+            culprits = dict.fromkeys(new, rejected.reason)
+            for kept in spared(new):  # each try costs two workers
+                answer = await self._serve(job, beside(tuple(kept))) if kept else None
+                if answer is not None and answer.fault == "plane":
+                    return answer
+                if answer is None:
+                    culprits = dict.fromkeys(new.keys() - kept, rejected.reason)
+                    break
         else:
-            trials = search(sorted(new), rejected.reason or "rejected", tries_max=max(1, TRIES_MAX - tries))
+            suspects = sorted(new, key=lambda key: by_weight(new[key]))
+            trials = search(suspects, rejected.reason or "rejected", tries_max=max(1, TRIES_MAX - tries))
             try:
                 chosen = next(trials)
                 while True:
@@ -284,11 +334,11 @@ class DataPlane:
         """Workers end on what is served: put in quarantine every policy that is not as it was in the last good one."""
         good = self.probation.proven or {}
         written = {key_of(entry): entry for entry in situation.view.policies}
-        new = [entry for entry in admitted if not _same(entry, good.get(key_of(entry)))]
+        new = {key_of(e): e for e in admitted if not _same(e, good.get(key_of(e)))}
+        kept = next(spared(new), frozenset())
         within_s = self.probation.proven_after_s
         message = f"a data plane worker ended {ENDS_MAX} times within {within_s:.0f} s of serving it"
-        for entry in new:
-            key = key_of(entry)
+        for key in sorted(new.keys() - kept):
             self.quarantine.hold(written[key], DEADLY, message, instead=good.get(key))
         if not new:
             log.error(

@@ -4,6 +4,10 @@ A policy in quarantine is left out of what is compiled. Where the data plane too
 stays in force. Quarantine is of a version: an edit of the policy is tried anew, so is everything after a restart of
 the peer (but for what ended workers, see `Quarantine.restore`).
 
+One that restricts access and has no version before it keeps out whomever it may have been meant for (peer/unread.py).
+So that nobody can shut what is not theirs by a policy that ends workers, those that restrict are spared at first
+(`spared`): the policies that shut a namespace were written by who may write there.
+
 A snapshot on which a worker ends soon after it took it was taken all the same: so what is served is on probation
 until it has run PROVEN_AFTER_S without a worker's end. Snapshots follow one another faster than that in a large mesh,
 so the ends are counted against all that came since the last state that is proven.
@@ -11,12 +15,14 @@ so the ends are counted against all that came since the last state that is prove
 Invariant: nothing here reads a clock; equal calls give equal answers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from peer.catalog import PolicyEntry
 from peer.policies import MESSAGE_CHARS_MAX, Condition, Status
+from peer.unread import RESTRICTING_KINDS, strictest
+from proxy.resources.resource import ROOT_NAMESPACE
 
 REJECTED: Final = "RejectedByDataPlane"
 DEADLY: Final = "EndedDataPlaneWorkers"
@@ -35,6 +41,23 @@ def version_of(entry: PolicyEntry) -> Version:
     return tuple((version.writer, version.seq) for version in entry.versions)
 
 
+def by_weight(entry: PolicyEntry) -> tuple[bool, bool, str]:
+    """The order in which suspects are tried: first those that would shut most when they could not be tried."""
+    return entry.kind not in RESTRICTING_KINDS, entry.namespace != ROOT_NAMESPACE, key_of(entry)
+
+
+def spared(suspects: Mapping[str, PolicyEntry]) -> Iterator[frozenset[str]]:
+    """Workers end on these policies, by key, and each try costs some more: which of them to leave in force this time,
+    fewer every time, at last none."""
+    restricting = {key: entry for key, entry in suspects.items() if entry.kind in RESTRICTING_KINDS}
+    root = {key for key, entry in restricting.items() if entry.namespace == ROOT_NAMESPACE}
+    left = len(suspects)
+    for part in (frozenset(restricting), frozenset(root), frozenset[str]()):
+        if len(part) < left:
+            left = len(part)
+            yield part
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """One policy in quarantine. `instead` is the version that stays in force, if any does."""
@@ -50,6 +73,9 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self.absent: tuple[
+            PolicyEntry, ...
+        ] = ()  # of the last `admit`: those of which no version is in force
 
     def __len__(self) -> int:
         return len(self._held)
@@ -78,7 +104,7 @@ class Quarantine:
 
     def admit(self, entries: Iterable[PolicyEntry]) -> tuple[PolicyEntry, ...]:
         """`entries` without what is in quarantine. What was edited or deleted since is in quarantine no more."""
-        admitted = []
+        admitted, absent = [], []
         kept: dict[str, Held] = {}
         for entry in entries:
             key = key_of(entry)
@@ -89,16 +115,23 @@ class Quarantine:
             kept[key] = held
             if held.instead is not None:
                 admitted.append(held.instead)
+            else:
+                absent.append(entry)
         self._held = kept
+        self.absent = tuple(absent)
         return tuple(admitted)
 
     def overlay(self, statuses: Mapping[str, Status]) -> dict[str, Status]:
         """The statuses, with what is in quarantine said of those that are."""
-        return dict(sorted({**statuses, **{key: _status(held) for key, held in self._held.items()}}.items()))
+        words = {key_of(entry): strictest(entry, entry.versions).words for entry in self.absent}
+        held = {key: _status(each, words.get(key, "")) for key, each in self._held.items()}
+        return dict(sorted({**statuses, **held}.items()))
 
 
-def _status(held: Held) -> Status:
+def _status(held: Held, meanwhile: str) -> Status:
     message = held.message
+    if meanwhile and not message.startswith(meanwhile):
+        message = f"{meanwhile}: {message}"
     if held.instead is not None:
         writer, seq = version_of(held.instead)[0]
         message += f"; version {writer}:{seq} stays in force"
