@@ -224,7 +224,12 @@ KEYS: Final = (
     Key("token_file", _path, None, "file that holds the join token"),
     Key("bootstrap", _truth, False, "make a new mesh if this peer has no identity yet"),
     Key("bootstrap_expect", _whole(1, 99), None, "number of first peers that make the mesh together"),
-    Key("accept_state_loss", _truth, False, "go on from what this peer holds: nobody holds more"),
+    Key(
+        "accept_state_loss",
+        _truth,
+        False,
+        "go on from what this peer holds: nobody holds more (heeded at one start)",
+    ),
     Key("zone", _zone, "", "failure domain; traffic prefers its own"),
     Key("profile", _one_of("lan", "wan", "local"), "lan", "gossip timing"),
     Key("trust_domain", _trust_domain, "cluster.local", "SPIFFE trust domain of a new mesh"),

@@ -45,6 +45,7 @@ from peer.io.store import Batch, Store, StoreError
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import Key, LocalServices, Registered
+from peer.lossword import LossWord
 from peer.memory import recall
 from peer.messages import (
     CredentialRenewed,
@@ -118,12 +119,16 @@ class Daemon:
         self._files_read = False
         self._serving = False
         self._registrations = StateFile(config.data_dir / REGISTRATIONS)
+        self.loss_word = LossWord.of(config.data_dir)
+        self.loss_accepted = self.loss_word.heeded(
+            given=config.accept_state_loss, anything_to_lose=not established.first_start, now=clock.now()
+        )
         self.memory = recall(
             met=self.contact_file.met or self.authority is None,
             entered=store.meta_get(ENTERED) is not None,
             damaged=bool(store.set_aside or store.doubt),
             reachable=bool(self.seeds or self.contacts),
-            accepted=config.accept_state_loss,
+            accepted=self.loss_accepted,
         )
         self.spent_tokens = SpentTokens.of(config.data_dir)
         self._spending = asyncio.Lock()
