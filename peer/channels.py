@@ -50,6 +50,10 @@ class Channels:
         self._server.handle(ISSUE, issuer.serve)
         self._server.handle(ASK, enforcement.serve)
 
+    def on_broken(self, told: Callable[[], None]) -> None:
+        """Call `told` when no streams are accepted any more."""
+        self._server.on_broken = told
+
     @property
     def port(self) -> int:
         """Where it listens."""

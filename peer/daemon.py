@@ -213,6 +213,7 @@ class Daemon:
         )
         self.driver.streams = self.channels.exchanges
         self.driver.on_evicted = self.channels.cut
+        self.channels.on_broken(lambda: self._fail("no stream is accepted any more"))
 
     def _obeys(self, dots: Dots) -> bool:
         return self.dataplane.obeys(dots)
@@ -379,11 +380,13 @@ class Daemon:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
-        error = None if task.cancelled() else task.exception()
+        if self.stopping:
+            return
+        error = asyncio.CancelledError("given up") if task.cancelled() else task.exception()
         if error is not None:
             # A part that is gone would be missed silently: end the peer, and let its supervisor start it again.
             log.critical("task_failed", extra={"fields": {"task": task.get_name()}}, exc_info=error)
-            self._fail(f"{task.get_name()}: {error}")
+            self._fail(f"{task.get_name()}: {error!r}")
 
     def _fail(self, reason: str) -> None:
         self.failed = reason

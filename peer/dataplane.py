@@ -36,7 +36,7 @@ from peer.quarantine import (
     version_of,
 )
 from peer.sockets import BindError, ListeningSockets
-from proxy.plane import Plane, Rejected
+from proxy.plane import Applied, Plane, Rejected
 from proxy.snapshot import Certificate, Limits, Listener, Snapshot
 from trust.identity import format_id
 from trust.svid import KeyedSvid
@@ -201,7 +201,7 @@ class DataPlane:
         snapshot = close(compiled.snapshot) if closed else compiled.snapshot
         if self.served is None or replace(snapshot, version=self.served.version) != self.served:
             self._version += 1
-            answer = await self.plane.apply(snapshot, job.sockets)
+            answer = await self._applied(snapshot, job)
             if isinstance(answer, Rejected):
                 self._compiled = self._compiled or compiled  # there is nothing better to tell yet
                 return answer
@@ -212,6 +212,14 @@ class DataPlane:
         if not closed:
             self.probation.serve(self._now_s(), self._policies)
         return None
+
+    async def _applied(self, snapshot: Snapshot, job: "_Job") -> Applied | Rejected:
+        try:
+            return await self.plane.apply(snapshot, job.sockets)
+        except Exception as error:
+            # A mistake of ours on what is in this snapshot, such as a number it cannot hold: other ones may do.
+            log.exception("snapshot_broke_the_plane")
+            return Rejected(version=snapshot.version, reason=f"{error!r}"[:MESSAGE_CHARS_MAX])
 
     async def _compile(self, job: "_Job", entries: Sequence[PolicyEntry]) -> Compiled:
         # In a thread: thousands of new policies take seconds to read, and gossip must not wait for them.

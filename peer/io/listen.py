@@ -58,6 +58,7 @@ class StreamServer:
         self._strangers: dict[str, dict[asyncio.Task[None], None]] = {}  # by address, oldest first
         self._members: dict[bytes, set[asyncio.Task[None]]] = {}
         self.refused = 0
+        self.on_broken: Callable[[], None] = lambda: None  # no stream is accepted any more
 
     def handle(self, purpose: bytes, handler: Handler) -> None:
         self._handlers[purpose] = handler
@@ -76,6 +77,7 @@ class StreamServer:
             raise
         self._listening = listening
         self._accepting = asyncio.create_task(self._accept(listening), name="streams")
+        self._accepting.add_done_callback(self._broken)
 
     @property
     def connections(self) -> int:
@@ -142,6 +144,12 @@ class StreamServer:
         """End all streams of a member."""
         for task in self._members.get(member, ()):
             task.cancel()
+
+    def _broken(self, accepting: asyncio.Task[None]) -> None:
+        error = None if accepting.cancelled() else accepting.exception()
+        if error is not None:
+            log.critical("not_accepting", exc_info=error)
+            self.on_broken()
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -210,7 +210,7 @@ async def test_a_part_that_fails_ends_the_peer_and_is_named(hosts: Any, monkeypa
 
     daemon.spawn(broken(), "a part")
     await asyncio.wait_for(daemon.stop_asked.wait(), 5)
-    assert daemon.failed == "a part: 'a fault'"
+    assert daemon.failed == "a part: KeyError('a fault')"
 
 
 async def test_a_node_that_broke_ends_the_peer(hosts: Any, monkeypatch: Any) -> None:

@@ -158,6 +158,22 @@ async def test_what_restricts_most_is_tried_first(desk: Desk, monkeypatch: pytes
     assert verdicts(desk).keys() == {f"a{n}" for n in range(20)}
 
 
+async def test_a_policy_on_which_handing_over_breaks_is_found(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    await becomes(desk, 1)
+
+    def judge(snapshot: Snapshot) -> None:
+        if "default/bad" in names(snapshot) and not allowed(snapshot, "/bad") and allowed(snapshot, "/"):
+            raise OverflowError("a number it cannot hold")
+
+    desk.plane.judge = judge
+    last = await becomes(desk, 2, denying("bad", "/bad"), denying(f"{ROOT_NAMESPACE}/good", "/good"))
+    assert verdicts(desk) == {"bad": REJECTED}
+    assert not allowed(last, "/good")
+    assert "snapshot_broke_the_plane" in caplog.text
+
+
 async def test_a_mistake_of_ours_in_what_is_no_policy_ends_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, until: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
