@@ -389,7 +389,7 @@ class Node:
         if self._told and self._doubt.settled and not self._synced:
             self._synced = True
             out.append(Synced())
-        if self._synced and self._doubt.settled and not self._joins:
+        if self._synced and self._doubt.settled and (self._doubt.doubtful or not self._joins):
             self._writes.release()
             out.extend(self._writes.dispatch(now))
 
