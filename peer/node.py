@@ -466,7 +466,7 @@ class Node:
 
     def _expel(self, now: float, writer: bytes, out: list[Output]) -> None:
         """Take a writer that equivocated out of the view, and its node out of the mesh."""
-        self.journal.evict(writer, EVICTED_KINDS)
+        out.extend(node_notes.withdrawn(writer, self.journal.evict(writer, EVICTED_KINDS)))
         if writer != self.identity.id:
             self._engine(now, membership.Evict(node=writer, reason="equivocated"), out)
             out.append(Evicted(node=writer))

@@ -272,6 +272,14 @@ class Operations:
             "no other peer has set one aside",
             level="warn",
         )
+        expelled = sorted(map(format_id, daemon.journal.forks))
+        names = ", ".join(f"{self._name_of(each)} ({each})" for each in expelled[:5])
+        add(
+            "expelled",
+            f"equivocated, so that nothing they published is in force: {names}" if expelled else "",
+            "no member has equivocated",
+            level="warn",
+        )
         conflicts = daemon.folder.conflicts()
         add(
             "conflicts",

@@ -181,6 +181,9 @@ def test_who_equivocates_is_convicted_everywhere_and_what_it_wrote_leaves_every_
         assert states[mallory.id] is State.DEAD
     assert {fields["writer"] for fields in told(world, "equivocation")} == {mallory.name}
     assert len(told(world, "equivocation")) == 3
+    lost = {(fields["writer"], fields["policies"]) for fields in told(world, "policies_withdrawn")}
+    assert lost == {(mallory.name, 2)}
+    assert all("TrafficPolicy/default/m1" in fields["keys"] for fields in told(world, "policies_withdrawn"))
     goes_on(world, *honest)
     before = begun(world, *honest)
     world.run(60)
