@@ -461,7 +461,7 @@ def test_an_older_or_forged_credential_never_replaces_the_one_that_is_known(worl
     newer = replace(credential, issued_at=credential.issued_at + 1, signature=b"f" * 64).encode()
     for blob in (forged, older.encode(), newer, b"", b"garbage", b"x" * 5000):
         out: list[Any] = []
-        node._introduce(world.now, victim, blob, None, out)
+        node._intake.introduce(world.now, victim, blob, None, out)
         assert not any(isinstance(output, Persist) for output in out)
         assert node.journal.introductions[victim] == known
     assert keys(world, a) == {"TrafficPolicy/default/one"}
