@@ -213,7 +213,7 @@ class Engine:
             dead=parts.roster.count(State.DEAD),
             left=parts.roster.count(State.LEFT) + (not here),
             health=parts.health.score,
-            refutations=parts.judge.refutations,
+            refutations=parts.judge.accusations.refutations,
             datagrams_sent=parts.courier.sent,
             bytes_sent=parts.courier.sent_bytes,
             introductions_verified=parts.courier.introductions,
@@ -250,7 +250,7 @@ class Engine:
             return
         parts.broadcasts.tell(parts.presence.id, "left", parts.presence.leave(now).encode())
         parts.out.append(MemberChanged(member=parts.presence.member, previous=State.ALIVE))
-        parts.judge.urgent = True
+        parts.judge.moves.urgent = True
         self._clockwork.start_leaving(now)
 
     def _publish(self, now: float, payload: bytes) -> None:

@@ -8,7 +8,7 @@ from chaos.drivers.sim import SimDriver
 from chaos.fault import Kill, Partition
 from chaos.hypothesis import Invariant
 from chaos.swarm import Outcome, campaign, draw, outcome_of
-from gossip.judge import Judge, Verdict
+from gossip.accusation import Accusations, Verdict
 
 SEEDS = range(30)
 
@@ -54,7 +54,7 @@ def test_a_campaign_holds() -> None:
 
 
 def test_a_campaign_finds_a_core_that_never_refutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Judge, "_refute", lambda _self, _rank: Verdict.KNOWN)
+    monkeypatch.setattr(Accusations, "_refute", lambda _self, _rank: Verdict.KNOWN)
     found = next((seed for seed in range(20) if outcome_of(seed).broken), None)
     assert found is not None
     assert Invariant.VIEWS.value in outcome_of(found).broken
