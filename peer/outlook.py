@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gossip.events import Address
+from peer.blame import Situation
 from peer.catalog import View
-from peer.dataplane import Situation
 from peer.fold import host_of
 from peer.io.stream import Hello
 from peer.local import Key, Registered

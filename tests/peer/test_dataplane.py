@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import peer.blame
 import peer.compile
 import peer.dataplane
+from peer.blame import Situation
 from peer.catalog import PolicyEntry, ServiceInstance, ServicePort, View
-from peer.dataplane import DataPlane, Situation
+from peer.dataplane import DataPlane
 from peer.quarantine import DEADLY, REJECTED
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.plane import Applied, Plane, Rejected, Telemetry
@@ -363,7 +365,7 @@ async def test_an_earlier_version_that_is_refused_later_goes_too(desk: Desk) -> 
 
 
 async def test_tries_are_bounded(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr(peer.dataplane, "TRIES_MAX", 6)
+    monkeypatch.setattr(peer.blame, "TRIES_MAX", 6)
     desk.plane.judge = refuse(7.0)
     desk.becomes(heads={W: 1}, view=mesh(*(timeouts(f"s{n}", "7s") for n in range(20))))
     await desk.dataplane.wait_enforced({W: 1})

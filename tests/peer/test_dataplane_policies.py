@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import peer.blame
 import peer.dataplane
 from peer.catalog import PolicyEntry, View
 from peer.dataplane import DataPlane
@@ -139,7 +140,7 @@ async def test_the_same_while_it_serves(desk: Desk, monkeypatch: pytest.MonkeyPa
 
 async def test_what_restricts_most_is_tried_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that whoever publishes more bad policies than can be tried has none of it shut."""
-    monkeypatch.setattr(peer.dataplane, "TRIES_MAX", 6)
+    monkeypatch.setattr(peer.blame, "TRIES_MAX", 6)
     await becomes(desk, 1)
     bad = {f"default/a{n}" for n in range(20)}
 
@@ -180,7 +181,6 @@ async def test_a_mistake_of_ours_in_what_is_no_policy_ends_nothing(
     monkeypatch.setattr(peer.dataplane, "RETRY_S", 0.01)
     served = await becomes(desk, 1, denying("p", "/a"))
     with monkeypatch.context() as broken:
-        broken.setattr(peer.compile, "listeners_for", lambda _view: ())
         broken.setattr(peer.compile, "_reachable", lambda *_: 1 / 0)
         desk.becomes(heads={W: 2})
         await until(lambda: "ZeroDivisionError" in desk.dataplane.rejected)
