@@ -64,6 +64,7 @@ class Job:
     situation: Situation
     listeners: tuple[Listener, ...]
     sockets: Mapping[str, socket.socket]
+    written: Mapping[str, PolicyEntry]  # the policies as they were published, by key
 
     def hold(
         self,
@@ -75,9 +76,13 @@ class Job:
     ) -> None:
         """Put a policy in quarantine. What was served of it `before` stays, unless that is the culprit itself."""
         key = key_of(culprit)
-        written = next((e for e in self.situation.view.policies if key_of(e) == key), culprit)
         instead = before.get(key)
-        quarantine.hold(written, reason, message, instead=None if same(culprit, instead) else instead)
+        quarantine.hold(
+            self.written.get(key, culprit),
+            reason,
+            message,
+            instead=None if same(culprit, instead) else instead,
+        )
 
 
 # Serves a job with these policies, letting nobody in if asked to; why it is not served, if so.

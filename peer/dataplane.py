@@ -148,7 +148,8 @@ class DataPlane:
             self._reject(str(error))
             return
         listeners = listeners_for(situation.view)
-        job = Job(situation=situation, listeners=listeners, sockets=sockets)
+        written = {key_of(entry): entry for entry in situation.view.policies}
+        job = Job(situation=situation, listeners=listeners, sockets=sockets, written=written)
         admitted = self.quarantine.admit(situation.view.policies)
         if self._go_back:
             self._go_back = False

@@ -175,6 +175,25 @@ async def test_a_policy_on_which_handing_over_breaks_is_found(
     assert "snapshot_broke_the_plane" in caplog.text
 
 
+async def test_holding_many_costs_no_more_for_each(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a mesh's policies are new to a peer that starts; gossip runs on the same loop."""
+    await becomes(desk, 1)
+    asked = 0
+    key_of = peer.blame.key_of
+
+    def counting(entry: PolicyEntry) -> str:
+        nonlocal asked
+        asked += 1
+        return key_of(entry)
+
+    monkeypatch.setattr(peer.blame, "key_of", counting)
+    desk.plane.judge = deadly("route")
+    many = [timeouts(f"s{n}", "6s") for n in range(300)]
+    await becomes(desk, 2, timeouts("shop", "7s"), *many)
+    assert len(verdicts(desk)) == 301
+    assert asked < 10 * len(many)
+
+
 async def test_a_mistake_of_ours_in_what_is_no_policy_ends_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, until: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
