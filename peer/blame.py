@@ -18,8 +18,8 @@ from peer.compile import Compiled
 from peer.culprits import search
 from peer.quarantine import (
     DEADLY,
-    ENDS_MAX,
     REJECTED,
+    SUSPECTED,
     Probation,
     Quarantine,
     by_weight,
@@ -192,9 +192,12 @@ class Blame:
         new = {key_of(e): e for e in admitted if not same(e, good.get(key_of(e)))}
         kept = next(spared(new), frozenset())
         within_s = probation.proven_after_s
-        message = f"a data plane worker ended {ENDS_MAX} times within {within_s:.0f} s of serving it"
+        message = (
+            f"a data plane worker ended {probation.ends_max} times within {within_s:.0f} s of serving it"
+        )
+        reason = SUSPECTED if probation.proven is None else DEADLY
         for key in sorted(new.keys() - kept):
-            self._quarantine.hold(entries[key], DEADLY, message, instead=good.get(key))
+            self._quarantine.hold(entries[key], reason, message, instead=good.get(key))
         if not new:
             log.error(
                 "workers_end", extra={"fields": {"reason": "no policy has changed since they ran well"}}

@@ -24,6 +24,7 @@ from peer.policies import MESSAGE_CHARS_MAX, Reader, Status
 from peer.quarantine import (
     DEADLY,
     REJECTED,
+    SUSPECTED,
     Probation,
     Quarantine,
     Version,
@@ -37,7 +38,7 @@ from trust.identity import format_id
 from trust.svid import KeyedSvid
 
 # What does not depend on which services there are. It is told to the mesh.
-TOLD_REASONS: Final = frozenset({REJECTED, DEADLY, "Invalid", "UnsupportedKind"})
+TOLD_REASONS: Final = frozenset({REJECTED, DEADLY, SUSPECTED, "Invalid", "UnsupportedKind"})
 
 log = logging.getLogger("gossamer.dataplane")
 

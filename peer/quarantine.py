@@ -10,7 +10,9 @@ So that nobody can shut what is not theirs by a policy that ends workers, those 
 
 A snapshot on which a worker ends soon after it took it was taken all the same: so what is served is on probation
 until it has run PROVEN_AFTER_S without a worker's end. Snapshots follow one another faster than that in a large mesh,
-so the ends are counted against all that came since the last state that is proven.
+so the ends are counted against all that came since the last state that is proven. A peer that has just started has
+proven nothing: after ENDS_UNPROVEN_MAX ends all its policies go, the restricting ones last, so that a mesh in which
+there is a poisonous policy can be joined. That is a suspicion and no more: the next start begins anew.
 
 Invariant: nothing here reads a clock; equal calls give equal answers.
 """
@@ -26,9 +28,11 @@ from proxy.resources.resource import ROOT_NAMESPACE
 
 REJECTED: Final = "RejectedByDataPlane"
 DEADLY: Final = "EndedDataPlaneWorkers"
+SUSPECTED: Final = "SuspectedOfEndingWorkers"  # as is everything, where no state is proven yet
 
 PROVEN_AFTER_S: Final = 30.0
 ENDS_MAX: Final = 2
+ENDS_UNPROVEN_MAX: Final = 4  # before all there is comes under suspicion
 
 Version = tuple[tuple[str, int], ...]  # (writer, seq) of each live edit
 
@@ -153,6 +157,10 @@ class Probation(Generic[S]):
     _latest: tuple[S, float] | None = None
     _ends: int = field(default=0)
 
+    @property
+    def ends_max(self) -> int:
+        return ENDS_UNPROVEN_MAX if self.proven is None else ENDS_MAX
+
     def serve(self, now_s: float, state: S) -> None:
         self._ripen(now_s)
         self._latest = (state, now_s)
@@ -168,7 +176,7 @@ class Probation(Generic[S]):
         if self._latest is not None:
             self._latest = (self._latest[0], now_s)
         self._ends += 1
-        if self._ends < ENDS_MAX or self.proven is None:
+        if self._ends < self.ends_max:
             return False
         self._trial = self._latest = None
         self._ends = 0

@@ -413,16 +413,6 @@ async def test_two_ends_of_workers_on_probation_bring_the_last_good_policies_bac
     assert "ended 2 times within 30 s of serving it; version w0:1 stays in force" in condition.message
 
 
-async def test_a_peer_that_has_proven_nothing_yet_goes_back_to_nothing(desk: Desk) -> None:
-    desk.becomes(heads={W: 1}, view=mesh(timeouts("shop")))
-    await desk.dataplane.wait_enforced({W: 1})
-    for _ in range(5):
-        desk.plane.ended(desk.plane.applied[-1].version)
-    desk.becomes(heads={W: 2})
-    await desk.dataplane.wait_enforced({W: 2})
-    assert verdicts(desk) == {}
-
-
 async def test_thousands_of_policies_at_once_do_not_hold_up_the_loop(desk: Desk) -> None:
     many = [
         timeouts(f"s{n % 100}-{n}") if n % 2 else route(f"r{n}", f"s{n % 100}", {"name": "shop"})

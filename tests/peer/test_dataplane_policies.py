@@ -9,7 +9,7 @@ import peer.blame
 import peer.dataplane
 from peer.catalog import PolicyEntry, View
 from peer.dataplane import DataPlane
-from peer.quarantine import DEADLY, REJECTED
+from peer.quarantine import DEADLY, ENDS_UNPROVEN_MAX, REJECTED, SUSPECTED
 from proxy.authorize import RequestFacts, compile_authorization
 from proxy.plane import Rejected
 from proxy.resources.resource import ROOT_NAMESPACE
@@ -136,6 +136,26 @@ async def test_the_same_while_it_serves(desk: Desk, monkeypatch: pytest.MonkeyPa
             desk.plane.ended(desk.plane.applied[-1].version)
         await until(lambda held=held: verdicts(desk) == held)
     assert names(desk.plane.applied[-1]) == {f"{ROOT_NAMESPACE}/p", "default/poison"}
+
+
+async def test_a_peer_that_joins_a_mesh_with_a_poison_in_it_gets_to_serve(desk: Desk, until: Any) -> None:
+    """It has never seen the mesh without."""
+    policies = (denying(f"{ROOT_NAMESPACE}/p", "/a"), denying("q", "/b"), timeouts("shop", "6s"))
+    await becomes(desk, 1, *policies)
+    for _ in range(ENDS_UNPROVEN_MAX - 1):
+        desk.plane.ended(desk.plane.applied[-1].version)
+    await becomes(desk, 2, *policies)
+    assert verdicts(desk) == {}, "a start can be rough for other reasons"
+    desk.plane.ended(desk.plane.applied[-1].version)
+    await until(lambda: verdicts(desk) == {"shop": SUSPECTED})
+    last = desk.plane.applied[-1]
+    assert [allowed(last, path) for path in ("/a", "/b", "/c")] == [False, False, True]
+    assert desk.dataplane.set_aside.keys() == {"TrafficPolicy/default/shop"}
+    for _ in range(ENDS_UNPROVEN_MAX):
+        desk.plane.ended(desk.plane.applied[-1].version)
+    await until(lambda: verdicts(desk) == {"shop": SUSPECTED, "q": SUSPECTED})
+    await becomes(desk, 3, *policies[:2], edit(timeouts("shop", "5s"), 2))
+    assert verdicts(desk) == {"q": SUSPECTED}, "an edit is tried"
 
 
 async def test_what_restricts_most_is_tried_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
