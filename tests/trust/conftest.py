@@ -201,3 +201,9 @@ def shared_mesh() -> Mesh:
 @pytest.fixture
 def make_mesh() -> type[Mesh]:
     return Mesh
+
+
+@pytest.fixture(scope="session")
+def shared_make_mesh() -> type[Mesh]:
+    """For fixtures that outlive one test."""
+    return Mesh
