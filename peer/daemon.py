@@ -117,6 +117,7 @@ class Daemon:
         self._changed = asyncio.Event()
         self._files_read = False
         self._serving = False
+        self._revoked_count = 0
         self._registrations = StateFile(config.data_dir / REGISTRATIONS)
         self.memory = recall(
             met=self.contact_file.met or self.authority is None,
@@ -181,6 +182,7 @@ class Daemon:
             ledger=restored.ledger,
             now=self.clock.now,
             spent=self._spent,
+            node=self.identity.id,
             svid_ttl_s=int(self.config.svid.ttl_s),
         )
         self.certifier = Certifier(
@@ -227,7 +229,7 @@ class Daemon:
             limits=config.limits,
             probation=Probation(proven_after_s),
         )
-        self.driver.on_state = self.dataplane.changed
+        self.driver.on_state = self._state_changed
         for key, (notice, _) in self.folder.notices_of(self.identity.id).items():
             if notice.reason == DEADLY:
                 version = tuple((format_id(writer), seq) for writer, seq in notice.version)
@@ -405,6 +407,12 @@ class Daemon:
         }
         log.info("member", extra={"fields": fields})
         self.upkeep.members_moved = True
+
+    def _state_changed(self) -> None:
+        if len(self.revocations) != self._revoked_count:
+            self._revoked_count = len(self.revocations)
+            self.channels.cut_revoked()
+        self.dataplane.changed()
 
     def _certificates_changed(self) -> None:
         node = self.certifier.held.get(self.outlook.node_spiffe)
