@@ -117,7 +117,7 @@ class Daemon:
         self._changed = asyncio.Event()
         self._files_read = False
         self._serving = False
-        self._revoked_count = 0
+        self._revocations_seen = 0
         self._registrations = StateFile(config.data_dir / REGISTRATIONS)
         self.memory = recall(
             met=self.contact_file.met or self.authority is None,
@@ -409,8 +409,8 @@ class Daemon:
         self.upkeep.members_moved = True
 
     def _state_changed(self) -> None:
-        if len(self.revocations) != self._revoked_count:
-            self._revoked_count = len(self.revocations)
+        if self.revocations.added != self._revocations_seen:
+            self._revocations_seen = self.revocations.added
             self.channels.cut_revoked()
         self.dataplane.changed()
 

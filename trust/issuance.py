@@ -51,10 +51,9 @@ from trust.identity import (
     verify,
 )
 from trust.revocation import RevocationSet
-from trust.svid import LeafKey
+from trust.svid import SVID_TTL_S_MAX, LeafKey
 
 SVID_TTL_S: Final = 3600
-SVID_TTL_S_MAX: Final = 86_400
 SVID_REQUEST_BYTES_MAX: Final = 4096
 PUBLIC_KEY_BYTES_MAX: Final = 128  # a P-256 SubjectPublicKeyInfo has 91
 

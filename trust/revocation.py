@@ -171,13 +171,14 @@ def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: 
 class RevocationSet:
     """The revocations a node knows, by subject. The caller verifies before it adds."""
 
-    __slots__ = ("_entries", "_past", "_root_public", "_self_count")
+    __slots__ = ("_entries", "_past", "_root_public", "_self_count", "added")
 
     def __init__(self, root_public: bytes) -> None:
         self._root_public = root_public
         self._entries: dict[str, Revocation] = {}
         self._past: set[str] = set()  # nodes whose revocations have expired
         self._self_count = 0
+        self.added = 0  # how often there was news
 
     def add(self, revocation: Revocation) -> bool:
         """Whether it was news. Of two for one subject the root's stays, then the one that lasts longer, then the
@@ -195,6 +196,7 @@ class RevocationSet:
             )
         self._entries[revocation.subject] = revocation
         self._self_count += by_self
+        self.added += 1
         return True
 
     def prune(self, now: float) -> int:
