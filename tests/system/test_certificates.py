@@ -1,6 +1,8 @@
 """The life of certificates on real processes: rotation under load, a signer that is gone, revocation, secrets."""
 
 import asyncio
+import base64
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ import pytest
 
 from peer.admin.client import AdminClient
 from peer.demo.mesh import LocalMesh, LocalPeer, MeshError
+from tests.system.leaks import Secrets, forms_of
+from trust.svid import new_leaf_key
 
 NETWORK = "127.10.12"
 pytestmark = pytest.mark.process
@@ -95,6 +99,31 @@ async def loading(http: aiohttp.ClientSession) -> AsyncIterator[Callable[[str], 
         await each.stop()
 
 
+async def nothing_leaked(mesh: LocalMesh, http: aiohttp.ClientSession, secrets: Secrets) -> None:
+    """No key is anywhere but in its own file: after all that the test has put the mesh through."""
+    secrets.gather(peer.directory for peer in mesh.peers)
+    assert len(secrets.known) >= 5 * 4 + 5  # three nodes, the root and a token; and leaf keys
+    assert (await mesh.peers[0].try_command("token", "create"))[0] == 0
+    for peer in mesh.peers:
+        places = {"log": peer.log.encode()}
+        assert " DEBUG " in peer.log
+        for path in (path for path in peer.directory.rglob("*") if path.is_file()):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+            if path not in secrets.homes:
+                places[str(path)] = path.read_bytes()
+        assert any("store.db" in place for place in places)
+        if peer.process is not None and peer.process.returncode is None:
+            for call in ("health", "members", "services", "check", "stat", "ca_status"):
+                places[call] = repr(await ask(peer, call)).encode()
+            places["get"] = repr(await ask(peer, "get", "all")).encode()
+            async with http.get(f"http://{peer.host}:15020/metrics") as answer:
+                places["metrics"] = await answer.read()
+            wrong = await peer.try_command("ca", "revoke", "certificate", "zz")
+            places["a refusal"] = repr(wrong).encode()
+        for place, data in places.items():
+            assert secrets.found_in(data) == set(), f"{place} of {peer.name}"
+
+
 async def ask(peer: LocalPeer, method: str, *words: str) -> Any:
     return await asyncio.to_thread(getattr(AdminClient(peer.directory), method), *words)
 
@@ -129,6 +158,9 @@ async def test_rotation_fails_no_request_and_a_renewal_that_fails_is_told_long_b
     shortlived: LocalMesh, http: aiohttp.ClientSession, loading: Callable[[str], Load], until: Any
 ) -> None:
     first, second, third = shortlived.peers
+    secrets = Secrets()
+    secrets.gather(peer.directory for peer in shortlived.peers)
+    secrets.add_token((await first.command("token", "create")).strip())
     load = loading(await serving(shortlived, http, until))
     granted = 'gossamer_certificate_attempts_total{result="granted"}'
     begun = [await metric(http, peer, granted) for peer in (second, third)]
@@ -175,12 +207,16 @@ async def test_rotation_fails_no_request_and_a_renewal_that_fails_is_told_long_b
         return (await standing(second, "sa/web"))[0] == "ok"
 
     await until(well, "check is well again")
+    await nothing_leaked(shortlived, http, secrets)
 
 
 async def test_the_revoked_are_served_no_more_within_the_gossip_delay_and_renew_no_more(
     shortlived: LocalMesh, http: aiohttp.ClientSession, loading: Callable[[str], Load], until: Any
 ) -> None:
     first, second, third = shortlived.peers
+    secrets = Secrets()
+    secrets.gather(peer.directory for peer in shortlived.peers)
+    secrets.add_token((await first.command("token", "create")).strip())
     with pytest.raises(MeshError, match=r"node-2 may not revoke .*: only nodes that govern may"):
         await second.command("ca", "revoke", "workload", "default/cart")
     load = loading(await serving(shortlived, http, until))
@@ -239,3 +275,26 @@ async def test_the_revoked_are_served_no_more_within_the_gossip_delay_and_renew_
         return level != "ok" and "revoked" in words
 
     await until(told, "the revoked node's check says why")
+    await nothing_leaked(shortlived, http, secrets)
+
+
+def test_a_leak_would_be_found_in_every_form() -> None:
+    secret = bytes(range(100, 132))
+    secrets = Secrets()
+    secrets.known[secret] = "it"
+    assert secrets.found_in(b"nothing here") == set()
+    for form in forms_of(secret):
+        assert secrets.found_in(b"x=" + form + b";") == {"it"}
+    for before in range(12):
+        text = bytes(before) + secret + b"behind"
+        for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.b32encode):
+            assert secrets.found_in(encode(text)) == {"it"}
+        assert secrets.found_in(base64.b32encode(text).lower()) == {"it"}
+        assert secrets.found_in(base64.encodebytes(text)) == {"it"}
+    assert secrets.found_in(f"{secret!r} {list(secret)}".encode()) == {"it"}
+    key = new_leaf_key(lambda size: bytes(size - 32) + secret)
+    assert "a key in PEM" in secrets.found_in(key.private_pem)
+    other = Secrets()
+    other.add_leaf(key.private_pem, "leaf")
+    assert "leaf" in other.found_in(key.private_pem)
+    assert "leaf" in other.found_in(repr(key.private_pem).encode())
