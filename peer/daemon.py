@@ -179,6 +179,7 @@ class Daemon:
             ledger=restored.ledger,
             now=self.clock.now,
             spent=self.reactions.spent,
+            node=self.identity.id,
             svid_ttl_s=int(self.config.svid.ttl_s),
         )
         self.certifier = Certifier(
@@ -226,7 +227,7 @@ class Daemon:
             limits=config.limits,
             probation=Probation(proven_after_s),
         )
-        self.driver.on_state = self.dataplane.changed
+        self.driver.on_state = self.reactions.state_changed
         for key, (notice, _) in self.folder.notices_of(self.identity.id).items():
             if notice.reason == DEADLY:
                 version = tuple((format_id(writer), seq) for writer, seq in notice.version)

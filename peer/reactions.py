@@ -38,6 +38,7 @@ class Reactions:
         self.files_read = False
         self.registrations = StateFile(daemon.config.data_dir / REGISTRATIONS)
         self._spending = asyncio.Lock()
+        self._revocations_seen = 0
 
     def member_moved(self, member: Member, previous: State | None) -> None:
         fields = {
@@ -49,6 +50,12 @@ class Reactions:
         }
         log.info("member", extra={"fields": fields})
         self._daemon.upkeep.members_moved = True
+
+    def state_changed(self) -> None:
+        if self._daemon.revocations.added != self._revocations_seen:
+            self._revocations_seen = self._daemon.revocations.added
+            self._daemon.channels.cut_revoked()
+        self._daemon.dataplane.changed()
 
     def certificates_changed(self) -> None:
         node = self._daemon.certifier.held.get(self._daemon.outlook.node_spiffe)
