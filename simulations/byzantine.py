@@ -10,7 +10,7 @@ stream of its own, so that a lie costs an event or two and a story with liars ca
     replay              what it has seen, again: its own datagrams, frames of earlier streams, statements and records
                         that were overtaken long ago
     withholding         passes no record on, and says nothing in every other exchange once it has begun
-    false-suspicion     accuses whoever is alive, over its own valid signature, and says they are dead on that alone
+    false-suspicion     accuses whoever is live, over its own valid signature, and says they are dead on that alone
 
 What a liar acknowledges, and how others see it, nobody is held to: who lied once counts as a liar to the end of the
 world (`World.liars`). What honest members have of one another must hold all the same.
@@ -26,7 +26,7 @@ from enum import Enum
 from typing import Any, Final
 
 from crdt.record import Record, encode_record
-from gossip.member import Member, State
+from gossip.member import Member
 from gossip.message import Body, Gossip, encode_body
 from gossip.presence import RANK_MAX
 from gossip.roster import Entry
@@ -40,6 +40,7 @@ from trust.identity import SIGNATURE_BYTES
 LIE_EVERY_S: Final = 0.5
 TOLD: Final = 3  # members told a lie at a time
 REMEMBERED_MAX: Final = 200
+LIES_EACH: Final = 5  # about one member, before the next one's turn
 AGAIN: Final = 5  # of what was seen, repeated at a time
 LIED_KIND: Final = "lie"  # the kind of the records an equivocator writes
 
@@ -63,6 +64,8 @@ class Liar:
     rng: random.Random
     told: int = 0
     _next_at: float = 0.0
+    _victim: bytes = b""
+    _turns: int = 0  # it is lied about for so many times more
     _datagrams: deque[SendDatagram] = field(default_factory=lambda: deque(maxlen=REMEMBERED_MAX))
     _frames: deque[bytes] = field(default_factory=lambda: deque(maxlen=REMEMBERED_MAX))
     _statements: dict[bytes, None] = field(default_factory=dict)
@@ -80,15 +83,24 @@ class Liar:
             self._remember(node, out)
         if now >= self._next_at:
             self._next_at = now + LIE_EVERY_S
-            others = [member for member in node.engine.members()[1:] if member.state is State.ALIVE]
+            others = [member for member in node.engine.members()[1:] if member.live]
             if others:
                 out += _LIES[self.lie](self, node, others, now)
         return out
 
     # ------------------------------------------------------------------ about members
 
+    def _chosen(self, others: Sequence[Member]) -> Member:
+        """Whom to lie about. What is to be believed has to be said for a while."""
+        victim = next((member for member in others if member.id == self._victim), None)
+        if victim is None or self._turns == 0:
+            victim, self._turns = self.rng.choice(others), LIES_EACH
+            self._victim = victim.id
+        self._turns -= 1
+        return victim
+
     def _forge(self, node: Node, others: Sequence[Member], _now: float) -> list[Output]:
-        victim = self.rng.choice(others)
+        victim = self._chosen(others)
         entry = node.engine._parts.roster.get(victim.id)
         assert entry is not None, "members have entries"
         boot, incarnation = victim.rank
@@ -138,7 +150,7 @@ class Liar:
         )
 
     def _accuse(self, node: Node, others: Sequence[Member], _now: float) -> list[Output]:
-        victim = self.rng.choice(others)
+        victim = self._chosen(others)
         suspect = sign_suspect(node.identity, subject=victim.id, rank=victim.rank)
         boot, incarnation = victim.rank
         dead = Dead(subject=victim.id, boot=boot, incarnation=incarnation, suspicions=(suspect,))

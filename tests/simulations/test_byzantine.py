@@ -40,12 +40,11 @@ def test_honest_members_hold_among_themselves(mesh_of: Build, lie: Lie) -> None:
     assert any(each.owed for each in watch.acknowledged)
 
 
-def test_who_accuses_everybody_is_refuted_by_everybody(mesh_of: Build) -> None:
+def test_who_is_accused_refutes(mesh_of: Build) -> None:
     world, _ = lied_to(mesh_of, Lie.FALSE_SUSPICION)
-    for host in world.honest():
-        assert host.node is not None
-        assert host.node.engine.statistics().refutations > 0
-        assert State.DEAD not in host.states().values()
+    nodes = [host.node for host in world.honest() if host.node is not None]
+    assert sum(node.engine.statistics().refutations > 0 for node in nodes) >= 2
+    assert all(State.DEAD not in host.states().values() for host in world.honest())
 
 
 def test_what_only_others_may_sign_is_refused(mesh_of: Build) -> None:
