@@ -67,6 +67,7 @@ class Statistics:
     payloads_queued: int
     updates_dropped: int
     payloads_dropped: int
+    told_most: int  # how often what waits to be told again was told, at most
     probes: int
 
 
@@ -223,6 +224,7 @@ class Engine:
             payloads_queued=len(parts.broadcasts.payloads),
             updates_dropped=parts.broadcasts.updates.dropped,
             payloads_dropped=parts.broadcasts.payloads.dropped,
+            told_most=max(parts.broadcasts.updates.told_most, parts.broadcasts.payloads.told_most),
             probes=len(parts.probes),
         )
 
