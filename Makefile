@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: chaos demo test crashes check format sim bench bench-gossip bench-state clean
+.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-gossip bench-state clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make crashes two minutes of kill -9 at three writing peers: what was acknowledged, what was lost"
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
 	@echo "make chaos   five thousand experiments made up from seeds, in the simulator (about an hour)"
+	@echo "make chaos-mutations   faults planted in the cores, and what it takes to find each (about 20 minutes)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
@@ -68,6 +69,9 @@ sim: $(STAMP)
 chaos: $(STAMP)
 	@$(BIN)/gossamer chaos run split-25-hours
 	@$(BIN)/gossamer chaos swarm --seeds 5000 -j $$(nproc)
+
+chaos-mutations: $(STAMP)
+	@$(BIN)/python -m tests.chaos.mutation_table --save chaos/RESULTS.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

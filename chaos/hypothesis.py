@@ -25,6 +25,8 @@ class Invariant(Enum):
     MONOTONE = "incarnations-only-rise"
     BOUNDED = "queues-are-bounded"
     NO_REUSE = "no-number-is-used-twice"
+    EVIDENCE = "nobody-is-condemned-without-evidence"
+    STAMPS = "no-record-counts-before-its-time"
     AUTHORIZED = "no-unauthorised-request-succeeds"
     ONE_ROOT = "one-root"
     # liveness, after everything was undone
@@ -41,6 +43,8 @@ SAFETY: Final = frozenset(
         Invariant.MONOTONE,
         Invariant.BOUNDED,
         Invariant.NO_REUSE,
+        Invariant.EVIDENCE,
+        Invariant.STAMPS,
         Invariant.AUTHORIZED,
         Invariant.ONE_ROOT,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chaos.experiment import Event, Experiment, Topology, Workload
-from chaos.fault import Join, Partition
+from chaos.fault import Join, Loss, Partition, Pick, Signers
 
 RUNS_MAX: Final = 400
 
@@ -58,9 +58,9 @@ def _fewer_faults(experiment: Experiment, budget: _Budget) -> Experiment:
     while method:
         size = max(1, -(-len(method) // parts))
         for first in range(0, len(method), size):
-            rest = (*method[:first], *method[first + size :])
+            rest = _without_strangers(experiment, (*method[:first], *method[first + size :]))
             smaller = experiment.model_copy(update={"method": rest})
-            if _names_hold(smaller) and budget.still(smaller):
+            if budget.still(smaller):
                 experiment, method = smaller, rest
                 parts = max(2, parts - 1)
                 break
@@ -114,8 +114,33 @@ def _nodes(event: Event) -> Iterator[str]:
         yield from inject.to
 
 
-def _names_hold(experiment: Experiment) -> bool:
-    """Whether everybody who is named is still there: a newcomer is not, once its join is left out."""
-    joined = sum(event.inject.count for event in experiment.method if isinstance(event.inject, Join))
-    there = experiment.topology.size + joined
-    return all(int(name[1:]) < there for event in experiment.method for name in _nodes(event))
+def _without_strangers(experiment: Experiment, method: Sequence[Event]) -> tuple[Event, ...]:
+    """The faults, with nobody in them who is not there: a newcomer is not, once its join is left out."""
+    joined = sum(event.inject.count for event in method if isinstance(event.inject, Join))
+    there = {f"n{index}" for index in range(experiment.topology.size + joined)}
+    return tuple(kept for event in method if (kept := _among(event, there)) is not None)
+
+
+def _among(event: Event, there: set[str]) -> Event | None:
+    """The fault as far as these nodes go; None where nothing is left of it."""
+    if there.issuperset(_nodes(event)):
+        return event
+    inject = event.inject
+    if isinstance(inject, Partition):
+        groups = tuple(tuple(name for name in group if name in there) for group in inject.groups)
+        return (
+            event.model_copy(update={"inject": inject.model_copy(update={"groups": groups})})
+            if all(groups)
+            else None
+        )
+    if isinstance(inject, Join | Signers):
+        return event
+    nodes = tuple(name for name in inject.pick.nodes if name in there)
+    if not nodes:
+        return None
+    left = inject.model_copy(update={"pick": Pick(nodes=nodes)})
+    if isinstance(left, Loss) and left.to:
+        left = left.model_copy(update={"to": tuple(name for name in left.to if name in there)})
+        if not left.to:
+            return None
+    return event.model_copy(update={"inject": left})

@@ -6,7 +6,9 @@ and the pace of faults are drawn as well. What is drawn is an experiment like an
 choices), so a run that fails is kept as a file that anybody can run, read and shrink.
 
 Disks are lost only where somebody is left who knows what was on them and can be reached: a node that nobody can tell
-numbers its records anew, which is a limit of the design and not a finding (`peer/node_doubt.py`).
+numbers its records anew, which is a limit of the design and not a finding (`peer/node_doubt.py`). So it is where the
+power goes at a disk that lied about its syncs, or an old database is put back. Few lie, and never the seeds: a newcomer
+that knows nobody but a liar knows nothing.
 
 Invariant: an experiment is a function of its seed; it ends with the network whole and nobody stopped.
 """
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chaos.experiment import Experiment, read
+from chaos.fault import Lie
 from chaos.plan import resolve
 from simulations.randomness import stream
 
@@ -29,6 +32,11 @@ PACES_S: Final = (1.0, 3.0, 6.0)
 EVENTS_MAX: Final = 40
 DISK_LOST_APART_S: Final = 8.0  # between the loss of a disk and a partition
 KNOWING_MIN: Final = 2
+SPREAD_S: Final = (
+    3.0  # a disk comes back without what it said to have synced only when the others have heard of it
+)
+HONEST_PER_LIAR: Final = 4
+SEEDS: Final = 2
 WITHIN_S: Final = 120.0
 
 Plain = dict[str, Any]
@@ -42,12 +50,14 @@ class _Author:
     nodes: int
     zones: bool
     lasts_s: float
+    liars: tuple[int, ...] = ()
     at: float = 0.0
     down_until: dict[int, float] = field(default_factory=dict)
     cut_until: float = 0.0
     cut_from: float = 1e9
     disk_lost_at: float = -1e9
     blank: set[int] = field(default_factory=set)
+    deceived_until: dict[int, float] = field(default_factory=dict)  # by a disk that lies about its syncs
     joined: int = 0
 
     def up(self) -> list[int]:
@@ -80,6 +90,8 @@ class _Author:
         if self.rng.random() < 0.6:
             plain["pick"] = _names(self.some(2)) if self.up() else {"count": 1}
             plain["share"], plain["direction"] = share, self.rng.choice(["out", "in", "both"])
+        if self.rng.random() < 0.3:
+            plain["burst"] = self.rng.choice([3, 20])
         return plain
 
     def delay(self) -> Plain | None:
@@ -96,23 +108,33 @@ class _Author:
         }
 
     def disorder(self) -> Plain | None:
-        duplicate, reorder = self.rng.choice([(0.1, 0.0), (0.5, 0.2), (0.0, 0.5)])
-        return {"fault": "disorder", "duplicate": duplicate, "reorder": reorder, "for": self.last()}
+        kinds = self.rng.sample(["duplicate", "reorder", "corrupt", "replay"], self.rng.randint(1, 3))
+        shares = {kind: self.rng.choice([0.1, 0.2, 0.5]) for kind in kinds}
+        return {"fault": "disorder", **shares, "for": self.last()}
 
     def kill(self) -> Plain | None:
         picked = self.some(max(1, self.nodes // 3))
         if not picked or len(self.up()) - len(picked) < 1:
             return None
-        lasts_s, keeps = self.last(15.0), "all"
-        knowing = [index for index in self.up() if index not in picked and index not in self.blank]
-        loses = self.rng.random() < 0.2 and len(knowing) >= KNOWING_MIN and self.at > self.cut_until
-        if loses and self.at + lasts_s + DISK_LOST_APART_S < self.lasts_s:
-            keeps, picked = self.rng.choice(["identity", "nothing"]), picked[:1]
+        lasts_s, keeps, power = self.last(15.0), "all", self.rng.random() < 0.3
+        deceived = [index for index in picked if self.deceived_until.get(index, 0.0) > self.at]
+        if deceived and power:
+            lasts_s = max(lasts_s, SPREAD_S)
+        apart = [*picked, *self.blank, *self.liars]
+        knowing = [index for index in self.up() if index not in apart]
+        lossy = len(knowing) >= KNOWING_MIN and self.at > self.cut_until
+        lossy = lossy and self.at + lasts_s + DISK_LOST_APART_S < self.lasts_s
+        if lossy and ((deceived and power) or self.rng.random() < 0.2):
+            picked = deceived[:1] if deceived and power else picked[:1]
+            if not (deceived and power):
+                keeps = self.rng.choice(["identity", "nothing", "backup"])
             self.disk_lost_at = self.at + lasts_s
             self.blank.update(picked)
+        elif deceived:
+            power = False
         self.down_until |= dict.fromkeys(picked, self.at + lasts_s)
         plain: Plain = {"fault": "kill", "pick": _names(picked), "for": lasts_s, "keeps": keeps}
-        return plain | {"power": self.rng.random() < 0.3}
+        return plain | {"power": power}
 
     def pause(self) -> Plain | None:
         picked = self.some()
@@ -186,9 +208,18 @@ class _Author:
 
     def disk(self) -> Plain | None:
         picked = self.some(2)
-        return (
-            {"fault": "disk", "how": "full", "pick": _names(picked), "for": self.last()} if picked else None
-        )
+        if not picked:
+            return None
+        how, lasts_s = self.rng.choice(["full", "lying-fsync"]), self.last()
+        if how == "lying-fsync":
+            self.deceived_until |= dict.fromkeys(picked, self.at + lasts_s)
+        return {"fault": "disk", "how": how, "pick": _names(picked), "for": lasts_s}
+
+    def byzantine(self) -> Plain | None:
+        if not self.liars:
+            return None
+        lie = self.rng.choice([each.value for each in Lie])
+        return {"fault": "byzantine", "lie": lie, "pick": _names(self.liars), "for": self.last(30.0)}
 
 
 _KINDS: Final[tuple[tuple[Callable[[_Author], Plain | None], int], ...]] = (
@@ -206,6 +237,7 @@ _KINDS: Final[tuple[tuple[Callable[[_Author], Plain | None], int], ...]] = (
     (_Author.swizzle, 1),
     (_Author.clock, 1),
     (_Author.disk, 1),
+    (_Author.byzantine, 2),
 )
 
 
@@ -218,7 +250,11 @@ def draw(seed: int) -> Experiment:
     rng = stream(seed, "swarm")
     nodes = rng.randint(NODES_MIN, NODES_MAX)
     lasts_s = rng.choice(LASTS_S)
-    topology: Plain = {"nodes": nodes, "profile": rng.choice(["lan", "lan", "lan", "local", "wan"])}
+    topology: Plain = {
+        "nodes": nodes,
+        "seeds": SEEDS,
+        "profile": rng.choice(["lan", "lan", "lan", "local", "wan"]),
+    }
     zones = nodes >= 4 and rng.random() < 0.4
     if zones:
         here = rng.randint(1, nodes - 1)
@@ -237,7 +273,9 @@ def draw(seed: int) -> Experiment:
             "deletes": rng.choice([0.0, 0.2, 0.5]),
             "size": rng.choice([60, 400, 3000, 16_000]),
         }
-    method = list(_timeline(_Author(rng, nodes, zones, lasts_s)))
+    count = rng.randint(0, nodes // (HONEST_PER_LIAR + 1))
+    liars = tuple(sorted(rng.sample(range(SEEDS, nodes), count)))
+    method = list(_timeline(_Author(rng, nodes, zones, lasts_s, liars)))
     given = {
         "title": f"swarm, seed {seed}",
         "seed": seed,

@@ -31,6 +31,14 @@ class Batch:
         for draft in drafts:
             self.add(draft)
 
+    def latest(self, kind: str, key: str) -> Record | None:
+        """The writer's newest record of that key, drafts included: what the next draft of it replaces."""
+        earlier = self._newest.get((kind, key))
+        if earlier is not None:
+            return earlier
+        held = self._log.get(kind, key)
+        return held if held is not None and held.seq > self.floor else None
+
     def sum_with(self, draft: Record) -> int:
         """The live sum with one more draft: what it has to sign."""
         old = self._replaced(draft)
@@ -56,11 +64,7 @@ class Batch:
         self.size += 1
 
     def _replaced(self, draft: Record) -> Record | None:
-        earlier = self._newest.get((draft.kind, draft.key))
-        if earlier is not None:
-            return earlier
-        held = self._log.get(draft.kind, draft.key)
-        return held if held is not None and held.seq > self.floor else None
+        return self.latest(draft.kind, draft.key)
 
     def _drop(self, seq: int, record: Record) -> None:
         self.live_sum -= seq

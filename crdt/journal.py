@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import Final, assert_never
 
 from crdt.batch import Batch
+from crdt.clock import VersionVector
 from crdt.codec import CrdtError
 from crdt.delta import (
     INTRODUCTION_BYTES_MAX,
@@ -123,7 +124,9 @@ class Journal(Replica):
         """The writer's next record, signed but not applied: make it durable, then `merge` it.
 
         `batch` are the earlier drafts, none of them merged yet; this one is added to it. Tombstones that no longer
-        say anything are let go on the way, by the record's floor. Raises JournalError when the writer may not
+        say anything are let go on the way, by the record's floor. What the writer's last record of the key covered
+        stays covered, also where `context` does not know of it: it may have been made before that record was heard
+        again from the peers, by a node whose disk had lost it. Raises JournalError when the writer may not
         write now, RecordError when the record would break a bound; then the batch is as it was.
         """
         if writer in self._forks:
@@ -138,6 +141,9 @@ class Journal(Replica):
                 "it must hear them from its peers first"
             )
         seq = head + 1
+        replaced = batch.latest(kind, key)
+        if replaced is not None and replaced.context:
+            context = VersionVector([*context, *replaced.context]).entries
         unsigned = Record(
             writer=writer,
             seq=seq,

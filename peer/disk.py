@@ -91,7 +91,11 @@ class Disk:
             await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._put, batch, bool(self.problem)
             )
-        except StoreError as error:
+        except Exception as raised:
+            # Beside StoreError a mistake of ours: whoever waits must not do so for ever, and the next may do better.
+            if not isinstance(raised, StoreError):
+                log.exception("store_broke")
+            error = raised if isinstance(raised, StoreError) else StoreError(f"unexpected: {raised!r}")
             self._failed(error)
             self._owed = [joined([*owed, *(batch for batch, future in group if future is None)])]
             for _, future in group:

@@ -5,7 +5,8 @@ it wrote, and what it should know), whether it has taken in the mesh's state sin
 the database was found damaged, or is a copy of an older state. What follows from them is decided here, once.
 
 Where every database of a mesh was lost there is nobody to be told by; then an operator has to say so
-(`--accept-state-loss`), for a peer cannot tell a mesh that has lost everything from one it is cut off from.
+(`--accept-state-loss`, heeded once: `peer/lossword.py`), for a peer cannot tell a mesh that has lost everything from
+one it is cut off from.
 
 Invariant: a peer that others may have heard of never writes on a state it has reason to doubt.
 """

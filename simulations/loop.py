@@ -242,7 +242,7 @@ class Loop:
         meter.s = self.costs.input_s + host.service_s
         if self.trace is not None:
             self.trace.event(now, host, event)
-        outputs = host.node.step(seen, event)
+        outputs = host.node.step(seen, event) if host.liar is None else host.liar.step(seen, event)
         begins = max(now, host.busy_until)
         host.busy_until = self.leaves = begins + meter.s
         obeying = self._obeying
@@ -281,7 +281,10 @@ class Loop:
             heappush(self._heap, (at, self._sequence, self._datagram, target, event))
             return
         for delay_s in network.delays_s(host.index, target.index):
-            event = DatagramReceived(source=host.address, data=data)
+            arrives = network.damaged(data) if network.corruption else data
+            if not arrives:
+                continue
+            event = DatagramReceived(source=host.address, data=arrives)
             self.push(self.leaves + delay_s, self._datagram, target, event)
 
     def _persist(self, host: Host, batch: Persist) -> None:
@@ -313,7 +316,7 @@ class Loop:
             observer(host, output)
 
     def _synced(self, host: Host, _output: Synced) -> None:
-        host.disk.entered = True
+        host.disk.entered, host.disk.doubt = True, False
 
 
 def _ignore(_host: Host, _output: Output) -> None:

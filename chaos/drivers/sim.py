@@ -33,6 +33,7 @@ from simulations.world import World
 BEFORE_S: Final = 5.0  # how long a mesh runs before its timeline begins
 AFTER_S: Final = 3.0  # how long it is watched once it is quiet
 SLICE_S: Final = 0.5
+STAYS: Final = ("kill", "leave", "restart", "join")  # is not undone where it has no end of its own
 LANES_MAX: Final = 200
 
 RULES: Final = {
@@ -44,6 +45,8 @@ RULES: Final = {
     Rule.EQUAL_STATE: Invariant.EQUAL_STATE,
     Rule.NO_LOSS: Invariant.NO_LOSS,
     Rule.NO_RESURRECTION: Invariant.NO_RESURRECTION,
+    Rule.EVIDENCE: Invariant.EVIDENCE,
+    Rule.STAMPS: Invariant.STAMPS,
 }
 
 
@@ -92,6 +95,8 @@ class _Deaths:
         state = moved.member.state
         if subject is None or subject.id != moved.member.id or state not in (State.DEAD, State.SUSPECT):
             return
+        if self.world.liars & {host.index, subject.index}:
+            return
         if state is State.DEAD and subject.id in self.pending and self.world.all_see(subject, State.DEAD):
             self.detected.append(self.world.now - self.pending.pop(subject.id))
         well = subject.member and not (subject.stopped or subject.stalls or subject.service_s)
@@ -138,6 +143,8 @@ class _Run:
         self._populate()
         self._pass(BEFORE_S, "the mesh settles")
         begins_at = world.now
+        for host in world.hosts:
+            host.disk.backup = host.disk.copy()
         work = Work(world, experiment)
         work.begin()
         self._walk(experiment, begins_at)
@@ -146,7 +153,6 @@ class _Run:
         for number, event in enumerate(experiment.rollbacks):
             self._hands.begin(len(experiment.method) + number, event)
         healed_s = self._quiet()
-        self._pass(AFTER_S, "watching the quiet")
         self._watch.final()
         self._judge(healed_s)
         journal = self._journal
@@ -206,19 +212,25 @@ class _Run:
         """End what stands: what had no end of its own, but for nodes that were killed or left for good."""
         for number in sorted(self._open):
             event = self._experiment.method[number]
-            if event.lasts is None and event.inject.fault in ("kill", "leave", "restart", "join"):
+            if event.lasts is None and event.inject.fault in STAYS:
                 continue
             self._hands.end(number, event)
         self._open.clear()
 
     def _quiet(self) -> float | None:
+        """Seconds until the mesh first agreed; None: it did not in time. Then it is watched: what only looks settled,
+        or a write that was held while it looked so, has time to show, and to settle."""
         world, within_s = self._world, self._experiment.hypothesis.within
-        since = world.now
-        while not self._watch.settled():
-            if world.now - since >= within_s:
-                return None
-            self._pass(0.05, "waiting for the mesh to heal")
-        return world.now - since
+        since, healed_s = world.now, None
+        while world.now - since < within_s:
+            if not self._watch.settled():
+                self._pass(0.05, "waiting for the mesh to heal")
+                continue
+            healed_s = world.now - since if healed_s is None else healed_s
+            self._pass(AFTER_S, "watching the quiet")
+            if self._watch.settled():
+                break
+        return healed_s
 
     @property
     def _now(self) -> float:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from chaos.experiment import Event, Experiment
 from chaos.fault import (
+    Byzantine,
     Clock,
     Delay,
     Disk,
@@ -31,6 +32,7 @@ from chaos.fault import (
     Traffic,
 )
 from simulations import faults as sim
+from simulations.byzantine import Lie as HostLie
 from simulations.host import Host
 from simulations.host import Keeps as HostKeeps
 from simulations.network import Latency
@@ -43,6 +45,7 @@ U = TypeVar("U")
 COMES_BACK_S: Final = 1.0  # a process that was asked to end is started again after so long
 KEEPS: Final = {
     Keeps.ALL: HostKeeps.ALL,
+    Keeps.BACKUP: HostKeeps.BACKUP,
     Keeps.IDENTITY: HostKeeps.IDENTITY,
     Keeps.NOTHING: HostKeeps.NOTHING,
 }
@@ -53,7 +56,6 @@ _WHAT_LACKS: Final = {
     "dns": "virtual nodes know addresses, not names",
     "certificates": "virtual members have credentials for the whole time",
     "signers": "virtual members get their credentials from the world, not from signers",
-    "byzantine": "virtual nodes run the real code and only that",
     "version": "virtual nodes speak one version",
     "poison": "the virtual world has no data plane a policy could poison",
     "application": "the virtual world has no applications",
@@ -67,14 +69,8 @@ def lack(event: Event) -> str:
         return _WHAT_LACKS[inject.fault]
     if isinstance(inject, Partition) and inject.traffic is not Traffic.ALL:
         return "the virtual world has no data plane: partitions are of all traffic"
-    if isinstance(inject, Disorder) and (inject.corrupt or inject.replay):
-        return "datagrams arrive as they were sent, at most twice"
-    if isinstance(inject, Disk) and inject.how != "full":
-        return f"a virtual disk is not {inject.how}"
-    if isinstance(inject, Kill | Flap) and getattr(inject, "keeps", None) is Keeps.BACKUP:
-        return "a virtual disk has no backup"
-    if isinstance(inject, Loss) and inject.burst > 1:
-        return "virtual losses are independent of one another"
+    if isinstance(inject, Disk) and inject.how == "read-only":
+        return "a virtual disk is not read-only: a full one takes nothing either"
     return ""
 
 
@@ -130,7 +126,13 @@ class Hands:
                 )
             case Disk():
                 for host in self._hosts(event):
-                    host.disk.full = True
+                    if inject.how == "full":
+                        host.disk.full = True
+                    else:
+                        host.disk.lie()
+            case Byzantine():
+                for host in self._hosts(event):
+                    world.lie(host, HostLie(inject.lie.value))
             case _:
                 raise AssertionError(f"a fault the driver says it lacks: {inject.fault}")
 
@@ -161,7 +163,13 @@ class Hands:
                 self._each(event, lambda host: sim.Skew(host=host))
             case Disk():
                 for host in self._hosts(event):
-                    host.disk.emptied()
+                    if inject.how == "full":
+                        host.disk.emptied()
+                    else:
+                        host.disk.tell_the_truth()
+            case Byzantine():
+                for host in self._hosts(event):
+                    self._world.lie(host, None)
             case Restart() | Join() | Signers():
                 return  # over when they happened
             case _:
@@ -229,16 +237,19 @@ class Hands:
         everybody = {host.name for host in self._world.hosts}
         passes: dict[tuple[int | None, int | None], float] = {}
         late: dict[int, list[Delay]] = {}
-        duplicated = late_share = 0.0
+        duplicated = late_share = corrupted = replayed = 0.0
+        burst = 1.0
         for fault in self._standing.values():
             if isinstance(fault, Disorder):
                 duplicated, late_share = max(duplicated, fault.duplicate), max(late_share, fault.reorder)
+                corrupted, replayed = max(corrupted, fault.corrupt), max(replayed, fault.replay)
                 continue
             indices = [int(name[1:]) for name in fault.pick.nodes]
             if isinstance(fault, Delay):
                 for index in indices:
                     late.setdefault(index, []).append(fault)
                 continue
+            burst = max(burst, fault.burst)
             places = _places(fault, indices, everybody=len(indices) == len(everybody))
             for place in places:
                 passes[place] = passes.get(place, 1.0) * (1 - fault.share)
@@ -250,6 +261,7 @@ class Hands:
             delays = late.get(host.index)
             network.set_delay(host.index, _summed(delays) if delays else None)
         network.duplication, network.reordering = duplicated, late_share
+        network.corruption, network.replaying, network.burst = corrupted, replayed, burst
         network.settle()
 
 

@@ -1,7 +1,8 @@
 """What a virtual mesh does while faults happen to it: edits and deletions of policies, and members that come and go.
 
 The virtual world gives records no meaning, so a policy is a record of the kind `note` with the causal context of what
-its author saw, as a policy has it.
+its author saw, as a policy has it. A node that starts writes one at once, under a key of its own: so does a peer, whose
+services are records.
 
 Invariant: the same experiment has the same workload, whatever the nodes do; a write by a node that is down is none.
 """
@@ -11,6 +12,7 @@ from typing import TypeAlias
 
 from chaos.experiment import Experiment
 from simulations import faults as sim
+from simulations.host import Host
 from simulations.randomness import stream
 from simulations.world import World
 
@@ -31,6 +33,7 @@ class Work:
     def begin(self) -> None:
         self._runs = True
         if self._load.policies is not None:
+            self._world.on_life.append(self._register)
             self._soon(self._rng.expovariate(1 / self._load.policies.every), self._edit)
         if self._load.churn is not None:
             self._soon(self._churn_rng.expovariate(1 / self._load.churn.every), self._kill)
@@ -43,6 +46,11 @@ class Work:
 
     def _soon(self, after_s: float, what: Callback) -> None:
         self._world.push(self._world.now + after_s, what, None, None)
+
+    def _register(self, host: Host, what: str) -> None:
+        if self._runs and what == "start":
+            fault = sim.Publish(host=host.index, key=f"of {host.name}")
+            self._world.push(self._world.now, sim.happen, self._world, fault)
 
     def _edit(self, _first: None, _second: None) -> None:
         policies = self._load.policies

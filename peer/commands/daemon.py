@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--bootstrap-expect", metavar="N", help="Make it with N first peers (only 1 for now).")
 @click.option(
     "--accept-state-loss", is_flag=True, default=None,
-    help="Go on from what this peer holds: only once it is certain that no other holds more.",
+    help="Go on from what this peer holds, at this start: only once it is certain that no other holds more.",
 )  # fmt: skip
 @click.option("--zone", help="Failure domain; traffic prefers its own.")
 @click.option("--profile", metavar="lan|wan|local", help="Gossip timing (default lan).")

@@ -116,6 +116,8 @@ class Worker(asyncio.Protocol):
                 await self._apply(order)
                 reason = ""
             except UnservableError as error:
+                if error.__cause__ is not None and not isinstance(error.__cause__, ValueError):
+                    log.error("a policy broke this worker's expectations", exc_info=error.__cause__)
                 reason, policies = str(error) or "unservable", error.policies
             except (SnapshotError, ProtocolError, OSError) as error:
                 reason = str(error)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from chaos.experiment import Experiment, parse
 from chaos.plan import resolve
-from chaos.shrink import RUNS_MAX, shrink
+from chaos.shrink import RUNS_MAX, _nodes, _without_strangers, shrink
 from chaos.swarm import draw
 
 
@@ -44,6 +44,25 @@ def test_shortens_faults_and_leaves_out_nodes_nobody_names() -> None:
     small = shrink(experiment, fails, say_nothing)
     assert small.topology.size == 4
     assert small.method[0].lasts == 7.5
+
+
+def test_a_newcomer_whose_join_is_left_out_is_left_out_of_all_else() -> None:
+    text = (
+        "title: x\ntopology: {nodes: 3}\nmethod:\n- {at: 1s, fault: join}\n"
+        "- {at: 5s, for: 60s, fault: pause, pick: {nodes: [n2, n3]}}\n"
+        "- {at: 6s, for: 60s, fault: pause, pick: {nodes: [n3]}}\n"
+        "- {at: 7s, for: 60s, fault: partition, groups: [[n0, n1, n2], [n3]]}\n"
+        "- {at: 8s, for: 60s, fault: loss, share: 1, pick: {nodes: [n0]}, to: [n3]}\n"
+        "- {at: 9s, for: 60s, fault: loss, share: 1, pick: {nodes: [n0]}, to: [n2, n3]}"
+    )
+    experiment = resolve(parse(text, "f.yaml"))
+    small = shrink(
+        experiment, lambda each: not any(e.inject.fault == "join" for e in each.method), say_nothing
+    )
+    assert small.method == ()
+    left = _without_strangers(experiment, experiment.method[1:])
+    assert [event.at for event in left] == [5, 9]
+    assert [list(_nodes(event)) for event in left] == [["n2"], ["n0", "n2"]]
 
 
 def test_gives_up_after_so_many_runs() -> None:

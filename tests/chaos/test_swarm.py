@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from chaos.drivers.sim import SimDriver
-from chaos.fault import Kill, Partition
+from chaos.fault import Byzantine, Kill, Partition
 from chaos.hypothesis import Invariant
 from chaos.swarm import Outcome, campaign, draw, outcome_of
-from gossip.judge import Judge, Verdict
+from gossip.accusation import Accusations, Verdict
 
 SEEDS = range(30)
 
@@ -26,7 +26,7 @@ def test_draws_every_kind_of_fault_and_of_partition() -> None:
         for event in experiment.method
         if isinstance(event.inject, Partition)
     )
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     assert set(shapes) == {"halves", "one", "third", "bridge", "majorities-ring", "one-way", "deaf", "zones"}
     assert all(SimDriver().lacks(experiment) == () for experiment in drawn)
 
@@ -35,6 +35,7 @@ def test_disks_are_lost_only_where_somebody_can_tell_what_was_on_them() -> None:
     for seed in range(300):
         experiment = draw(seed)
         for event in experiment.method:
+            assert not (isinstance(event.inject, Byzantine) and {"n0", "n1"} & set(event.inject.pick.nodes))
             if isinstance(event.inject, Kill) and event.inject.keeps.value != "all":
                 assert len(event.inject.pick.nodes) == 1
                 assert event.ends is not None
@@ -54,7 +55,7 @@ def test_a_campaign_holds() -> None:
 
 
 def test_a_campaign_finds_a_core_that_never_refutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Judge, "_refute", lambda _self, _rank: Verdict.KNOWN)
+    monkeypatch.setattr(Accusations, "_refute", lambda _self, _rank: Verdict.KNOWN)
     found = next((seed for seed in range(20) if outcome_of(seed).broken), None)
     assert found is not None
     assert Invariant.VIEWS.value in outcome_of(found).broken

@@ -58,8 +58,12 @@ class FakePeer:
     async def join(self, seeds: Sequence[str]) -> Json:
         return self._answer("join", {"contacted": list(seeds), "failed": {}}, list(seeds))
 
-    async def leave(self) -> Json:
-        return self._answer("leave", {"left": True})
+    async def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
+        return self._answer("leave", {"left": True}, *((reason,) if revoke else ()))
+
+    async def revoke(self, kind: str, name: str, reason: str) -> Json:
+        row = {"subject": f"{kind}:{name}", "kind": kind, "reason": reason, "action": "revoked"}
+        return self._answer("revoke", row | {"revokedAt": 1, "expiresAt": 2}, kind, name, reason)
 
     async def services(self) -> list[Json]:
         return self._answer("services", [])

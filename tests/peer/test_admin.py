@@ -55,6 +55,8 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.check()[0]["status"] == "ok"
     assert client.ca_status()["can_issue"] is True
     assert client.health()["ready"] is True
+    assert client.revoke("node", "one", "lost")["subject"] == "node:one"
+    assert client.leave(revoke=True, reason="sold") == {"left": True}
     assert client.leave() == {"left": True}
     assert [call for call in served.api.calls if call[1]] == [
         ("join", (["a:1", "b:2"],)),
@@ -69,6 +71,8 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("history", ("HTTPRoute", "shop", "r")),
         ("delete", ([("HTTPRoute", "shop", "a.b-c")], None, 10.0)),
         ("token_create", (["shop/*"], 60.0, 3, False, True, False)),
+        ("revoke", ("node", "one", "lost")),
+        ("leave", ("sold",)),
     ]
 
 

@@ -15,12 +15,13 @@ from peer.api import ApiError
 from peer.clock import Clock
 from peer.config import Config, load_config
 from peer.contacts import Contacts
-from peer.daemon import REGISTRATIONS, Daemon, DaemonError
+from peer.daemon import Daemon, DaemonError
 from peer.establish import establish
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
 from peer.lives import begin_life, open_store
 from peer.operations import Operations
+from peer.reactions import REGISTRATIONS
 from peer.rights import Reason
 from proxy.plane import Applied, Rejected, Telemetry
 from proxy.snapshot import Snapshot
@@ -210,7 +211,7 @@ async def test_a_part_that_fails_ends_the_peer_and_is_named(hosts: Any, monkeypa
 
     daemon.spawn(broken(), "a part")
     await asyncio.wait_for(daemon.stop_asked.wait(), 5)
-    assert daemon.failed == "a part: 'a fault'"
+    assert daemon.failed == "a part: KeyError('a fault')"
 
 
 async def test_a_node_that_broke_ends_the_peer(hosts: Any, monkeypatch: Any) -> None:
@@ -259,7 +260,7 @@ async def test_a_full_disk_refuses_changes_tells_why_and_the_peer_goes_on(
     hosts: Any, monkeypatch: Any
 ) -> None:
     one, two = await pair(hosts)
-    store, files = one.daemon.disk._store, one.daemon._registrations
+    store, files = one.daemon.disk._store, one.daemon.reactions.registrations
 
     def full(*_: Any) -> None:
         raise StoreError("cannot write to store.db: the disk is full")
@@ -557,7 +558,7 @@ async def test_an_upstream_port_in_use_changes_nothing(hosts: Any) -> None:
             await one.operations.register([wanted], "f.yaml")
     assert await one.operations.services() == []
     assert daemon.journal.heads == {}
-    assert daemon._registrations.read() is None
+    assert daemon.reactions.registrations.read() is None
     await one.operations.register([wanted], "f.yaml")
     assert [row["name"] for row in await one.operations.services()] == ["shop"]
 

@@ -87,6 +87,18 @@ async def test_a_full_disk_refuses_who_waits_and_never_stores_it(disk: Disk, bro
     assert [record[2] for batch in broken.commits for record in batch.put] == ["kept"]
 
 
+async def test_a_mistake_of_ours_leaves_nobody_waiting(
+    disk: Disk, broken: Broken, monkeypatch: Any, caplog: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, "commit", lambda _: 1 / 0)
+        with pytest.raises(StoreError, match="unexpected: ZeroDivisionError"):
+            await disk.commit(Batch(put=[row("a", 1)]))
+    assert "store_broke" in caplog.text
+    await disk.commit(Batch(put=[row("a", 2)]))
+    assert keys(broken) == {b"2"}
+
+
 async def test_what_nobody_waits_for_is_stored_when_there_is_room_again(disk: Disk, broken: Broken) -> None:
     broken.full = True
     disk.owe(Batch(put=[row("heard", 1)], heads={b"x" * 16: 9}))

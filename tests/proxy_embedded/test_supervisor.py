@@ -81,6 +81,33 @@ async def test_a_silent_worker_is_ended_and_replaced(monkeypatch: pytest.MonkeyP
         await worker.stop()
 
 
+async def test_a_worker_is_restarted_whatever_becomes_of_whoever_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S_MAX", 0.05)
+
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    worker = Supervisor(number=0, on_report=lambda number, report: None, on_end=broken)
+    await worker.start()
+    try:
+        assert await worker.apply(order(), 10) is None
+        first = worker.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await wait_for(lambda: worker.restarts == 1 and worker.pid not in (None, first), "another process")
+        assert await worker.apply(order(2), 10) is None
+        monkeypatch.setattr(module, "_ending", broken)  # a mistake in keeping it
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        await wait_for(lambda: "keeping data plane worker 0 failed" in caplog.text, "the mistake")
+        monkeypatch.undo()
+        assert await worker.apply(order(3), 15) is None
+        assert "could not be told" in caplog.text
+    finally:
+        await worker.stop()
+
+
 async def test_an_order_that_nobody_can_take_ends_with_an_error() -> None:
     worker = Supervisor(number=0, on_report=lambda number, report: None)
     await worker.start()

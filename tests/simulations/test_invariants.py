@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from gossip.broadcast import Queue
 from gossip.member import State
+from gossip.statement import sign_suspect
 from peer.messages import Draft
 from peer.node import Node
 from simulations.faults import Delete, Publish, happen
@@ -165,7 +167,7 @@ def test_an_acknowledged_edit_that_cannot_be_seen_is_noticed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = edited(world)
-    monkeypatch.setattr("simulations.invariants.versions", lambda _records: ())
+    monkeypatch.setattr("crdt.register.versions", lambda _records: ())
     watch.final()
     (broken,) = watch.broken
     assert broken.endswith("an acknowledged edit of edited by n2 is lost")
@@ -175,11 +177,59 @@ def test_what_was_replaced_or_deleted_and_is_back_is_noticed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = edited(world)
-    monkeypatch.setattr(
-        "simulations.invariants.versions", lambda records: tuple(r for r in records if not r.deleted)
-    )
+    monkeypatch.setattr("crdt.register.versions", lambda records: tuple(r for r in records if not r.deleted))
     watch.final()
     assert sorted(what.partition(": ")[2] for what in watch.broken) == [
         "deleted as n1 wrote it is back, though somebody who knew it replaced it",
         "edited as n1 wrote it is back, though somebody who knew it replaced it",
     ]
+
+
+def test_a_verdict_on_a_word_nobody_signed_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    world.crash(world.hosts[3])
+    judge = running(world, 0).engine._parts.judge
+    entry = running(world, 0).engine._parts.roster.get(world.hosts[3].id)
+    assert entry is not None
+    for accuser in (1, 2):
+        forged = replace(
+            sign_suspect(world.hosts[0].identity, subject=world.hosts[3].id, rank=entry.member.rank),
+            accuser=world.hosts[accuser].id,
+        )
+        judge._testify(world.now, entry, forged)
+    world.run_until(lambda: world.hosts[0].states()[world.hosts[3].id] is State.DEAD, within_s=30)
+    assert any("n0 condemned n3 on a word that n1 never signed" in broken for broken in watch.broken)
+
+
+def test_a_verdict_on_too_little_and_too_soon_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    judge = running(world, 0).engine._parts.judge
+    entry = running(world, 0).engine._parts.roster.get(world.hosts[3].id)
+    assert entry is not None
+    judge.accuse(world.now, entry)
+    judge._condemn(world.now, entry)
+    world.run(2)
+    assert any("n0 condemned n3 after 0.00 s on 1 accusations, " in broken for broken in watch.broken)
+
+
+def test_a_stamp_from_the_future_that_counts_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    running(world, 1).journal.clock.observe(0, int(world.now * 1000) + 4900)
+    watch.look()
+    assert watch.broken == []
+    running(world, 1).journal.clock.observe(0, int(world.now * 1000) + 6000)
+    watch.look()
+    assert "n1 goes by a stamp 6000 ms in the future" in watch.broken[0]
+
+
+def test_something_told_too_often_is_noticed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Queue.take
+
+    def forgetful(self: Any, room: int, _limit: int, **more: Any) -> list[bytes]:
+        return take(self, room, 10**6, **more)
+
+    monkeypatch.setattr(Queue, "take", forgetful)
+    watch = Watch(world)
+    world.crash(world.hosts[3])
+    world.run(20)
+    assert "has told something" in watch.broken[0]

@@ -15,6 +15,7 @@ from chaos.drivers.driver import Driver
 from chaos.drivers.real import NetnsDriver, ProcessDriver
 from chaos.drivers.toxiproxy import ToxiproxyDriver
 from chaos.experiment import Experiment, parse
+from chaos.hypothesis import Invariant
 from chaos.plan import resolve
 
 TEST = "CHAOS_TEST"
@@ -176,3 +177,46 @@ def _until(holds: object, within_s: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < until, "not in time"
         time.sleep(0.05)
+
+
+REQUESTS = """
+title: Requests that a policy denies
+drivers: [process]
+topology:
+  nodes: 2
+  profile: local
+  services: [{name: echo, on: [n1]}]
+workload:
+  requests: [{service: echo, from: [n0], rate: 20}]
+method:
+  - {at: 1s, for: 1s, fault: pause, pick: {nodes: [n1]}}
+lasts: 4s
+steady-state-hypothesis: {within: 30s, invariants: [views-agree, services-answer]}
+"""
+IGNORES_DENY = """
+from dataclasses import replace
+
+from proxy import authorize
+
+decide = authorize.CompiledAuthorization.decide
+authorize.CompiledAuthorization.decide = lambda self, facts: replace(decide(self, facts), allowed=True)
+"""
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["as-it-is", "planted"])
+def test_a_data_plane_that_ignores_a_denial_is_found(
+    planted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data plane's processes read `sitecustomize` when they start, as every Python does."""
+    if planted:
+        (tmp_path / "plant").mkdir()
+        (tmp_path / "plant" / "sitecustomize.py").write_text(IGNORES_DENY)
+        path = os.environ.get("PYTHONPATH", "")
+        monkeypatch.setenv(
+            "PYTHONPATH", f"{tmp_path / 'plant'}{os.pathsep}{path}" if path else str(tmp_path / "plant")
+        )
+    driver, story = ProcessDriver(), experiment(REQUESTS)
+    assert driver.lacks(story) == ()
+    journal = driver.run(story, lambda _done, _total, _what: None)
+    broken = {violation.invariant for violation in journal.violations}
+    assert broken == ({Invariant.AUTHORIZED.value} if planted else set())
