@@ -121,17 +121,7 @@ class Operations:
         return token.text
 
     async def ca_status(self) -> Json:
-        daemon = self._daemon
-        signers = [m for m in daemon.node.engine.members() if m.meta.get("signer")]
-        rows = [{"id": format_id(m.id), "name": m.name, "state": m.state.value} for m in signers]
-        return {
-            "mode": "threshold",
-            "root": daemon.membership.root_public.hex(),
-            "epoch": daemon.authority.epoch if daemon.authority else 0,
-            "threshold": daemon.authority.threshold if daemon.authority else 1,
-            "signers": rows,
-            "can_issue": any(m.live for m in signers),
-        }
+        return await self._governing.status()
 
     # ------------------------------------------------------------------ services
 
