@@ -27,6 +27,7 @@ from proxy.resources.wording import problems_of
 DIRECTORIES: Final = "gossamer-directories"
 LOG: Final = "restarted.log"
 WAIT_S_MAX: Final = 86_400.0
+STARTED_S_MAX: Final = 30.0  # until it holds its directory; it may not be ready yet
 
 _launches: dict[Path, Launch] = {}  # of peers killed here: how they are started again
 
@@ -53,7 +54,7 @@ def resume(data_dir: str | Path) -> None:
 
 
 def kill(data_dir: str | Path) -> None:
-    """kill -9 to the peer and its workers; `start_again` starts it as it was started before. Raises NoPeer, OSError."""
+    """kill -9 to the peer and its workers, who may be started again. Raises NoPeer, OSError."""
     directory = Path(data_dir).resolve()
     pid = peer_of(directory)
     _launches[directory] = launch_of(pid)
@@ -61,17 +62,17 @@ def kill(data_dir: str | Path) -> None:
 
 
 def start_again(data_dir: str | Path) -> None:
-    """Start a peer that `kill` of this process ended. Raises ActionError, OSError."""
+    """Start a peer that `kill` of this process ended, as it was started before. Raises ActionError, OSError."""
     directory = Path(data_dir).resolve()
     launch = _launches.pop(directory, None)
     if launch is None:
         raise ActionError(f"{directory}: its peer was not killed here, how it was started is not known")
-    start(launch, directory / LOG)
+    _start(directory, launch)
 
 
 def restart(data_dir: str | Path, graceful: bool = False) -> None:
     """End the peer (with `graceful` by SIGTERM, and kill -9 if that takes too long) and start it again the same way.
-    Raises NoPeer, OSError."""
+    Raises NoPeer, ActionError, OSError."""
     directory = Path(data_dir).resolve()
     pid = peer_of(directory)
     launch = launch_of(pid)
@@ -79,7 +80,22 @@ def restart(data_dir: str | Path, graceful: bool = False) -> None:
         send([pid], signal.SIGTERM)
     if not graceful or not wait_ended(pid, timeout_s=ENDED_S_MAX):
         kill_process(pid)
-    start(launch, directory / LOG)
+    _start(directory, launch)
+
+
+def _start(directory: Path, launch: Launch) -> None:
+    log = directory / LOG
+    start(launch, log)
+    until = time.monotonic() + STARTED_S_MAX
+    while time.monotonic() < until:
+        try:
+            peer_of(directory)
+        except NoPeer:
+            time.sleep(0.05)
+        else:
+            return
+    said = log.read_text(errors="replace").splitlines()[-3:]
+    raise ActionError(f"{directory}: its peer did not start within {STARTED_S_MAX:g} s: {' / '.join(said)}")
 
 
 # ------------------------------------------------------------------ for exported experiments
