@@ -195,26 +195,28 @@ def replay(file: str, output: str) -> None:
 )
 def shrink(file: str, save: Path | None) -> None:
     """The fewest faults that still make a failing experiment fail in the same way (driver sim)."""
-    from chaos.drivers.sim import SimDriver
+    from chaos.drivers.sim import BEFORE_S, SimDriver
     from chaos.experiment import dump
     from chaos.shrink import shrink as smaller
 
     experiment, _ = _kept(file)
     driver = SimDriver()
     _check(driver, experiment, file)
-    broken = {each.invariant for each in driver.run(experiment, _nothing).violations}
+    violations = driver.run(experiment, _nothing).violations
+    broken = {each.invariant for each in violations}
     if not broken:
         raise Failure(f"{file}: everything holds: there is nothing to shrink")
 
     def fails(candidate: "Experiment") -> bool:
-        return bool(broken & {each.invariant for each in driver.run(candidate, _nothing).violations})
+        told = driver.run(candidate, _nothing, digest=False, brief=True)
+        return bool(broken & {each.invariant for each in told.violations})
 
     def say(runs: int, candidate: "Experiment") -> None:
         words = f"after {runs} runs {len(candidate.method)} faults, {candidate.topology.size} nodes"
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{words}", err=True, nl=False)
 
-    small = smaller(experiment, fails, say)
+    small = smaller(experiment, fails, say, broke_s=min(each.at_s for each in violations) - BEFORE_S)
     if sys.stderr.isatty():
         click.echo("", err=True)
     counts = f"{len(experiment.method)} faults became {len(small.method)}; {', '.join(sorted(broken))} still broken"
