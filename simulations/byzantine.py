@@ -33,7 +33,8 @@ from gossip.roster import Entry
 from gossip.statement import VERSION_MAX, Alive, Dead, Left, Suspect, sign_alive, sign_suspect
 from gossip.wire import seal
 from peer.messages import CloseStream, Input, OpenStream, Output, SendDatagram, SendFrame
-from peer.node import PUSH_BYTES_MAX, Node
+from peer.node import Node
+from peer.node_intake import PUSH_BYTES_MAX
 from simulations.host import Host
 from trust.identity import SIGNATURE_BYTES
 
@@ -209,13 +210,12 @@ class Liar:
         return out
 
     def _withheld(self, node: Node, now: float, event: Input) -> list[Output]:
-        spreading: Any = node
-        spread = node._spread
-        spreading._spread = _nothing
+        intake: Any = node._intake
+        intake.spread = _nothing  # on this one alone: it hides the method
         try:
             out = node.step(now, event)
         finally:
-            spreading._spread = spread
+            del intake.spread
         kept: list[Output] = []
         for output in out:
             if isinstance(output, OpenStream | CloseStream):

@@ -216,7 +216,7 @@ class Watch:
         heard = world.now_of(host) < entry.hearsay_until
         waited_s = 0.0 if began is None else world.now_of(host) - began
         least_s = config.suspicion_mult_corroborated * config.probe_interval_s
-        needed = 1 if heard else accusers_needed(config, parts.judge._could_accuse(entry))
+        needed = 1 if heard else accusers_needed(config, parts.judge.accusations._could_accuse(entry))
         if len(entry.evidence) < needed and waited_s < least_s:
             self._tell(
                 Rule.EVIDENCE,

@@ -24,17 +24,18 @@ from crdt import register
 from crdt.journal import Verdict as Judgement
 from crdt.log import WriterLog
 from crdt.record import Record
-from gossip import judge as judging
+from gossip import accusation
+from gossip.accusation import Accusations, Verdict
 from gossip.broadcast import Queue
 from gossip.clockwork import Clockwork
-from gossip.judge import Judge, Verdict
+from gossip.judge import Judge
 from gossip.member import Event, State
 from gossip.roster import Entry
 from gossip.statement import Suspect
 from peer import memory
 from peer.memory import Memory
 from peer.messages import Persist, Persisted
-from peer.node import Node
+from peer.node_intake import Intake
 from peer.records import Registry
 from simulations import host as hosts
 from simulations.host import Host
@@ -83,8 +84,8 @@ class _Trusting:
         return True
 
 
-def _trusting(patch: Patch, method: str) -> None:
-    honest: Callable[..., Any] = getattr(Judge, method)
+def _trusting(patch: Patch, weigher: type, method: str) -> None:
+    honest: Callable[..., Any] = getattr(weigher, method)
 
     def trusts(self: Any, *arguments: Any) -> Any:
         real, self._crypto = self._crypto, _Trusting(self._crypto)
@@ -93,23 +94,23 @@ def _trusting(patch: Patch, method: str) -> None:
         finally:
             self._crypto = real
 
-    patch.setattr(Judge, method, trusts)
+    patch.setattr(weigher, method, trusts)
 
 
 def _no_refutation(patch: Patch) -> None:
-    patch.setattr(Judge, "_refute", lambda _self, _rank: Verdict.KNOWN)
+    patch.setattr(Accusations, "_refute", lambda _self, _rank: Verdict.KNOWN)
 
 
 def _unsigned_alive(patch: Patch) -> None:
-    _trusting(patch, Judge.verified.__name__)
+    _trusting(patch, Judge, Judge.verified.__name__)
 
 
 def _unsigned_witnesses(patch: Patch) -> None:
-    _trusting(patch, Judge._verified_suspicions.__name__)
+    _trusting(patch, Accusations, Accusations._verified_suspicions.__name__)
 
 
 def _bare_verdicts(patch: Patch) -> None:
-    patch.setattr(judging, "accusers_needed", lambda *_: 1)
+    patch.setattr(accusation, "accusers_needed", lambda *_: 1)
 
 
 def _tombstones_early(patch: Patch) -> None:
@@ -150,23 +151,23 @@ def _no_fsync(patch: Patch) -> None:
 
 def _stale_timers(patch: Patch) -> None:
     """The timer of a suspicion goes off though the suspect has refuted it."""
-    testify, condemn_due = Judge._testify, Judge.condemn_due
+    testify, condemn_due = Accusations._testify, Judge.condemn_due
     timers: dict[int, list[tuple[float, Entry]]] = {}
 
-    def sets(self: Judge, now: float, entry: Entry, suspicion: Suspect, *, spread: bool = True) -> bool:
+    def sets(self: Accusations, now: float, entry: Entry, suspicion: Suspect, *, spread: bool = True) -> bool:
         timers.setdefault(id(self), []).append((now + 3, entry))
         return testify(self, now, entry, suspicion, spread=spread)
 
     def fires(self: Judge, now: float) -> None:
         condemn_due(self, now)
-        mine = timers.pop(id(self), [])
+        mine = timers.pop(id(self.accusations), [])
         for at, entry in mine:
             if at > now:
-                timers.setdefault(id(self), []).append((at, entry))
+                timers.setdefault(id(self.accusations), []).append((at, entry))
             elif entry.member.state is State.ALIVE:
-                self._transit(now, entry, Event.CONDEMNED)
+                self.moves.transit(now, entry, Event.CONDEMNED)
 
-    patch.setattr(Judge, "_testify", sets)
+    patch.setattr(Accusations, "_testify", sets)
     patch.setattr(Judge, "condemn_due", fires)
 
 
@@ -201,7 +202,7 @@ def _any_stamp(patch: Patch) -> None:
 
 
 def _equivocators_stay(patch: Patch) -> None:
-    patch.setattr(Node, "_expel", lambda *_: None)
+    patch.setattr(Intake, "expel", lambda *_: None)
 
 
 MUTATIONS: Final = (

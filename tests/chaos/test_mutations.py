@@ -58,15 +58,16 @@ def test_a_mutation_ends_with_its_block() -> None:
 def _owners() -> list[object]:
     from crdt import register
     from crdt.log import WriterLog
-    from gossip import judge
+    from gossip import accusation, judge
     from gossip.broadcast import Queue
     from gossip.clockwork import Clockwork
-    from peer.node import Node
+    from peer.node_intake import Intake
     from peer.records import Registry
     from simulations import host
     from simulations.loop import Loop
 
-    return [register, WriterLog, judge, judge.Judge, Queue, Clockwork, Node, Registry, host, Loop]
+    weighing = [accusation, accusation.Accusations, judge.Judge, Queue, Clockwork]
+    return [register, WriterLog, *weighing, Intake, Registry, host, Loop]
 
 
 def test_the_table_replaces_the_one_before() -> None:
