@@ -44,6 +44,10 @@ class RevokedError(TrustError):
     """The subject is well-formed and was valid, but has been revoked. No state was changed."""
 
 
+class GroupError(TrustError):
+    """Bytes are no scalar or point of the group, or an identifier is zero or there twice. No state was changed."""
+
+
 def span(seconds: float) -> str:
     """A length of time as people say it: "45 seconds", "3 hours", "2 days". For messages only."""
     for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):
