@@ -48,6 +48,11 @@ class GroupError(TrustError):
     """Bytes are no scalar or point of the group, or an identifier is zero or there twice. No state was changed."""
 
 
+class DealingError(TrustError):
+    """What a participant of a key ceremony dealt is malformed, or its proof or a share is wrong. No state was
+    changed."""
+
+
 def span(seconds: float) -> str:
     """A length of time as people say it: "45 seconds", "3 hours", "2 days". For messages only."""
     for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):

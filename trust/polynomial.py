@@ -33,7 +33,7 @@ from trust.group import (
     scalar_sum,
 )
 
-PARTICIPANTS_MAX: Final = 255  # more would make every ceremony quadratic in them; 3 to 7 are usual
+PARTICIPANTS_MAX: Final = 32  # ceremonies are quadratic in them, and 3 to 7 are usual
 
 
 def random_coefficients(count: int, entropy: Callable[[int], bytes]) -> tuple[Scalar, ...]:
