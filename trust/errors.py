@@ -53,6 +53,15 @@ class DealingError(TrustError):
     changed."""
 
 
+class FrostError(TrustError):
+    """A threshold signature cannot be made of these parts. `culprits` are the identifiers of the participants whose
+    parts are provably wrong; empty when it is the caller's doing. Nonces given to the call that raised are gone."""
+
+    def __init__(self, message: str, culprits: tuple[bytes, ...] = ()) -> None:
+        super().__init__(message)
+        self.culprits = culprits
+
+
 def span(seconds: float) -> str:
     """A length of time as people say it: "45 seconds", "3 hours", "2 days". For messages only."""
     for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):

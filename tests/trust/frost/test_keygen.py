@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trust.errors import AuthorityError, DealingError
@@ -71,6 +71,7 @@ def test_reproduces_the_published_ceremony(vectors: Vectors) -> None:
     assert base_mul(interpolate(finished)).hex() == inputs["verifying_key"]
 
 
+@settings(max_examples=40)  # each example is a whole ceremony
 @given(st.integers(1, 4), st.integers(0, 2), st.integers(0, 2**32))
 def test_honest_dealers_make_a_key_that_no_one_has(t: int, more: int, seed: int) -> None:
     entropy = Random(seed).randbytes
