@@ -53,6 +53,10 @@ class DealingError(TrustError):
     changed."""
 
 
+class SessionError(TrustError):
+    """A message of a signing session is malformed. No state was changed."""
+
+
 class FrostError(TrustError):
     """A threshold signature cannot be made of these parts. `culprits` are the identifiers of the participants whose
     parts are provably wrong; empty when it is the caller's doing. Nonces given to the call that raised are gone."""
