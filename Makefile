@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 PURE := tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: demo test check format sim bench bench-gossip bench-state clean
+.PHONY: demo test check format sim bench bench-gossip bench-state bench-ca clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
+	@echo "make bench-ca      the threshold authority: signatures a second, and where the time goes (half a minute)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -53,6 +54,9 @@ bench: $(STAMP)
 
 bench-state: $(STAMP)
 	@$(BIN)/python -m benchmarks.state $(BENCH_ARGS)
+
+bench-ca: $(STAMP)
+	@$(BIN)/python -m benchmarks.ca $(BENCH_ARGS)
 
 bench-gossip: $(STAMP)
 	@$(BIN)/python -m benchmarks.gossip $(BENCH_ARGS)
