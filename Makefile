@@ -4,17 +4,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PYTEST_ARGS ?=
-PURE := tests/crdt tests/gossip tests/simulations
+PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: demo test check format sim bench bench-gossip bench-state bench-ca clean
+.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-gossip bench-state bench-ca clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a whole mesh on this machine, told step by step"
 	@echo "make test    the test suite (real sockets, real processes)"
 	@echo "make check   format, lint, imports, types"
+	@echo "make crashes two minutes of kill -9 at three writing peers: what was acknowledged, what was lost"
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
+	@echo "make chaos   five thousand experiments made up from seeds, in the simulator (about an hour)"
+	@echo "make chaos-mutations   faults planted in the cores, and what it takes to find each (about 20 minutes)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
 	@echo "make bench-ca      the threshold authority: signatures a second, and where the time goes (half a minute)"
@@ -37,6 +40,9 @@ ifeq ($(PYTEST_ARGS),)
 else
 	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest $(PYTEST_ARGS)
 endif
+
+crashes: $(STAMP)
+	@GOSSAMER_CRASH_ROUNDS=1 GOSSAMER_CRASH_S=120 $(BIN)/python -m pytest -q -s tests/system/test_crashes.py
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .
@@ -63,6 +69,13 @@ bench-gossip: $(STAMP)
 
 sim: $(STAMP)
 	@$(BIN)/gossamer sim table all --save simulations/RESULTS.md
+
+chaos: $(STAMP)
+	@$(BIN)/gossamer chaos run split-25-hours
+	@$(BIN)/gossamer chaos swarm --seeds 5000 -j $$(nproc)
+
+chaos-mutations: $(STAMP)
+	@$(BIN)/python -m tests.chaos.mutation_table --save chaos/RESULTS.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,11 +16,13 @@ view is the caller's decision (`evict`).
 Invariant: heads never go back; nothing is drafted under a seq that was ever seen used.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Final, assert_never
 
+from crdt.batch import Batch
+from crdt.clock import VersionVector
 from crdt.codec import CrdtError
 from crdt.delta import (
     INTRODUCTION_BYTES_MAX,
@@ -34,7 +36,7 @@ from crdt.delta import (
     Wait,
     delta_fault,
 )
-from crdt.log import Mismatch, Move, WriterLog
+from crdt.log import Mismatch, WriterLog
 from crdt.quarantine import Held
 from crdt.record import SIGNATURE_BYTES, Context, Record, RecordError, record_fault, same_content
 from crdt.replica import Damage, JournalLimits, JournalStatistics, Replica
@@ -117,27 +119,31 @@ class Journal(Replica):
         context: Context = (),
         now_ms: int,
         sign: Callable[[bytes], bytes],
-        pending: Sequence[Record] = (),
+        batch: Batch | None = None,
     ) -> Record:
         """The writer's next record, signed but not applied: make it durable, then `merge` it.
 
-        `pending` are the earlier drafts of the same batch, none of them merged yet. Tombstones that no longer say
-        anything are let go on the way, by the record's floor. Raises JournalError when the writer may not write
-        now, RecordError when the record would break a bound.
+        `batch` are the earlier drafts, none of them merged yet; this one is added to it. Tombstones that no longer
+        say anything are let go on the way, by the record's floor. What the writer's last record of the key covered
+        stays covered, also where `context` does not know of it: it may have been made before that record was heard
+        again from the peers, by a node whose disk had lost it. Raises JournalError when the writer may not
+        write now, RecordError when the record would break a bound; then the batch is as it was.
         """
         if writer in self._forks:
             raise JournalError(
                 "this node's journal has forked: two of its records share a seq. It needs a new identity"
             )
-        log = self._logs.get(writer) or WriterLog()
-        head = max(log.head, pending[-1].seq if pending else 0)
+        batch = batch if batch is not None else self.batch(writer)
+        head = batch.head
         if head < self._reserved.get(writer, 0):
             raise JournalError(
                 f"this node has written {self._reserved[writer]} records but holds {head}: "
                 "it must hear them from its peers first"
             )
-        assert [record.seq for record in pending] == list(range(log.head + 1, head + 1)), "not one batch"
         seq = head + 1
+        replaced = batch.latest(kind, key)
+        if replaced is not None and replaced.context:
+            context = VersionVector([*context, *replaced.context]).entries
         unsigned = Record(
             writer=writer,
             seq=seq,
@@ -146,21 +152,24 @@ class Journal(Replica):
             payload=payload,
             context=context,
             hlc=self.clock.tick(now_ms),
-            floor=pending[-1].floor if pending else log.spent_upto(),
+            floor=batch.floor,
             live_sum=seq,
             signature=bytes(SIGNATURE_BYTES),
         )
         fault = record_fault(unsigned)
         if fault is not None:
             raise RecordError(fault)
-        unsigned = replace(unsigned, live_sum=log.next_sum([*pending, unsigned]))
-        record = replace(unsigned, signature=sign(unsigned.signing_bytes()))
-        move = log.plan([*pending, record])
-        assert isinstance(move, Move)
-        full = self._beyond_limits(writer, move)
+        unsigned = replace(unsigned, live_sum=batch.sum_with(unsigned))
+        full = self._beyond_limits(*batch.figures_with(unsigned))
         if full is not None:
             raise JournalError(full)
+        record = replace(unsigned, signature=sign(unsigned.signing_bytes()))
+        batch.add(record)
         return record
+
+    def batch(self, writer: bytes, drafts: Iterable[Record] = ()) -> Batch:
+        """A batch of drafts of that writer, to go on from these."""
+        return Batch(self._logs.get(writer) or WriterLog(), drafts)
 
     # ------------------------------------------------------------------ taking in
 
@@ -338,7 +347,7 @@ class Journal(Replica):
             self._contested.add(writer)
             out.refuse(fresh[-1], move.reason)
             return False
-        full = self._beyond_limits(writer, move)
+        full = self._beyond_limits(len(log.by_seq) + len(move.kept) - len(move.dropped), move.bytes)
         if full is not None:
             out.refuse(fresh[-1], full)
             return False
@@ -403,13 +412,11 @@ class Journal(Replica):
                     assert_never(never)
         return Accept()
 
-    def _beyond_limits(self, writer: bytes, move: Move) -> str | None:
-        log = self._logs.get(writer)
-        records = (len(log.by_seq) if log else 0) + len(move.kept) - len(move.dropped)
+    def _beyond_limits(self, records: int, size: int) -> str | None:
         if records > self.limits.writer_records_max:
             return f"journal of {records} records, at most {self.limits.writer_records_max}"
-        if move.bytes > self.limits.writer_bytes_max:
-            return f"journal of {move.bytes} bytes, at most {self.limits.writer_bytes_max}"
+        if size > self.limits.writer_bytes_max:
+            return f"journal of {size} bytes, at most {self.limits.writer_bytes_max}"
         return None
 
     def _finish(self, out: _Outcome) -> Merged:

@@ -102,10 +102,6 @@ class WriterLog:
         self.head, self.floor = move.head, move.floor
         self.live_sum, self.bytes = move.live_sum, move.bytes
 
-    def next_sum(self, drafts: Sequence[Record]) -> int:
-        """The live sum once `drafts` (rising, above the head) are in: what the last of them has to sign."""
-        return self._effect(drafts)[2]
-
     def spent_upto(self) -> int:
         """The highest floor that loses nothing: every live record up to it is a tombstone of the writer's own writes.
 

@@ -23,7 +23,8 @@ from crdt.record import Context, Record
 def versions(records: Iterable[Record]) -> tuple[Record, ...]:
     """The current versions of one key, latest stamp first; ties fall to the larger writer id. Empty: it is deleted.
 
-    More than one: concurrent edits that nobody has settled. All replicas agree on the first.
+    More than one: concurrent edits that nobody has settled. All replicas agree on the first: the last-writer-wins
+    reading.
     """
     by_writer = _newest(records)
     covered = {
@@ -35,11 +36,6 @@ def versions(records: Iterable[Record]) -> tuple[Record, ...]:
     current = [record for record in by_writer.values() if not record.deleted and record.writer not in covered]
     current.sort(key=lambda record: (record.hlc, record.writer), reverse=True)
     return tuple(current)
-
-
-def latest(records: Iterable[Record]) -> Record | None:
-    """The last-writer-wins reading of one key: the first of its versions."""
-    return next(iter(versions(records)), None)
 
 
 def context_for(records: Iterable[Record], editor: bytes | None = None) -> Context:

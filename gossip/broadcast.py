@@ -129,6 +129,11 @@ class Queue(Generic[K]):
                 self._order.add((item.transmissions, -item.serial, key))
         return [item.data for _, item in chosen]
 
+    @property
+    def told_most(self) -> int:
+        """How often the item told most often was, echoes included; 0 if there is none."""
+        return self._order[-1][0] if self._order else 0
+
     def __len__(self) -> int:
         return len(self._items)
 

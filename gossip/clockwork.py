@@ -163,7 +163,7 @@ class Clockwork:
         if entry.member.state is State.ALIVE:
             missing = len(probe.asked) - len(probe.nacked)
             parts.health.adjust(missing if probe.asked else 1)
-        parts.judge.accuse(now, entry)
+        parts.judge.accusations.accuse(now, entry)
 
     # ------------------------------------------------------------ rounds
     def _rounds(self, now: float) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import assert_never
 
+from gossip.accusation import Verdict
 from gossip.config import DATAGRAM_BYTES_MAX
 from gossip.courier import Opened
 from gossip.errors import ForgedError, MalformedError
 from gossip.events import Address, Datagram, Diverged, Heard, MembersReceived, Rejected
-from gossip.judge import Verdict
 from gossip.member import State
 from gossip.message import Ack, Gossip, Nack, Ping, PingRequest
 from gossip.parts import Parts

@@ -67,6 +67,7 @@ class Statistics:
     payloads_queued: int
     updates_dropped: int
     payloads_dropped: int
+    told_most: int  # how often what waits to be told again was told, at most
     probes: int
 
 
@@ -213,7 +214,7 @@ class Engine:
             dead=parts.roster.count(State.DEAD),
             left=parts.roster.count(State.LEFT) + (not here),
             health=parts.health.score,
-            refutations=parts.judge.refutations,
+            refutations=parts.judge.accusations.refutations,
             datagrams_sent=parts.courier.sent,
             bytes_sent=parts.courier.sent_bytes,
             introductions_verified=parts.courier.introductions,
@@ -223,6 +224,7 @@ class Engine:
             payloads_queued=len(parts.broadcasts.payloads),
             updates_dropped=parts.broadcasts.updates.dropped,
             payloads_dropped=parts.broadcasts.payloads.dropped,
+            told_most=max(parts.broadcasts.updates.told_most, parts.broadcasts.payloads.told_most),
             probes=len(parts.probes),
         )
 
@@ -250,7 +252,7 @@ class Engine:
             return
         parts.broadcasts.tell(parts.presence.id, "left", parts.presence.leave(now).encode())
         parts.out.append(MemberChanged(member=parts.presence.member, previous=State.ALIVE))
-        parts.judge.urgent = True
+        parts.judge.moves.urgent = True
         self._clockwork.start_leaving(now)
 
     def _publish(self, now: float, payload: bytes) -> None:

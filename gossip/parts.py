@@ -19,9 +19,10 @@ from gossip.crypto import REAL, Crypto
 from gossip.divergence import Divergence, ListDivergence, SyncGate
 from gossip.events import Address, AddressConflict, MemberChanged, MetaValue, Output, Rejected, RequestSync
 from gossip.health import LocalHealth
-from gossip.judge import Change, Judge
+from gossip.judge import Judge
 from gossip.member import State
 from gossip.message import FINGERPRINT_BYTES, Ack, Gossip, Message, Ping
+from gossip.moves import Change
 from gossip.presence import Presence
 from gossip.probe import Probe, Probes, Purpose
 from gossip.rate import TokenBucket
@@ -238,9 +239,9 @@ class Parts:
     def settle(self, now: float) -> None:
         """What the members' changes of state in this step set off."""
         judge = self.judge
-        if judge.changes or judge.summoned:
-            changes, judge.changes = judge.changes, []
-            summoned, judge.summoned = judge.summoned, []
+        if judge.moves.changes or judge.accusations.summoned:
+            changes, judge.moves.changes = judge.moves.changes, []
+            summoned, judge.accusations.summoned = judge.accusations.summoned, []
             for entry in summoned[:SUMMONS_MAX]:
                 if entry.member.state is State.SUSPECT:
                     self.send(now, entry, Gossip())
@@ -249,8 +250,8 @@ class Parts:
                 if change.displaced is not None:
                     self.out.append(AddressConflict(member=change.member, holder=change.displaced))
                 self._follow(now, change)
-        if judge.urgent:
-            judge.urgent = False
+        if judge.moves.urgent:
+            judge.moves.urgent = False
             self.spread_now(now)
 
     def _follow(self, now: float, change: Change) -> None:

@@ -33,8 +33,8 @@ class PeerApi(Protocol):
     async def join(self, seeds: Sequence[str]) -> Json:
         """Contact seeds ("host:port"). {"contacted": [..], "failed": {seed: reason}}"""
 
-    async def leave(self) -> Json:
-        """Drain, spread the leave, stop the peer."""
+    async def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
+        """Drain, spread the leave, stop the peer. With `revoke` the node's key is void from now on, for good."""
 
     async def services(self) -> list[Json]:
         """[{name, namespace, node, address, ports, labels, health}]"""
@@ -100,6 +100,10 @@ class PeerApi(Protocol):
         govern: bool = False,
     ) -> str:
         """A join token."""
+
+    async def revoke(self, kind: str, name: str, reason: str) -> Json:
+        """Revoke a `kind` node | workload | certificate | signer: {subject, kind, reason, revokedAt, expiresAt,
+        action} with action revoked | unchanged (it was). Refused unless this peer governs."""
 
     async def stat(self) -> list[Json]:
         """[{source, destination, requests, success_rate, rps, p50_ms, p95_ms, p99_ms, ...}]"""

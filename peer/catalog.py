@@ -47,12 +47,19 @@ class ServiceInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyVersion:
-    """One live (not superseded) edit of a policy. `resource` is the document as its author wrote it."""
+    """One live (not superseded) edit of a policy. `resource` is the document as its author wrote it. `carried`: the
+    records (printed node id, seq) that a document stands in which a person signed; she has no journal of her own."""
 
     resource: Mapping[str, Any]
-    writer: str  # printed node id of the author
+    writer: str  # printed id of the author
     seq: int
     hlc: int
+    carried: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def records(self) -> tuple[tuple[str, int], ...]:
+        """Where it stands in journals."""
+        return self.carried or ((self.writer, self.seq),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

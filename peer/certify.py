@@ -2,8 +2,8 @@
 
 One X.509-SVID for the node and one per local account, each with a key of its own that never leaves memory.
 Renewal is at half-life with jitter; a failure is retried with back-off from RETRY_S_MIN to RETRY_S_MAX, and
-what is held goes on serving until it expires. `failures` says what does not work and since when, for
-`gossamer check` and the log.
+what is held goes on serving until it expires. `failures` says what does not work and since when, and `standing` how
+bad that is (`peer/renewal.py`): for `gossamer check`, the metrics and the log, which gets loud in the same moment.
 
 Invariant: an identity that is no longer wanted is dropped with its key; one that is wanted is never left
 without an attempt due.
@@ -14,13 +14,14 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from gossip.events import Address
 from peer.enroll import EnrollError, Membership, certify, renew
 from peer.io.store import StoreError
 from peer.issuer import Issuer
+from peer.renewal import Failure, Standing, standing
 from trust.admission import request_renewal
 from trust.credential import Credential
 from trust.errors import TrustError
@@ -35,16 +36,7 @@ RETRY_S_MAX: Final = 60.0
 LOOK_S_MAX: Final = 60.0  # between two looks at the clock: it jumps when the host was suspended
 AT_ONCE_MAX: Final = 4
 _DOUBLINGS_MAX: Final = 16
-_CREDENTIAL: Final = "credential"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why the last attempt failed, how many in a row have, and since when (Unix s)."""
-
-    reason: str
-    attempts: int
-    since: float
+CREDENTIAL: Final = "credential"
 
 
 class Certifier:
@@ -64,6 +56,7 @@ class Certifier:
     ) -> None:
         self.member = member
         self.failures: dict[str, Failure] = {}
+        self.renewed_total = self.failed_total = 0  # attempts, since the start
         self._held: dict[str, KeyedSvid] = {}
         self._identity = identity
         self._issuer = issuer
@@ -75,12 +68,17 @@ class Certifier:
         self._due: dict[str, float] = {}
         self._wake = asyncio.Event()
         credential = member.credential
-        self._due[_CREDENTIAL] = renew_at(credential.issued_at, credential.expires_at, rng)
+        self._due[CREDENTIAL] = renew_at(credential.issued_at, credential.expires_at, rng)
 
     @property
     def held(self) -> Mapping[str, KeyedSvid]:
         """Certificates by SPIFFE ID."""
         return self._held
+
+    def standing(self, name: str) -> Standing:
+        """How the renewal of this identity goes; of the credential: `CREDENTIAL`."""
+        held = _Lasting(self.member.credential) if name == CREDENTIAL else self._held.get(name)
+        return standing(held, self.failures.get(name), self._now())
 
     def restore(self, svids: Iterable[KeyedSvid]) -> None:
         """Take up certificates of an earlier run that are still valid; they are renewed when their time comes."""
@@ -92,7 +90,7 @@ class Certifier:
     def want(self, identities: Iterable[str]) -> None:
         """Hold certificates for exactly these SPIFFE IDs."""
         wanted = set(identities)
-        for gone in [name for name in self._due if name not in wanted and name != _CREDENTIAL]:
+        for gone in [name for name in self._due if name not in wanted and name != CREDENTIAL]:
             del self._due[gone]
             self._held.pop(gone, None)
             self.failures.pop(gone, None)
@@ -118,14 +116,18 @@ class Certifier:
 
     async def _attempt(self, name: str) -> None:
         try:
-            if name == _CREDENTIAL:
+            if name == CREDENTIAL:
                 await self._renew_credential()
             else:
                 await self._renew_svid(name)
         except (EnrollError, TrustError, StoreError) as error:
             self._note_failure(name, str(error))
         else:
-            self.failures.pop(name, None)
+            self.renewed_total += 1
+            failure = self.failures.pop(name, None)
+            if failure is not None:
+                fields = {"identity": name, "attempts": failure.attempts}
+                log.info("renewed_again", extra={"fields": fields})
             self._changed()
 
     async def _renew_svid(self, name: str) -> None:
@@ -143,7 +145,7 @@ class Certifier:
             svid = await certify(self.member, self._identity, name, key, self._signers(), self._now)
         if name in self._due:
             self._held[name] = svid
-            self._due[name] = renew_at(svid.not_before, svid.not_after, self._rng)
+            self._due[name] = self._renewal(svid.not_before, svid.not_after)
 
     async def _renew_credential(self) -> None:
         if self._issuer.authority is not None:
@@ -152,10 +154,15 @@ class Certifier:
         else:
             credential = await renew(self.member, self._identity, self._signers(), self._now)
         self.member = replace(self.member, credential=credential)
-        self._due[_CREDENTIAL] = renew_at(credential.issued_at, credential.expires_at, self._rng)
+        self._due[CREDENTIAL] = self._renewal(credential.issued_at, credential.expires_at)
         self._renewed(credential)
 
+    def _renewal(self, not_before: float, not_after: float) -> float:
+        """When to renew what was just obtained: never at once, however little life it was given."""
+        return max(renew_at(not_before, not_after, self._rng), self._now() + RETRY_S_MIN)
+
     def _note_failure(self, name: str, reason: str) -> None:
+        self.failed_total += 1
         known = self.failures.get(name)
         failure = Failure(
             reason=reason,
@@ -173,4 +180,13 @@ class Certifier:
             "attempts": failure.attempts,
             "retry_s": round(wait_s, 1),
         }
-        log.warning("renewal_failed", extra={"fields": fields})
+        # Loud as long as it is bad, once for each attempt: at most RETRY_S_MAX apart.
+        level = logging.ERROR if self.standing(name).level == "fail" else logging.WARNING
+        log.log(level, "renewal_failed", extra={"fields": fields})
+
+
+class _Lasting:
+    """A credential's life, as that of a certificate."""
+
+    def __init__(self, credential: Credential) -> None:
+        self.not_before, self.not_after = credential.issued_at, credential.expires_at

@@ -14,9 +14,10 @@ from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello
 from peer.issuer import Issuer
 from peer.messages import Input
 from trust.bundle import ANY_NODE, TrustBundle
+from trust.errors import RevokedError
 from trust.identity import NodeSpiffe, spiffe_node
 from trust.revocation import RevocationSet
-from trust.svid import KeyedSvid
+from trust.svid import KeyedSvid, Svid
 from trust.tls import Caller, PeerObject, server_context
 
 log = logging.getLogger("gossamer.stream")
@@ -36,6 +37,7 @@ class Channels:
         enforcement: Enforcement,
     ) -> None:
         self._bundle = bundle
+        self._revoked = revoked
         self._server_tls = server_context(
             bundle=bundle,
             client_certificate="optional",
@@ -49,6 +51,10 @@ class Channels:
         self._server.handle(SYNC, self.exchanges.accepted)
         self._server.handle(ISSUE, issuer.serve)
         self._server.handle(ASK, enforcement.serve)
+
+    def on_broken(self, told: Callable[[], None]) -> None:
+        """Call `told` when no streams are accepted any more."""
+        self._server.on_broken = told
 
     @property
     def port(self) -> int:
@@ -76,8 +82,23 @@ class Channels:
         return self._caller.expecting(spiffe_node(self._bundle.trust_domain, node))
 
     def cut(self, node: bytes) -> None:
-        """End what a revoked node holds open here. What this peer opened to it ends with its exchange, in seconds."""
+        """End what a node that is no member any more holds open here, and what this peer opened to it."""
         self._server.cut(node)
+        self.exchanges.cut(node)
+
+    def cut_revoked(self) -> None:
+        """End all streams with whoever showed a certificate that is revoked now."""
+        self._server.cut_if(self._is_revoked)
+        self.exchanges.cut_if(self._is_revoked)
+
+    def _is_revoked(self, stream: FrameStream) -> bool:
+        peer = _svid_of(stream)
+        try:
+            if peer is not None:
+                self._revoked.check_svid(peer)
+        except RevokedError:
+            return True
+        return False
 
     async def close(self) -> None:
         await self.exchanges.shut()
@@ -86,11 +107,16 @@ class Channels:
 
 def node_of(stream: FrameStream) -> bytes | None:
     """The node at the other end, as its certificate says; None if it showed none or is no node."""
+    peer = _svid_of(stream)
+    if peer is None or not isinstance(peer.id, NodeSpiffe):
+        return None
+    return peer.id.node
+
+
+def _svid_of(stream: FrameStream) -> Svid | None:
     connection = stream.ssl_object
     assert isinstance(connection, PeerObject)
-    if connection.peer is None or not isinstance(connection.peer.id, NodeSpiffe):
-        return None
-    return connection.peer.id.node
+    return connection.peer
 
 
 def _refused(reason: str) -> None:

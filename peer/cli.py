@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import click
 
-from peer.commands.options import Failure
+from peer.commands.options import EXIT_INTERRUPTED, Failure
 from peer.render import safe
 
 COMMANDS: Final = {
@@ -44,7 +44,6 @@ COMMANDS: Final = {
 ENTRY_POINTS: Final = "gossamer.commands"
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
 EXIT_PIPE: Final = 141  # 128 + SIGPIPE
 
 

@@ -6,7 +6,8 @@ the reason in its status, and the rest goes on: a bad update changes nothing but
 The root namespace is `gossamer-system`: an AuthorizationPolicy there without selection holds for the whole mesh,
 and the one MeshConfig, `gossamer-system/default`, lives there. Of two TrafficPolicies for one service the first by
 name holds. Concurrent edits: authorization takes the most restrictive reading (peer/workloads.py), as does
-MeshConfig's defaultAction; of all else the first readable version holds.
+MeshConfig's defaultAction; of all else the first readable version holds. What restricts access and cannot be obeyed
+keeps out whomever it may have been meant for (peer/unread.py).
 
 Invariant: compilation is a pure function of its arguments; equal views give equal snapshots. Everything a snapshot
 names is in it.
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from peer.attachment import Attachments, Place, attach, longer_s
-from peer.catalog import ServiceInstance, View
+from peer.catalog import PolicyEntry, ServiceInstance, View
 from peer.culprits import find
 from peer.directory import Directory, ServiceKey, cluster_name, host_name, port_names
 from peer.limits import tightest
 from peer.policies import Condition, Policy, Reader, Status
+from peer.quarantine import by_weight
 from peer.translate import with_traffic_policy
+from peer.unread import Seal, Strictest, strictest
 from peer.workloads import authorization, workloads
 from proxy.resources.authorization import AuthorizationPolicySpec
 from proxy.resources.capability import CAPABILITY
@@ -63,6 +66,7 @@ class Compiled:
 
     snapshot: Snapshot
     statuses: Mapping[str, Status] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()  # those of which no version can be obeyed
     faults: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -75,11 +79,14 @@ def compile_snapshot(
     trust_bundle_pem: bytes = b"",
     limits: Limits | None = None,
     reader: Reader | None = None,
+    quarantined: Sequence[PolicyEntry] = (),
 ) -> Compiled:
     """Compile a view. `listeners` are those of `listeners_for`. A `reader` kept from one call to the next reads each
-    policy once; the result does not depend on it."""
+    policy once; the result does not depend on it. Of `quarantined` policies, which are not in the view, nothing is
+    obeyed but what they may have meant at their strictest."""
     reader = reader or Reader()
     directory = Directory(view)
+    aside = tuple(strictest(each, each.versions) for each in quarantined)
 
     def attempt(policies: tuple[Policy, ...]) -> Compiled:
         return _compiled(
@@ -91,6 +98,7 @@ def compile_snapshot(
             certificates=certificates,
             trust_bundle_pem=trust_bundle_pem,
             limits=limits or Limits(),
+            aside=aside,
         )
 
     policies = reader.read(view.policies)
@@ -130,7 +138,8 @@ def _set_aside_culprits(
         chosen = set(keys)
         return reason(tuple(policy for policy in policies if policy.key in chosen))
 
-    found = find(sorted(by_key), repr(error), attempt=attempt_with, tries_max=TRIES_MAX)
+    suspects = sorted(by_key, key=lambda key: by_weight(entries[key]))
+    found = find(suspects, repr(error), attempt=attempt_with, tries_max=TRIES_MAX)
     for key, why in found.items():
         reader.set_aside(entries[key], errors.get(why, error))
 
@@ -145,6 +154,7 @@ def _compiled(
     certificates: Sequence[Certificate],
     trust_bundle_pem: bytes,
     limits: Limits,
+    aside: Sequence[Strictest],
 ) -> Compiled:
     statuses = {policy.key: list(policy.conditions) for policy in policies}
     readable = [policy for policy in policies if policy.versions]
@@ -158,10 +168,13 @@ def _compiled(
             statuses[policy.key].append(_accepted())
         if policy.kind == "AuthorizationPolicy":
             statuses[policy.key] += _target_conditions(policy, directory)
+    unread = [*aside, *(policy.unread for policy in policies)]
     default_deny, access_log = _mesh_config(readable, view)
+    default_deny = default_deny or any(each.default_deny for each in unread)
 
     destinations, clusters = _reachable(directory, routes, traffic, tightest(readable))
-    allowed = _authorizations(directory, readable, view.trust_domain, default_deny)
+    seals = [seal for each in unread for seal in each.seals]
+    allowed = _authorizations(directory, readable, view.trust_domain, default_deny, seals)
     return Compiled(
         snapshot=Snapshot(
             version=version,
@@ -180,6 +193,7 @@ def _compiled(
             access_log=access_log,
         ),
         statuses={key: Status(conditions=tuple(each)) for key, each in sorted(statuses.items())},
+        unread=frozenset(policy.key for policy in policies if not policy.versions),
     )
 
 
@@ -343,13 +357,19 @@ def _cluster(
 
 
 def _authorizations(
-    directory: Directory, policies: Sequence[Policy], trust_domain: str, default_deny: bool
+    directory: Directory,
+    policies: Sequence[Policy],
+    trust_domain: str,
+    default_deny: bool,
+    seals: Sequence[Seal],
 ) -> dict[ServiceKey, Authorization]:
     """What holds for each local service: the same for all services of one workload."""
     holding = [each for each in policies if each.kind == "AuthorizationPolicy"]
     allowed: dict[ServiceKey, Authorization] = {}
     for workload in workloads(directory.local):
-        found = authorization(holding, workload, trust_domain=trust_domain, default_deny=default_deny)
+        found = authorization(
+            holding, workload, trust_domain=trust_domain, default_deny=default_deny, seals=seals
+        )
         allowed |= {(each.namespace, each.name): found for each in workload.services}
     return allowed
 

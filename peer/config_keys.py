@@ -224,7 +224,12 @@ KEYS: Final = (
     Key("token_file", _path, None, "file that holds the join token"),
     Key("bootstrap", _truth, False, "make a new mesh if this peer has no identity yet"),
     Key("bootstrap_expect", _whole(1, 99), None, "number of first peers that make the mesh together"),
-    Key("accept_state_loss", _truth, False, "go on from what this peer holds: nobody holds more"),
+    Key(
+        "accept_state_loss",
+        _truth,
+        False,
+        "go on from what this peer holds: nobody holds more (heeded at one start)",
+    ),
     Key("zone", _zone, "", "failure domain; traffic prefers its own"),
     Key("profile", _one_of("lan", "wan", "local"), "lan", "gossip timing"),
     Key("trust_domain", _trust_domain, "cluster.local", "SPIFFE trust domain of a new mesh"),
@@ -243,7 +248,7 @@ KEYS: Final = (
     Key("limits.idle_timeout_s", _seconds(1, 86_400), _LIMITS.idle_timeout_s, "idle connections are closed"),
     Key("limits.header_timeout_s", _seconds(0.1, 600), _LIMITS.header_timeout_s, "408 beyond it"),
     Key("limits.connections_max", _whole(1, 1_000_000), _LIMITS.connections_max, "per worker"),
-    Key("svid.ttl_s", _seconds(300, 86_400), 3600.0, "life of a workload certificate"),
+    Key("svid.ttl_s", _seconds(10, 86_400), 3600.0, "life of the certificates this host issues as a signer"),
     Key("log.level", _one_of("debug", "info", "warning", "error"), "info", "least severity written"),
     Key("log.format", _one_of("text", "json"), "text", "of the log on standard error"),
 )

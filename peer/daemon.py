@@ -2,7 +2,7 @@
 
 Start: sockets first (a port in use must be told before anything is changed), then the node on the gossip port, the data
 plane, the certificates, the local services, and last the admin API. The way from there to ready is `peer/entering.py`,
-what is done again and again after it `peer/upkeep.py`.
+what is done again and again after it `peer/upkeep.py`, what when something changed `peer/reactions.py`.
 
 Invariant: whatever `start` opened, `stop` closes, also when `start` failed half-way.
 """
@@ -18,12 +18,10 @@ from typing import Final
 
 from gossip.config import GossipConfig, lan, local, wan
 from gossip.events import Address
-from gossip.member import Member, State
 from peer.admin.metrics import Metrics
 from peer.admin.traffic import Traffic
 from peer.api import ApiError
-from peer.catalog import Health
-from peer.certificates import load_certificates, save_certificates
+from peer.certificates import load_certificates
 from peer.certify import Certifier
 from peer.channels import Channels, node_of
 from peer.clock import Clock
@@ -39,15 +37,15 @@ from peer.filewatch import FileWatch
 from peer.fold import Folder
 from peer.gauges import gauges
 from peer.io.health import HealthChecks
-from peer.io.keys import KeyFile, KeyFileError, Keys
-from peer.io.statefile import StateFile, StateFileError
-from peer.io.store import Batch, Store, StoreError
+from peer.io.keys import Keys
+from peer.io.statefile import StateFileError
+from peer.io.store import Batch, Store
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
-from peer.local import Key, LocalServices, Registered
+from peer.local import LocalServices
+from peer.lossword import LossWord
 from peer.memory import recall
 from peer.messages import (
-    CredentialRenewed,
     DatagramReceived,
     Depart,
     Draft,
@@ -59,21 +57,19 @@ from peer.messages import (
 )
 from peer.node import Node
 from peer.outlook import Outlook
-from peer.quarantine import DEADLY
+from peer.quarantine import DEADLY, PROVEN_AFTER_S, Probation
+from peer.reactions import Reactions
 from peer.restore import Restored, restore
 from peer.sockets import BindError, ListeningSockets, Places
 from peer.tokens import SpentTokens
 from peer.upkeep import Upkeep
 from proxy.plane import Plane
 from proxy.resources import ResourceError
-from trust.admission import Spend
 from trust.bundle import TrustBundle
-from trust.credential import Credential
 from trust.identity import format_id
 
 log = logging.getLogger("gossamer.peer")
 
-REGISTRATIONS: Final = "registrations.json"
 DRAIN_NOTICE_S: Final = 0.5  # between saying that this host drains and taking no more connections
 LEAVE_S_MAX: Final = 2.0
 PROFILES: Final[Mapping[str, Callable[[], GossipConfig]]] = {"lan": lan, "wan": wan, "local": local}
@@ -96,6 +92,7 @@ class Daemon:
         boot: int,
         plane: Plane,
         clock: Clock,
+        proven_after_s: float = PROVEN_AFTER_S,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -114,18 +111,19 @@ class Daemon:
         self.failed = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
-        self._files_read = False
         self._serving = False
-        self._registrations = StateFile(config.data_dir / REGISTRATIONS)
+        self.loss_word = LossWord.of(config.data_dir)
+        self.loss_accepted = self.loss_word.heeded(
+            given=config.accept_state_loss, anything_to_lose=not established.first_start, now=clock.now()
+        )
         self.memory = recall(
             met=self.contact_file.met or self.authority is None,
             entered=store.meta_get(ENTERED) is not None,
             damaged=bool(store.set_aside or store.doubt),
             reachable=bool(self.seeds or self.contacts),
-            accepted=config.accept_state_loss,
+            accepted=self.loss_accepted,
         )
         self.spent_tokens = SpentTokens.of(config.data_dir)
-        self._spending = asyncio.Lock()
         loaded = store.load()
         restored = restore(
             loaded,
@@ -142,9 +140,10 @@ class Daemon:
         if expired:
             self.disk.owe(Batch(forget_spent=sorted(expired)))
         self.outlook = Outlook(self)
+        self.reactions = Reactions(self)
         self._make_node()
         self._make_trust(restored)
-        self._make_services(plane)
+        self._make_services(plane, proven_after_s)
         self.upkeep = Upkeep(self)
         self.dataplane.on_set_aside = self.upkeep.quarantine_moved.set
         self.traffic = Traffic()
@@ -167,7 +166,7 @@ class Daemon:
             hold_writes_s=self.memory.hold_writes_s,
         )
         self.driver = Driver(self.node, self.clock, self.disk)
-        self.driver.on_member = self._member_moved
+        self.driver.on_member = self.reactions.member_moved
         self.driver.on_broken = lambda: self._fail("the node broke")
         self.datagrams: GossipDatagrams | None = None
 
@@ -179,7 +178,8 @@ class Daemon:
             revoked=self.revocations,
             ledger=restored.ledger,
             now=self.clock.now,
-            spent=self._spent,
+            spent=self.reactions.spent,
+            node=self.identity.id,
             svid_ttl_s=int(self.config.svid.ttl_s),
         )
         self.certifier = Certifier(
@@ -188,8 +188,8 @@ class Daemon:
             issuer=self.issuer,
             signers=self.outlook.signers,
             now=self.clock.now,
-            changed=self._certificates_changed,
-            renewed=self._credential_renewed,
+            changed=self.reactions.certificates_changed,
+            renewed=self.reactions.credential_renewed,
             rng=self.rng,
         )
         self._bundle = TrustBundle(self.membership.trust_domain, [self.membership.root_certificate])
@@ -207,11 +207,12 @@ class Daemon:
         )
         self.driver.streams = self.channels.exchanges
         self.driver.on_evicted = self.channels.cut
+        self.channels.on_broken(lambda: self._fail("no stream is accepted any more"))
 
     def _obeys(self, dots: Dots) -> bool:
         return self.dataplane.obeys(dots)
 
-    def _make_services(self, plane: Plane) -> None:
+    def _make_services(self, plane: Plane, proven_after_s: float) -> None:
         config = self.config
         places = Places(
             bind=config.bind,
@@ -224,8 +225,9 @@ class Daemon:
             sockets=ListeningSockets(places),
             situation=self.outlook.situation,
             limits=config.limits,
+            probation=Probation(proven_after_s),
         )
-        self.driver.on_state = self.dataplane.changed
+        self.driver.on_state = self.reactions.state_changed
         for key, (notice, _) in self.folder.notices_of(self.identity.id).items():
             if notice.reason == DEADLY:
                 version = tuple((format_id(writer), seq) for writer, seq in notice.version)
@@ -233,12 +235,12 @@ class Daemon:
         self.local = LocalServices(
             credential=lambda: self.certifier.member.credential,
             write=self.write,
-            remember=self._remember,
-            prepare=self._prepare,
-            changed=self._services_changed,
+            remember=self.reactions.remember,
+            prepare=self.reactions.prepare,
+            changed=self.reactions.services_changed,
         )
         self.files = FileWatch(config.services_dir, self.local)
-        self.checks = HealthChecks(self._health_changed)
+        self.checks = HealthChecks(self.reactions.health_changed)
 
     # ------------------------------------------------------------------ life
 
@@ -256,7 +258,7 @@ class Daemon:
             except (OSError, TimeoutError) as error:
                 raise DaemonError(f"the data plane did not start: {error}") from error
             self.certifier.restore(load_certificates(self.keys, self._bundle, self.clock.now()))
-            self._certificates_changed()
+            self.reactions.certificates_changed()
         except BaseException:
             await self.stop(drain_s=0.0)
             raise
@@ -265,7 +267,7 @@ class Daemon:
         if not self.memory.blank:
             self.serve()
         self.spawn(enter(self), "entering the mesh")
-        self._services_changed()
+        self.reactions.services_changed()
 
     def serve(self) -> None:
         """Let the data plane serve what is known; not before there is something to know."""
@@ -275,8 +277,8 @@ class Daemon:
 
     def entered(self) -> None:
         """The mesh's state is known and the service files have been read: from now on follow what changes."""
-        self._files_read = True
-        self._services_changed()
+        self.reactions.files_read = True
+        self.reactions.services_changed()
         self.spawn(self.files.run(), "service files")
         self.spawn(self.upkeep.publish(), "telling of services")
         self.spawn(self.upkeep.tell_quarantine(), "telling of quarantine")
@@ -334,11 +336,11 @@ class Daemon:
     def _restore_services(self) -> None:
         """Take up the command line's registrations. What the mesh was told before is in this node's own records."""
         try:
-            self.local.restore(self._registrations.read() or "", told(self))
+            self.local.restore(self.reactions.registrations.read() or "", told(self))
         except StateFileError as error:
             raise DaemonError(str(error)) from error
         except ResourceError as error:
-            path = self._registrations.path
+            path = self.reactions.registrations.path
             raise DaemonError(
                 f"{path}: registered services cannot be restored: {error}; mend the file, or remove it and "
                 "register them again"
@@ -372,17 +374,19 @@ class Daemon:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
-        error = None if task.cancelled() else task.exception()
+        if self.stopping:
+            return
+        error = asyncio.CancelledError("given up") if task.cancelled() else task.exception()
         if error is not None:
             # A part that is gone would be missed silently: end the peer, and let its supervisor start it again.
             log.critical("task_failed", extra={"fields": {"task": task.get_name()}}, exc_info=error)
-            self._fail(f"{task.get_name()}: {error}")
+            self._fail(f"{task.get_name()}: {error!r}")
 
     def _fail(self, reason: str) -> None:
         self.failed = reason
         self.stop_asked.set()
 
-    def _tell_changed(self) -> None:
+    def tell_changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -392,68 +396,6 @@ class Daemon:
 
     def _datagram(self, source: Address, data: bytes) -> None:
         self.driver.feed(DatagramReceived(source=source, data=data))
-
-    def _member_moved(self, member: Member, previous: State | None) -> None:
-        fields = {
-            "name": member.name,
-            "node": format_id(member.id),
-            "address": f"{member.address[0]}:{member.address[1]}",
-            "state": member.state.value,
-            "previous": previous.value if previous else "unknown",
-        }
-        log.info("member", extra={"fields": fields})
-        self.upkeep.members_moved = True
-
-    def _certificates_changed(self) -> None:
-        node = self.certifier.held.get(self.outlook.node_spiffe)
-        if node is not None:
-            self.channels.present(node)
-        save_certificates(self.keys, self.certifier.held.values())
-        self.dataplane.changed()
-        self._tell_changed()
-
-    def _credential_renewed(self, credential: Credential) -> None:
-        try:
-            self.keys.write(KeyFile.CREDENTIAL, credential.encode())
-        except KeyFileError as error:
-            # Until the next renewal a restart begins with the old one, which can be renewed as well.
-            log.error("credential_unsaved", extra={"fields": {"reason": str(error)}})
-        self.driver.feed(CredentialRenewed(credential=credential))
-
-    def _services_changed(self) -> None:
-        wanted = self.outlook.wanted_identities()
-        if not self._files_read:
-            wanted |= set(self.certifier.held)  # of services whose files have not been read yet
-        self.certifier.want(wanted)
-        self.checks.replace(self.local.checks())
-        self.dataplane.settle()
-        self._tell_changed()
-
-    def _health_changed(self, namespace: str, name: str, health: Health, detail: str) -> None:
-        fields = {"service": f"{namespace}/{name}", "health": health, "detail": detail}
-        log.info("health", extra={"fields": fields})
-        self.local.set_health((namespace, name), health)
-        self.upkeep.untold.set()
-
-    def _prepare(self, services: Mapping[Key, Registered]) -> None:
-        try:
-            self.dataplane.reserve(self.outlook.view(services))
-        except BindError as error:
-            raise ApiError(str(error)) from error
-
-    async def _remember(self, text: str) -> None:
-        try:
-            await asyncio.to_thread(self._registrations.write, text)
-        except StateFileError as error:
-            raise ApiError(str(error)) from error
-
-    async def _spent(self, spend: Spend) -> None:
-        await self.disk.commit(Batch(spent=[(spend.token_id, spend.node, spend.expires_at)]))
-        try:
-            async with self._spending:
-                await asyncio.to_thread(self.spent_tokens.add, spend, self.clock.now())
-        except StateFileError as error:
-            raise StoreError(str(error)) from error
 
     def observe(self) -> None:
         """Take in what the data plane has counted."""

@@ -2,9 +2,10 @@
 
 Changes come in bursts, so a refresh is asked for (`changed`) and done once, SETTLE_S later; while one
 snapshot is being applied the next request waits. A snapshot the plane rejects leaves the last good one in
-force. If policies are to blame, those the plane names or, where it cannot tell, those that a search among what is
-new finds (peer/culprits.py) go into quarantine, and the rest is served; else the reason is in `rejected`. What ends
-workers is not searched for, for each try would cost two: all that is new goes into quarantine.
+force. If policies are to blame they go into quarantine and the rest is served (peer/blame.py); else the reason is in
+`rejected`. An edit that cannot be read goes there too where a version before it is served, which stays in force.
+
+What fails for no reason that is known (a fault of ours) is a snapshot that cannot be served, and tried again.
 
 Invariant: what is enforced is always one whole snapshot; `enforced` is the state it was compiled from.
 """
@@ -16,15 +17,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from peer.blame import Blame, Job, Served, Situation
 from peer.catalog import PolicyEntry, View
 from peer.compile import Compiled, close, compile_snapshot, listeners_for
-from peer.culprits import search
-from peer.policies import Reader, Status
+from peer.policies import MESSAGE_CHARS_MAX, Reader, Status
 from peer.quarantine import (
     DEADLY,
-    ENDS_MAX,
-    PROVEN_AFTER_S,
     REJECTED,
+    SUSPECTED,
     Probation,
     Quarantine,
     Version,
@@ -32,13 +32,13 @@ from peer.quarantine import (
     version_of,
 )
 from peer.sockets import BindError, ListeningSockets
-from proxy.plane import Plane, Rejected
+from proxy.plane import Applied, Plane, Rejected
 from proxy.snapshot import Certificate, Limits, Listener, Snapshot
 from trust.identity import format_id
 from trust.svid import KeyedSvid
 
 # What does not depend on which services there are. It is told to the mesh.
-TOLD_REASONS: Final = frozenset({REJECTED, DEADLY, "Invalid", "UnsupportedKind"})
+TOLD_REASONS: Final = frozenset({REJECTED, DEADLY, SUSPECTED, "Invalid", "UnsupportedKind"})
 
 log = logging.getLogger("gossamer.dataplane")
 
@@ -46,17 +46,6 @@ SETTLE_S: Final = 0.01
 SETTLE_S_MAX: Final = 2.0
 RETRY_S: Final = 5.0  # what kept a snapshot from being served may pass by itself
 REST_S: Final = 60.0  # after one on which workers end though no policy is to blame
-TRIES_MAX: Final = 64  # snapshots tried to find the policies that are to blame for a reject
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """All that a snapshot is made from. `heads` says how much of the journal is in the view."""
-
-    view: View
-    heads: Mapping[bytes, int]
-    certificates: Mapping[str, KeyedSvid]
-    trust_bundle_pem: bytes
 
 
 @dataclass(slots=True)
@@ -67,6 +56,7 @@ class DataPlane:
     sockets: ListeningSockets
     situation: Callable[[], Situation]
     limits: Limits
+    probation: Probation[Mapping[str, PolicyEntry]] = field(default_factory=Probation)
     enforced: Mapping[bytes, int] = field(default_factory=dict)
     statuses: Mapping[str, Status] = field(default_factory=dict)
     # What the mesh should hear of: by key, which version is not in force and why.
@@ -77,10 +67,10 @@ class DataPlane:
     served: Snapshot | None = None
     _reader: Reader = field(default_factory=Reader)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    _blame: Blame = field(init=False)
     _compiled: Compiled | None = None  # what is served
     _policies: Mapping[str, PolicyEntry] = field(default_factory=dict)  # and its policies
     _closed: bool = False  # and whether it lets nobody in
-    _probation: Probation[Mapping[str, PolicyEntry]] = field(default_factory=Probation)
     _go_back: bool = False
     _rest_until_s: float = 0.0
     _told: Mapping[str, tuple[str, Version]] = field(default_factory=dict)
@@ -88,6 +78,9 @@ class DataPlane:
     _reserved: tuple[Listener, ...] = ()  # of a change that is being made; not in any snapshot yet
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _done: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def __post_init__(self) -> None:
+        self._blame = Blame(self.quarantine, self._serve)
 
     def changed(self) -> None:
         """The situation is no longer what it was."""
@@ -156,15 +149,16 @@ class DataPlane:
             self._reject(str(error))
             return
         listeners = listeners_for(situation.view)
-        job = _Job(situation=situation, listeners=listeners, sockets=sockets)
+        written = {key_of(entry): entry for entry in situation.view.policies}
+        job = Job(situation=situation, listeners=listeners, sockets=sockets, written=written)
         admitted = self.quarantine.admit(situation.view.policies)
         if self._go_back:
             self._go_back = False
-            admitted = self._hold_what_came_since(admitted, situation)
+            admitted = self._blame.hold_what_came_since(admitted, situation.view.policies, self.probation)
         rejected = await self._serve(job, admitted)
         if rejected is not None and rejected.fault != "plane":
             self._reader.pinned = situation.view.policies  # parts of them are about to be compiled
-            rejected = await self._serve_without_culprits(job, admitted, rejected)
+            rejected = await self._blame.serve_the_rest(job, admitted, rejected, self._what_is_served())
             self._reader.pinned = ()
         self._tell(situation.view)
         if rejected is not None:
@@ -178,26 +172,24 @@ class DataPlane:
         log.debug("enforced", extra={"fields": {"snapshot": self._version, "policies": obeyed}})
         self.sockets.keep_only([*listeners, *self._reserved])
 
-    async def _serve(
-        self, job: "_Job", entries: Sequence[PolicyEntry], *, closed: bool = False
-    ) -> Rejected | None:
+    async def _serve(self, job: Job, entries: Sequence[PolicyEntry], closed: bool = False) -> Rejected | None:
         """Serve the situation with these policies; `closed`: and let nobody in. Or why that is not served."""
-        situation = job.situation
-        # In a thread: thousands of new policies take seconds to read, and gossip must not wait for them.
-        compiled = await asyncio.to_thread(
-            compile_snapshot,
-            replace(situation.view, policies=tuple(entries)),
-            version=self._version + 1,
-            listeners=job.listeners,
-            certificates=_certificates(situation.certificates),
-            trust_bundle_pem=situation.trust_bundle_pem,
-            limits=self.limits,
-            reader=self._reader,
-        )
+        try:
+            compiled = await self._compile(job, entries)
+            edited = self._blame.hold_unread(job, entries, compiled, self._what_is_served())
+            if edited is not entries:
+                entries = edited
+                compiled = await self._compile(job, entries)
+        except Exception as error:
+            # No policy is to blame, or `compile_snapshot` had found it: a mistake of ours in all the rest. What is
+            # served goes on, and is tried again: were this peer to end, so would every other on the same records.
+            if self.rejected != (reason := f"does not compile: {error!r}"[:MESSAGE_CHARS_MAX]):
+                log.exception("view_broke_the_compiler")
+            return Rejected(version=self._version + 1, reason=reason, fault="plane")
         snapshot = close(compiled.snapshot) if closed else compiled.snapshot
         if self.served is None or replace(snapshot, version=self.served.version) != self.served:
             self._version += 1
-            answer = await self.plane.apply(snapshot, job.sockets)
+            answer = await self._applied(snapshot, job)
             if isinstance(answer, Rejected):
                 self._compiled = self._compiled or compiled  # there is nothing better to tell yet
                 return answer
@@ -206,95 +198,50 @@ class DataPlane:
         self._closed = closed
         self._policies = {key_of(entry): entry for entry in entries}
         if not closed:
-            self._probation.serve(self._now_s(), self._policies)
+            self.probation.serve(self._now_s(), self._policies)
         return None
+
+    async def _applied(self, snapshot: Snapshot, job: Job) -> Applied | Rejected:
+        try:
+            return await self.plane.apply(snapshot, job.sockets)
+        except Exception as error:
+            # A mistake of ours on what is in this snapshot, such as a number it cannot hold: other ones may do.
+            log.exception("snapshot_broke_the_plane")
+            return Rejected(version=snapshot.version, reason=f"{error!r}"[:MESSAGE_CHARS_MAX])
+
+    async def _compile(self, job: Job, entries: Sequence[PolicyEntry]) -> Compiled:
+        # In a thread: thousands of new policies take seconds to read, and gossip must not wait for them.
+        return await asyncio.to_thread(
+            compile_snapshot,
+            replace(job.situation.view, policies=tuple(entries)),
+            version=self._version + 1,
+            listeners=job.listeners,
+            certificates=_certificates(job.situation.certificates),
+            trust_bundle_pem=job.situation.trust_bundle_pem,
+            limits=self.limits,
+            reader=self._reader,
+            quarantined=self.quarantine.absent,
+        )
+
+    def _what_is_served(self) -> Served:
+        return Served(
+            policies=self._policies,
+            unread=self._compiled.unread if self._compiled is not None else frozenset(),
+            closed=self.served is None or self._closed,
+        )
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
     # ------------------------------------------------------------------ bad policies
 
-    async def _serve_without_culprits(
-        self, job: "_Job", admitted: Sequence[PolicyEntry], rejected: Rejected
-    ) -> Rejected | None:
-        """The plane will not serve this: find out which policies that is due to, and serve the rest."""
-        tries = 0
-        while rejected.fault == "snapshot" and tries < TRIES_MAX:
-            named = set(rejected.policies)
-            culprits = [entry for entry in admitted if key_of(entry) in named]
-            if not culprits:
-                break
-            for entry in culprits:
-                job.hold(self.quarantine, entry, REJECTED, rejected.reason, self._policies)
-            tries += 1
-            admitted = self.quarantine.admit(job.situation.view.policies)
-            answer = await self._serve(job, admitted)
-            if answer is None or answer.fault == "plane":
-                return answer
-            rejected = answer
-        return await self._search(job, admitted, rejected, tries)
-
-    async def _search(
-        self, job: "_Job", admitted: Sequence[PolicyEntry], rejected: Rejected, tries: int
-    ) -> Rejected | None:
-        """Nobody was named: go back to the policies that are served, then add what is new, part by part."""
-        new = {key_of(e): e for e in admitted if not _same(e, self._policies.get(key_of(e)))}
-        if not new:
-            return rejected
-        before = dict(self._policies)
-
-        def beside(keys: Sequence[str]) -> list[PolicyEntry]:
-            chosen = set(keys)
-            entries = (e if (k := key_of(e)) not in new or k in chosen else before.get(k) for e in admitted)
-            return [entry for entry in entries if entry is not None]
-
-        # Nothing is served yet: until it is known which policies can be, nobody may slip in between them.
-        closed = self.served is None or self._closed
-        answer = await self._serve(job, beside(()), closed=closed)
-        if answer is not None:
-            return rejected  # it is not due to what is new
-        if rejected.fault == "deadly" and not closed:
-            culprits = dict.fromkeys(new, rejected.reason)  # each try would cost two workers
-        else:
-            trials = search(sorted(new), rejected.reason or "rejected", tries_max=max(1, TRIES_MAX - tries))
-            try:
-                chosen = next(trials)
-                while True:
-                    answer = await self._serve(job, beside(chosen), closed=closed)
-                    if answer is not None and answer.fault == "plane":
-                        return answer
-                    chosen = trials.send("" if answer is None else answer.reason or "rejected")
-            except StopIteration as end:
-                culprits = end.value
-        reason = DEADLY if rejected.fault == "deadly" else REJECTED
-        for key, message in culprits.items():
-            job.hold(self.quarantine, new[key], reason, message, before)
-        return await self._serve(job, self.quarantine.admit(job.situation.view.policies))
-
     def _ended(self, version: int) -> None:
         """A worker ended by itself while it served."""
         if self.served is None or version != self.served.version:
             return
-        if self._probation.end(self._now_s()):
+        if self.probation.end(self._now_s()):
             self._go_back = True
             self.changed()
-
-    def _hold_what_came_since(
-        self, admitted: tuple[PolicyEntry, ...], situation: Situation
-    ) -> tuple[PolicyEntry, ...]:
-        """Workers end on what is served: put in quarantine every policy that is not as it was in the last good one."""
-        good = self._probation.proven or {}
-        written = {key_of(entry): entry for entry in situation.view.policies}
-        new = [entry for entry in admitted if not _same(entry, good.get(key_of(entry)))]
-        message = f"a data plane worker ended {ENDS_MAX} times within {PROVEN_AFTER_S:.0f} s of serving it"
-        for entry in new:
-            key = key_of(entry)
-            self.quarantine.hold(written[key], DEADLY, message, instead=good.get(key))
-        if not new:
-            log.error(
-                "workers_end", extra={"fields": {"reason": "no policy has changed since they ran well"}}
-            )
-        return self.quarantine.admit(situation.view.policies)
 
     def _tell(self, view: View) -> None:
         """Take the statuses, and log each policy that is newly set aside here."""
@@ -312,47 +259,23 @@ class DataPlane:
         for key in self._told.keys() - told.keys():
             log.info("policy_released", extra={"fields": {"policy": key}})
         self._told = told
-        out = {
-            key: (version_of(entry), self.statuses[key])
+        aside = {
+            key: entry
             for entry in view.policies
             if (key := key_of(entry)) in self.statuses and self.statuses[key].reason in TOLD_REASONS
         }
+        self._set_aside_dots = frozenset(
+            dot for entry in aside.values() for version in entry.versions for dot in version.records
+        )
+        out = {key: (version_of(entry), self.statuses[key]) for key, entry in aside.items()}
         if out != self.set_aside:
             self.set_aside = out
-            self._set_aside_dots = frozenset(dot for version, _ in out.values() for dot in version)
             self.on_set_aside()
 
     def _reject(self, reason: str) -> None:
         if reason != self.rejected:
             log.error("snapshot_rejected", extra={"fields": {"reason": reason}})
         self.rejected = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What one refresh serves, whichever policies it can."""
-
-    situation: Situation
-    listeners: tuple[Listener, ...]
-    sockets: Mapping[str, socket.socket]
-
-    def hold(
-        self,
-        quarantine: Quarantine,
-        culprit: PolicyEntry,
-        reason: str,
-        message: str,
-        before: Mapping[str, PolicyEntry],
-    ) -> None:
-        """Put a policy in quarantine. What was served of it `before` stays, unless that is the culprit itself."""
-        key = key_of(culprit)
-        written = next((e for e in self.situation.view.policies if key_of(e) == key), culprit)
-        instead = before.get(key)
-        quarantine.hold(written, reason, message, instead=None if _same(culprit, instead) else instead)
-
-
-def _same(entry: PolicyEntry, other: PolicyEntry | None) -> bool:
-    return other is not None and version_of(entry) == version_of(other)
 
 
 def _certificates(held: Mapping[str, KeyedSvid]) -> tuple[Certificate, ...]:

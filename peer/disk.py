@@ -5,7 +5,8 @@ thread touches the database.
 
 A commit that somebody waits for either happens or is refused, and then never happens. What nobody waits for (what was
 heard from other peers) is `owed`: it is tried again with every later commit and every RETRY_S, so that the database is
-whole again as soon as there is room.
+whole again as soon as there is room. After a failure the disk counts as working again when something was written, for
+a transaction without content succeeds on any disk.
 
 Invariant: commits happen in the order they were asked for; a future is done only after its batch is on disk.
 """
@@ -87,8 +88,14 @@ class Disk:
     ) -> None:
         batch = joined([*owed, *(batch for batch, _ in group)])
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.commit, batch)
-        except StoreError as error:
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._put, batch, bool(self.problem)
+            )
+        except Exception as raised:
+            # Beside StoreError a mistake of ours: whoever waits must not do so for ever, and the next may do better.
+            if not isinstance(raised, StoreError):
+                log.exception("store_broke")
+            error = raised if isinstance(raised, StoreError) else StoreError(f"unexpected: {raised!r}")
             self._failed(error)
             self._owed = [joined([*owed, *(batch for batch, future in group if future is None)])]
             for _, future in group:
@@ -101,6 +108,11 @@ class Disk:
             for _, future in group:
                 if future is not None and not future.done():
                     future.set_result(None)
+
+    def _put(self, batch: Batch, failed_before: bool) -> None:
+        if failed_before:
+            self._store.probe()
+        self._store.commit(batch)
 
     def _failed(self, error: StoreError) -> None:
         if str(error) != self.problem:

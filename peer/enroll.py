@@ -14,13 +14,15 @@ from typing import Final, TypeVar
 
 from gossip.events import Address
 from peer.io.stream import ALPN, ISSUE, FrameStream, Hello, StreamError, connect, greet
-from peer.issuer import CREDENTIAL, LATER, REFUSED, SVID
+from peer.issuer import CREDENTIAL, LATER, REFUSED, REVOCATION, SVID
 from trust.admission import Token, request_join, request_renewal
 from trust.authority import read_root, root_fingerprint
 from trust.credential import Credential, decode_credential, verify_credential
-from trust.errors import CredentialError, SvidError, TrustError
+from trust.errors import CredentialError, RevocationError, SvidError, TrustError
 from trust.identity import NodeIdentity
 from trust.issuance import request_svid
+from trust.revocation import Revocation, decode_revocation, verify_revocation
+from trust.revoking import request_revocation
 from trust.svid import KeyedSvid, LeafKey, keyed
 from trust.tls import client_context_unverified, verify_introduction
 
@@ -107,6 +109,27 @@ async def certify(
         return svid
 
     return await _at_a_signer(f"no certificate for {spiffe_id}", signers, _anchor(member, now), ask)
+
+
+async def revoke(
+    member: Membership,
+    identity: NodeIdentity,
+    subject: str,
+    reason: str,
+    signers: Iterable[Address],
+    now: Callable[[], float],
+) -> Revocation:
+    """`subject`'s revocation by the mesh root. Raises EnrollError, or RevocationError for what cannot be asked."""
+    request = request_revocation(identity, member.credential, subject, reason, now())
+
+    async def ask(stream: FrameStream, _hello: Hello) -> Revocation:
+        revocation = decode_revocation(await _ask(stream, REVOCATION, request.encode()))
+        verify_revocation(revocation, member.root_public, member.trust_domain)
+        if (revocation.subject, revocation.issuer) != (subject, member.root_public):
+            raise RevocationError(f"what was revoked is {revocation.subject}, not {subject}")
+        return revocation
+
+    return await _at_a_signer(f"{subject} was not revoked", signers, _anchor(member, now), ask)
 
 
 def _check_ours(credential: Credential, identity: NodeIdentity) -> None:

@@ -42,6 +42,11 @@ async def enter(daemon: "Daemon") -> None:
     daemon.local.mesh_knows(told(daemon))
     daemon.serve()
     await daemon.files.read()
+    known = {f"{namespace}/{name}" for namespace, name in daemon.local.services}
+    withdrawn = sorted(told(daemon).keys() - known)
+    if withdrawn:
+        # Their files were removed meanwhile, or what was registered here is lost.
+        log.warning("services_withdrawn", extra={"fields": {"services": ", ".join(withdrawn)}})
     try:
         await daemon.local.publish()
     except ApiError as error:
@@ -98,12 +103,16 @@ async def _remember_entry(daemon: "Daemon") -> None:
 
 async def _trust_again(daemon: "Daemon") -> None:
     """Once another peer has told the state of the mesh, or an operator that nobody can, the database is whole."""
-    if not daemon.config.accept_state_loss:
+    if not daemon.loss_accepted:
         await daemon.driver.synced.wait()
     try:
         await daemon.disk.run(lambda store: store.trust() if store.doubt else None)
+        entered = await daemon.disk.run(lambda store: store.meta_get(ENTERED) is not None)
     except StoreError as error:
         log.warning("doubt_kept", extra={"fields": {"reason": str(error)}})
+        return
+    if daemon.loss_accepted and entered:
+        await asyncio.to_thread(daemon.loss_word.spend, daemon.clock.now())
 
 
 def _tell(daemon: "Daemon", failed: dict[Address, str]) -> None:

@@ -4,6 +4,9 @@ The first start writes, in this order: the node's seed, then (when founding) the
 certificate and credential. Each file is durable before the next is made, so a crash between any two leaves a
 host that can try again as the same node.
 
+What is on disk is taken up whole or refused by the name of the file that is wrong: where a member's key is missing, no
+other is made in its place, and where its root is, no other mesh is founded or joined beside its old state.
+
 Invariant: a host that is a member stays that member; neither `--bootstrap` nor a token given again changes it.
 """
 
@@ -12,6 +15,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, TypeVar
 
 from gossip.events import Address
@@ -55,16 +59,24 @@ class Established:
 
 
 async def establish(
-    config: Config, keys: Keys, now: Callable[[], float], contacts: Iterable[Address] = ()
+    config: Config,
+    keys: Keys,
+    now: Callable[[], float],
+    contacts: Iterable[Address] = (),
+    *,
+    entered: bool = False,
 ) -> Established:
-    """Resume, found or join. `contacts` are members of an earlier run. Raises EstablishError, KeyFileError."""
+    """Resume, found or join. `contacts` are members of an earlier run, `entered` says that the database is a member's.
+    Raises EstablishError, KeyFileError."""
+    contacts = tuple(contacts)
     seed = keys.read(KeyFile.NODE_SEED)
     if seed is None:
+        _refuse_lost_key(keys, known=bool(contacts) or entered)
         seed = secrets.token_bytes(SEED_BYTES)
         keys.write(KeyFile.NODE_SEED, seed)
     identity = NodeIdentity.from_seed(seed)
     authority = _authority(keys, identity)
-    membership = _resume(config, keys, identity)
+    membership = _resume(config, keys, identity, authority)
     if membership is not None:
         _check_token(config, membership)
         signers = [*config.seeds, *contacts, *_seeds_of(config.token)]
@@ -76,6 +88,7 @@ async def establish(
             first_start=False,
             met=_seeds_of(config.token),
         )
+    _refuse_other_mesh(config, keys, authority)
     met: tuple[Address, ...] = ()
     if config.bootstrap:
         membership, authority = _found(config, keys, identity, now)
@@ -101,20 +114,85 @@ def _authority(keys: Keys, identity: NodeIdentity) -> Authority | None:
     return SoleAuthority.from_seed(seed, holder=identity.id) if seed is not None else None
 
 
-def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | None:
+def _refuse_lost_key(keys: Keys, *, known: bool) -> None:
+    """Raises EstablishError where a node has lived whose key is missing: another key would be another node."""
+    others = [
+        keys.path(file) for file in KeyFile if file is not KeyFile.NODE_SEED and keys.path(file).exists()
+    ]
+    if others or known:
+        why = f"{others[0]} is there" if others else "this data directory is a member's"
+        raise EstablishError(
+            f"{keys.path(KeyFile.NODE_SEED)}: is missing, although {why}: put it back from a backup, or name another "
+            "--data-dir to begin anew as another node"
+        )
+
+
+def _refuse_other_mesh(config: Config, keys: Keys, authority: Authority | None) -> None:
+    """Before a host whose credential is missing founds or joins: raises EstablishError where that would lead into
+    another mesh than the one whose root is here."""
     root = keys.read(KeyFile.ROOT_CERTIFICATE)
+    if root is None:
+        return
+    path = keys.path(KeyFile.ROOT_CERTIFICATE)
+    if config.bootstrap:
+        if authority is None:
+            raise EstablishError(
+                f"{path}: is the root of a mesh already, and its key is not here: put "
+                f"{KeyFile.CREDENTIAL.value} and {KeyFile.AUTHORITY_SEED.value} back from a backup, or name another "
+                "--data-dir to found another mesh"
+            )
+        _check_authority(keys, authority, _root_of(root, config.trust_domain, path))
+    elif config.token is not None:
+        fingerprint = root_fingerprint(_root_of(root, config.trust_domain, path))
+        if _parsed(config.token).root_fingerprint != fingerprint:
+            raise EstablishError(f"{path}: is the root of another mesh than the token's", code=2)
+
+
+def _root_of(root: bytes, trust_domain: str, path: Path) -> bytes:
+    try:
+        return read_root(root, trust_domain)
+    except TrustError as error:
+        raise EstablishError(
+            f"{path}: {error}; put it back from a backup or from any other member, where it is the same"
+        ) from error
+
+
+def _check_authority(keys: Keys, authority: Authority, root_public: bytes) -> None:
+    if authority.root_public != root_public:
+        raise EstablishError(
+            f"{keys.path(KeyFile.AUTHORITY_SEED)}: is not the key of this mesh's root; put it back from a backup"
+        )
+
+
+def _resume(
+    config: Config, keys: Keys, identity: NodeIdentity, authority: Authority | None
+) -> Membership | None:
     encoded = keys.read(KeyFile.CREDENTIAL)
-    if root is None or encoded is None:
+    if encoded is None:
         return None
-    path = keys.path(KeyFile.CREDENTIAL)
+    path, root_path = keys.path(KeyFile.CREDENTIAL), keys.path(KeyFile.ROOT_CERTIFICATE)
+    root = keys.read(KeyFile.ROOT_CERTIFICATE)
+    if root is None:
+        raise EstablishError(
+            f"{root_path}: is missing; put it back from a backup or from any other member, where it is the same"
+        )
+    mend = "put it back from a backup, or remove it and join again with a token"
     try:
         credential = decode_credential(encoded)
-        root_public = read_root(root, credential.trust_domain)
+    except TrustError as error:
+        raise EstablishError(f"{path}: {error}; {mend}") from error
+    root_public = _root_of(root, credential.trust_domain, root_path)
+    try:
         verify_credential(credential, root_public, credential.trust_domain, None)
     except TrustError as error:
-        raise EstablishError(f"{path}: {error}") from error
+        raise EstablishError(f"{path}: {error}; {mend}") from error
     if credential.public_key != identity.public_key:
-        raise EstablishError(f"{path}: is the credential of another node")
+        raise EstablishError(
+            f"{path}: is the credential of another node than {keys.path(KeyFile.NODE_SEED)}: put both back from one "
+            "backup"
+        )
+    if authority is not None:
+        _check_authority(keys, authority, root_public)
     if credential.name != config.name:
         log.info("name_kept", extra={"fields": {"name": credential.name, "configured": config.name}})
     return Membership(root_certificate=root, trust_domain=credential.trust_domain, credential=credential)

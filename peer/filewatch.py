@@ -56,8 +56,11 @@ class FileWatch:
 
     async def _read_all_again(self) -> None:
         """Take up every file as if it were new, and let go what files said that are no longer there."""
-        self._files = ServiceFiles(self._directory)
-        changes = await asyncio.to_thread(self._files.scan)
+        files = ServiceFiles(self._directory)
+        changes = await asyncio.to_thread(files.scan)
+        if not files.in_force and self._directory in files.problems:
+            return  # it cannot be read, which says nothing of what is in it
+        self._files = files
         there = {str(path) for path in (*self._files.in_force, *self._files.problems)}
         known = {r.source for r in self._local.services.values() if r.source != COMMAND}
         gone = [FileChange(path=Path(source), services=()) for source in sorted(known - there)]

@@ -112,6 +112,7 @@ class Folder:
             key,
             read=self.capabilities.authors.read,
             live=lambda records: rights.live(records).get(key, ()),
+            judge=lambda record: refusal.words if (refusal := rights.objection(record)) is not None else "",
         )
 
     def policy_reach(self, key: str) -> dict[bytes, int]:

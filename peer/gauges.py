@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from gossip.member import State
 from peer.admin.metrics import Gauge, GaugeValue
-from peer.capabilities import Reason
+from peer.certify import CREDENTIAL
 from peer.dataplane import TOLD_REASONS
+from peer.rights import Reason
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -26,6 +27,21 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
     def expiries() -> dict[tuple[str, ...], float]:
         now = daemon.clock.now()
         return {(name,): svid.not_after - now for name, svid in daemon.certifier.held.items()}
+
+    def failing() -> dict[tuple[str, ...], float]:
+        now, failures = daemon.clock.now(), daemon.certifier.failures
+        names = (*daemon.certifier.held, *failures, CREDENTIAL)
+        return {(name,): now - failures[name].since if name in failures else 0.0 for name in names}
+
+    def standings() -> dict[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {(level,): 0 for level in ("ok", "warn", "fail")}
+        for name in (*daemon.outlook.wanted_identities(), CREDENTIAL):
+            found[daemon.certifier.standing(name).level,] += 1
+        return found
+
+    def attempts() -> dict[tuple[str, ...], float]:
+        certifier = daemon.certifier
+        return {("granted",): certifier.renewed_total, ("failed",): certifier.failed_total}
 
     def ignored() -> dict[tuple[str, ...], float]:
         return {(kind,): sum(reasons.values()) for kind, reasons in daemon.folder.ignored.items()}
@@ -66,6 +82,15 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make("policies_quarantined", "Policies set aside here, by reason.", set_aside, "reason"),
         make("snapshot_version", "Snapshot the data plane serves.", lambda: daemon.outlook.served_version),
         make("certificate_expiry_seconds", "Life left of a certificate.", expiries, "identity"),
+        make(
+            "certificate_renewal_failing_seconds",
+            "For how long renewal has failed; 0 when it does not.",
+            failing,
+            "identity",
+        ),
+        make("certificate_status", "Identities by how their renewal stands.", standings, "status"),
+        make("certificate_attempts_total", "Certificates and credentials asked for.", attempts, "result"),
+        make("revocations", "Revocations in force.", lambda: len(daemon.revocations)),
         make(
             "renewals_failing", "Identities whose renewal fails now.", lambda: len(daemon.certifier.failures)
         ),

@@ -43,10 +43,12 @@ def versions(
     *,
     read: Callable[[Record], Record] = lambda record: record,
     live: Callable[[Iterable[Record]], Iterable[Record]] = register.versions,
+    judge: Callable[[Record], str] = lambda _record: "",
 ) -> list[PastVersion]:
     """All versions that are known, latest first. `held` are those of the journal, each with why it is not obeyed;
     `past` the encoded records of the disk, of which those that cannot be read are left out. `read` gives a record as
-    its author's, and `live` which of the records that are obeyed are in force."""
+    its author's, `live` which of the records that are obeyed are in force, and `judge` why one of `past` would not be
+    obeyed now ("": it would), so that what its author had no right to does not look as if it had been in force."""
     held = tuple(held)
     obeyed = [record for record, objection in held if not objection]
     current = {record.dot for record in live(obeyed)}
@@ -63,7 +65,8 @@ def versions(
         decoded = _decoded(data)
         if decoded is not None and decoded.key == key:
             authored = read(decoded)
-            known.setdefault(authored.dot, authored)
+            if known.setdefault(authored.dot, authored) is authored and (objection := judge(decoded)):
+                objections[authored.dot] = objection
     ordered = sorted(known.values(), key=lambda each: (each.hlc, each.writer), reverse=True)
     return [
         PastVersion(

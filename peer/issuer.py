@@ -3,12 +3,13 @@
     caller -> "issue"                         purpose
     caller -> b"c" <request to join or renew> answered by b"c" <credential>
     caller -> b"v" <certificate request>      answered by b"v" <certificate, DER>
+    caller -> b"r" <request to revoke>        answered by b"r" <revocation>
     either refused by b"e" <reason, UTF-8>    the stream stays open
     or put off by b"l" <reason, UTF-8>        this signer cannot now; another one, or later
 
-Every request carries its own proof (`trust/admission.py`, `trust/svid.py`), so a caller needs no certificate
-here: a host that was off for a day has none that is still valid. A peer that is no signer answers with where
-the signers are (its greeting).
+Every request carries its own proof (`trust/admission.py`, `trust/issuance.py`, `trust/revoking.py`), so a caller needs
+no certificate here: a host that was off for a day has none that is still valid. A peer that is no signer answers with
+where the signers are (its greeting).
 
 Invariant: a token's use is on disk before the credential leaves the host.
 """
@@ -25,12 +26,14 @@ from trust.admission import Spend, TokenLedger, decode_request, issue_credential
 from trust.authority import Authority
 from trust.credential import Credential
 from trust.errors import TrustError
+from trust.identity import ID_BYTES
 from trust.issuance import SVID_TTL_S, SvidRequest, decode_svid_request, issue_svid
-from trust.revocation import RevocationSet
+from trust.revocation import Revocation, RevocationSet
+from trust.revoking import RevocationRequest, decode_revocation_request, issue_revocation
 
 log = logging.getLogger("gossamer.issuer")
 
-CREDENTIAL, SVID, REFUSED, LATER = b"c", b"v", b"e", b"l"
+CREDENTIAL, SVID, REVOCATION, REFUSED, LATER = b"c", b"v", b"r", b"e", b"l"
 REQUESTS_MAX: Final = 64  # on one stream
 
 
@@ -48,6 +51,7 @@ class Issuer:
     ledger: TokenLedger
     now: Callable[[], float]
     spent: Callable[[Spend], Awaitable[None]]
+    node: bytes = bytes(ID_BYTES)  # this peer's own
     svid_ttl_s: int = SVID_TTL_S
     _unsaved: list[Spend] = field(default_factory=list)  # counted by the ledger, not known to be on disk
 
@@ -68,6 +72,8 @@ class Issuer:
                     return CREDENTIAL + (await self.credential(body)).encode()
                 case b"v":
                     return SVID + self.svid(decode_svid_request(body))
+                case b"r":
+                    return REVOCATION + self.revocation(decode_revocation_request(body)).encode()
                 case _:
                     return REFUSED + b"this request is not known here"
         except TrustError as error:
@@ -115,7 +121,21 @@ class Issuer:
             ttl_s=self.svid_ttl_s,
         )
 
+    def revocation(self, request: RevocationRequest) -> Revocation:
+        """Judge a request to revoke. Raises TrustError."""
+        revocation = issue_revocation(
+            self._signer(),
+            request,
+            trust_domain=self.trust_domain,
+            now=int(self.now()),
+            revoked=self.revoked,
+        )
+        fields = {"subject": revocation.subject, "reason": revocation.reason}
+        log.warning("revocation_signed", extra={"fields": fields})
+        return revocation
+
     def _signer(self) -> Authority:
         if self.authority is None or not self.authority.can_sign:
             raise TrustError("this peer is no signer")
+        self.revoked.check_signer(self.trust_domain, self.node)
         return self.authority

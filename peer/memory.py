@@ -5,7 +5,8 @@ it wrote, and what it should know), whether it has taken in the mesh's state sin
 the database was found damaged, or is a copy of an older state. What follows from them is decided here, once.
 
 Where every database of a mesh was lost there is nobody to be told by; then an operator has to say so
-(`--accept-state-loss`), for a peer cannot tell a mesh that has lost everything from one it is cut off from.
+(`--accept-state-loss`, heeded once: `peer/lossword.py`), for a peer cannot tell a mesh that has lost everything from
+one it is cut off from.
 
 Invariant: a peer that others may have heard of never writes on a state it has reason to doubt.
 """
@@ -30,12 +31,13 @@ class Memory:
 
 
 def recall(*, met: bool, entered: bool, damaged: bool, reachable: bool, accepted: bool = False) -> Memory:
-    """`met`: this peer has known of others. `damaged`: its database may hold less than was written. `reachable`:
-    somebody is configured or remembered to be contacted. `accepted`: somebody has said that nobody holds more."""
-    blank = met and not entered and not accepted
+    """`met`: this peer has known of others. `damaged`: its database may hold less than was written, and what else
+    remembers others may be as old. `reachable`: somebody is configured or remembered to be contacted. `accepted`:
+    somebody has said that nobody holds more."""
+    blank = (met or damaged) and not entered and not accepted
     alone = not blank and not reachable
     hold_writes_s = FIRST_SYNC_S_MAX
-    if blank or (damaged and met and not accepted):
+    if blank or (damaged and not accepted):
         hold_writes_s = math.inf
     elif alone:  # the founder's first start, and a mesh of one
         hold_writes_s = 0.0

@@ -13,8 +13,8 @@ Whoever is *told* the state of the mesh is told it by a node that knows it: one 
 made, or was there when the mesh began. Only the word of such nodes releases the writes of one whose disk was lost
 (`peer/node_doubt.py`); two that both lost theirs would agree at once on nothing.
 
-Own writes are numbered in `peer/node_writes.py`; exchanges are counted in `peer/node_sessions.py`, requests to join in
-`peer/node_joins.py`.
+What comes from others is taken in by `peer/node_intake.py`; own writes are numbered in `peer/node_writes.py`; exchanges
+are counted in `peer/node_sessions.py`, requests to join in `peer/node_joins.py`.
 
 Invariants: a number is never used twice (own writes wait for the first exchange after a start, or `hold_writes_s`);
 nothing is acknowledged before `Persisted`; every exchange is bounded and ends.
@@ -22,13 +22,11 @@ nothing is acknowledged before `Persisted`; every exchange is bounded and ends.
 
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 import gossip.events as membership
-from crdt.codec import CrdtError, MalformedError
-from crdt.journal import Delta, Journal, Merged
-from crdt.record import Record, decode_record, encode_record
+from crdt.journal import Journal
 from gossip.census import NOBODY, Census
 from gossip.config import GossipConfig
 from gossip.engine import Engine
@@ -42,7 +40,6 @@ from peer.messages import (
     DatagramReceived,
     Depart,
     Departed,
-    Evicted,
     Input,
     JoinSeeds,
     Lagged,
@@ -65,25 +62,20 @@ from peer.messages import (
     Tick,
     Write,
 )
-from peer.node_distrust import EVICTED_KINDS, KNOWN_COST, NOTHING_COST, REFUSED_WAIT_S_MAX, Distrust
+from peer.node_distrust import KNOWN_COST, NOTHING_COST, REFUSED_WAIT_S_MAX, Distrust
 from peer.node_doubt import Doubt
+from peer.node_intake import Intake
 from peer.node_joins import Joins
 from peer.node_notes import Complaints
 from peer.node_sessions import TOO_MANY, Exchange, Sessions
 from peer.node_writes import Writes
-from peer.records import REVOCATION, Registry
+from peer.records import Registry
 from peer.session import SessionError, SyncSession
 from trust.credential import Credential
-from trust.errors import TrustError
-from trust.identity import NodeIdentity, NodeSpiffe, parse_spiffe
-from trust.revocation import decode_revocation
+from trust.identity import NodeIdentity
 
-PUSH_BYTES_MAX: Final = 1000  # a record up to this size rides on datagrams
-EAGER_SYNCS: Final = 2  # members told by stream about a record too large for a datagram
-RETRY_WAITING_S: Final = 1.0
 SMALL_BYTES: Final = 64 * 1024  # an exchange that sent less is not worth counting
 DIVERGED: Final = "diverged"
-FORGERY: Final = "bad signature"  # the verdict of `Registry.judge` on what no honest node hands on
 FORGED: Final = "a record that its writer did not sign"
 SHUNNED: Final = "this node broke the protocol a short while ago"
 EXPELLED: Final = "this node has equivocated"
@@ -120,7 +112,6 @@ class Node:
         self._writes = Writes(
             identity=identity, journal=journal, registry=registry, hold_until=now + hold_writes_s
         )
-        self._retry_at: float | None = None
         self._told = self._synced = False
         self._knows = math.isfinite(hold_writes_s)  # the state of the mesh; who doubts its own does not
         self._doubt = Doubt(doubtful=not self._knows)
@@ -140,11 +131,21 @@ class Node:
             crypto=registry.crypto,
             census=census,
         )
+        self._intake = Intake(
+            own=identity.id,
+            journal=journal,
+            registry=registry,
+            engine=self.engine,
+            complaints=self.complaints,
+            rng=rng,
+            act=self._engine,
+            begin=self._open,
+        )
         self.engine.fingerprint = journal.fingerprint()
         for subject in registry.revocations.subjects():
-            self._evict(now, subject, [])
+            self._intake.evict(now, subject, [])
         for writer in journal.forks:
-            self._expel(now, writer, [])
+            self._intake.expel(now, writer, [])
         self.deadline = self._due()  # when `Tick` is due, in the clock of `now`
 
     # ------------------------------------------------------------------ the machine
@@ -154,7 +155,7 @@ class Node:
         least = self.engine.deadline
         for at in (
             self._sessions.deadline,
-            self._retry_at,
+            self._intake.retry_at,
             self._writes.deadline,
             self._doubt.deadline,
             self.complaints.deadline,
@@ -191,7 +192,7 @@ class Node:
             case Lagged():
                 self._engine(now, membership.LoopLag(lag_s=event.lag_s), out)
             case CredentialRenewed():
-                self._introduce(now, self.identity.id, event.credential.encode(), None, out)
+                self._intake.introduce(now, self.identity.id, event.credential.encode(), None, out)
                 self._engine(now, membership.Renewed(credential=event.credential), out)
             case MetaChanged():
                 self._engine(now, membership.SetMeta(meta=event.meta), out)
@@ -206,9 +207,9 @@ class Node:
         for number in self._sessions.overdue(now):
             out.append(CloseStream(stream=number, reason="took too long"))
             self._finish(now, number, "took too long", out)
-        if self._retry_at is not None and self._retry_at <= now:
-            self._retry_at = None
-            self._merged(now, self.journal.retry_waiting(int(now * 1000)), None, out)
+        if self._intake.retry_at is not None and self._intake.retry_at <= now:
+            self._intake.retry_at = None
+            self._intake.merged(now, self.journal.retry_waiting(int(now * 1000)), None, out)
         out.extend(self.complaints.due(now))
         self._settle(now, out)
         out.extend(self._writes.dispatch(now))
@@ -228,7 +229,7 @@ class Node:
                 case membership.MemberChanged():
                     self._member_changed(now, result.member, result.previous, out)
                 case membership.Heard():
-                    self._heard(now, result.node, result.payload, out)
+                    self._intake.heard(now, result.node, result.payload, out)
                 case membership.Rejected():
                     out.append(node_notes.rejected(result))
                 case membership.AddressConflict():
@@ -240,32 +241,12 @@ class Node:
 
     def _member_changed(self, now: float, member: Member, previous: State | None, out: list[Output]) -> None:
         if member.credential is not None:
-            self._introduce(now, member.id, member.credential.encode(), None, out)
+            self._intake.introduce(now, member.id, member.credential.encode(), None, out)
         if previous is not member.state:
             out.append(MemberMoved(member=member, previous=previous))
         out.append(StateChanged())
-        if self._retry_at is None and next(self.journal.waiting(), None) is not None:
-            self._retry_at = now
-
-    def _introduce(
-        self, now: float, writer: bytes, blob: bytes, sender: bytes | None, out: list[Output]
-    ) -> None:
-        """Learn a writer's credential. Only what the registry has verified and kept is stored and handed on."""
-        if self.journal.introductions.get(writer) == blob:
-            return
-        reason = self.registry.introduce(writer, blob)
-        if not reason and self.registry.credentials[writer].encode() != blob:
-            return  # an older one than is known
-        try:
-            if not reason:
-                self.journal.introduce(writer, blob)
-        except CrdtError as error:
-            reason = str(error)
-        if reason:
-            note = node_notes.warning("credential_refused", writer, reason)
-            out.extend(self.complaints.tell(now, sender or writer, note))
-            return
-        out.append(Persist(ticket=0, introductions={writer: blob}))
+        if self._intake.retry_at is None and next(self.journal.waiting(), None) is not None:
+            self._intake.retry_at = now
 
     # ------------------------------------------------------------------ streams
 
@@ -326,7 +307,7 @@ class Node:
         for chunk in progress.members:
             self._engine(now, membership.MembersReceived(node=exchange.node, data=chunk), out)
         for delta, introduction in progress.deltas:
-            if self._absorb(now, delta, introduction, exchange, out):
+            if self._intake.absorb(now, delta, introduction, exchange, out):
                 self._protocol_error(now, event.stream, exchange.node, FORGED, out)
                 return
         if progress.done:
@@ -383,18 +364,15 @@ class Node:
     def _settle(self, now: float, out: list[Output]) -> None:
         """Release the writes once whoever could be asked for this node's own journal has been; else ask on."""
         if not self._doubt.settled and self._doubt.deadline is not None:
-            teller = self._doubt.ask(now, self._others(), self._rng, joining=bool(self._joins))
+            teller = self._doubt.ask(now, self._intake.others(), self._rng, joining=bool(self._joins))
             if teller is not None:
                 self._open(now, teller.address, teller.id, False, "own journal", out)
         if self._told and self._doubt.settled and not self._synced:
             self._synced = True
             out.append(Synced())
-        if self._synced and self._doubt.settled and not self._joins:
+        if self._synced and self._doubt.settled and (self._doubt.doubtful or not self._joins):
             self._writes.release()
             out.extend(self._writes.dispatch(now))
-
-    def _others(self) -> list[Member]:
-        return [m for m in self.engine.members() if m.id != self.identity.id and m.state is State.ALIVE]
 
     # ------------------------------------------------------------------ joining
 
@@ -414,109 +392,6 @@ class Node:
                 self._open(now, seed, None, True, "join", out)
         out.extend(self._joins.answers())
 
-    # ------------------------------------------------------------------ records from elsewhere
-
-    def _heard(self, now: float, node: bytes, payload: bytes, out: list[Output]) -> None:
-        try:
-            record = decode_record(payload)
-        except MalformedError as error:
-            note = node_notes.warning("record_malformed", node, str(error))
-            out.extend(self.complaints.tell(now, node, note))
-            return
-        self._merged(now, self.journal.merge([record], int(now * 1000)), node, out)
-
-    def _absorb(
-        self, now: float, delta: Delta, introduction: bytes | None, exchange: Exchange, out: list[Output]
-    ) -> bool:
-        """Take in what an exchange brought. Returns whether its other side must have known better."""
-        if introduction is not None:
-            self._introduce(now, delta.writer, introduction, exchange.node, out)
-        merged = self.journal.absorb(delta, int(now * 1000))
-        exchange.taken += len(merged.accepted) + len(merged.equivocations)
-        if merged.refused and exchange.session is not None:
-            exchange.session.give_up(delta.writer)
-            exchange.refused = exchange.refused or delta.writer not in self.journal.forks
-        self._merged(now, merged, exchange.node, out)
-        return any(reason == FORGERY for _, reason in merged.refused)
-
-    def _merged(self, now: float, merged: Merged, sender: bytes | None, out: list[Output]) -> None:
-        """What a merge brought: to disk, onward, and into the views."""
-        self._blame(now, merged, sender, out)
-        if merged.waiting and self._retry_at is None:
-            self._retry_at = now + RETRY_WAITING_S
-        if not merged.changed:
-            return
-        forks = self.journal.forks  # what is stored of those stays as it was, with its head
-        delete = tuple(record for record in merged.superseded if record.writer not in forks)
-        gone = {record.dot for record in delete}
-        put = tuple(r for r in merged.accepted if r.dot not in gone and r.writer not in forks)
-        heads = {writer: self.journal.heads[writer] for writer in {r.writer for r in (*put, *delete)}}
-        out.append(Persist(ticket=0, put=put, delete=delete, heads=heads, forks=merged.equivocations))
-        self._took_in(now, put, out)
-
-    def _blame(self, now: float, merged: Merged, sender: bytes | None, out: list[Output]) -> None:
-        """Name who handed on what was refused, and expel who equivocated, telling the others why."""
-        for record, reason in merged.refused:
-            note = node_notes.refused(record, reason, sender)
-            out.extend(self.complaints.tell(now, sender or record.writer, note))
-        out.extend(node_notes.equivocations(merged.equivocations))
-        for fork in merged.equivocations:
-            self._expel(now, fork.writer, out)
-            self._spread(now, (fork.first, fork.second), out)
-
-    def _expel(self, now: float, writer: bytes, out: list[Output]) -> None:
-        """Take a writer that equivocated out of the view, and its node out of the mesh."""
-        self.journal.evict(writer, EVICTED_KINDS)
-        if writer != self.identity.id:
-            self._engine(now, membership.Evict(node=writer, reason="equivocated"), out)
-            out.append(Evicted(node=writer))
-
-    def _took_in(self, now: float, records: Iterable[Record], out: list[Output]) -> None:
-        """Records that are part of the journal now: push them on, act on revocations, tell the views."""
-        self.engine.fingerprint = self.journal.fingerprint()
-        for record in records:
-            if record.kind == REVOCATION and record.payload:
-                self._revoke(now, record, out)
-        self._spread(now, records, out)
-        out.append(StateChanged())
-
-    def _spread(self, now: float, records: Iterable[Record], out: list[Output]) -> None:
-        """Tell a few others at once."""
-        large = False
-        for record in records:
-            payload = encode_record(record)
-            if len(payload) <= PUSH_BYTES_MAX:
-                self._engine(now, membership.Publish(payload=payload), out)
-            else:
-                large = True
-        if large:
-            others = self._others()
-            for member in self._rng.sample(others, min(EAGER_SYNCS, len(others))):
-                self._open(now, member.address, member.id, False, "large record", out)
-
-    def _revoke(self, now: float, record: Record, out: list[Output]) -> None:
-        reason = self.registry.objection(record)
-        try:
-            if not reason:
-                revocation = decode_revocation(record.payload)
-                self.registry.revocations.add(revocation)
-        except TrustError as error:
-            reason = str(error)
-        if reason:
-            note = node_notes.warning("revocation_ignored", record.writer, reason)
-            out.extend(self.complaints.tell(now, record.writer, note))
-            return
-        out.append(Note(level=Level.WARNING, event="revoked", fields={"subject": revocation.subject}))
-        self._evict(now, revocation.subject, out)
-
-    def _evict(self, now: float, subject: str, out: list[Output]) -> None:
-        """If the revoked subject is a node: it is no member any more."""
-        if subject.startswith("spiffe:"):
-            revoked = parse_spiffe(subject)
-            if isinstance(revoked, NodeSpiffe) and revoked.node != self.identity.id:
-                self._engine(now, membership.Evict(node=revoked.node, reason="revoked"), out)
-                out.append(Evicted(node=revoked.node))
-
     # ------------------------------------------------------------------ records written here
 
     def _persisted(self, now: float, ticket: int, out: list[Output]) -> None:
@@ -524,11 +399,11 @@ class Node:
         if not records:
             return
         merged = self.journal.merge(records, int(now * 1000))
-        self._blame(now, merged, self.identity.id, out)
+        self._intake.blame(now, merged, self.identity.id, out)
         out.extend(self._writes.acknowledge())
         kept = {(record.kind, record.key) for record in records}
         gone = tuple(record for record in merged.superseded if (record.kind, record.key) not in kept)
         if gone or merged.equivocations:  # tombstones that no longer say anything
             out.append(Persist(ticket=0, delete=gone, forks=merged.equivocations))
-        self._took_in(now, merged.accepted, out)
+        self._intake.took_in(now, merged.accepted, out)
         out.extend(self._writes.dispatch(now))

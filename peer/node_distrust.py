@@ -2,8 +2,11 @@
 
 A writer that equivocated is expelled for good: what it published leaves the view (`EVICTED_KINDS`) and its node the
 mesh. Every replica that holds the proof does so, and the proof spreads, so all agree again, whichever of the two
-contents each had seen. A revocation proves itself and stays in force, whoever carried it; what the writer closed
-stays closed, as with one that is revoked.
+contents each had seen. Its restrictions go too: replicas hold different parts of a forked journal, and were these
+obeyed, nodes would decide differently for ever. Nobody gains access by being expelled, for whoever can sign two
+contents under one number can sign the deletion of all that this writer published as well. But one whose disk was
+cloned loses its rules, so which policies went is told. A revocation proves itself and stays in force, whoever carried
+it; what the writer closed stays closed, as with one that is revoked.
 
 A node whose exchanges break the protocol, or bring what no honest node hands on, is answered ever more rarely: the
 first offence costs nothing, each further one doubles the wait. So it is where an exchange brought what had to be

@@ -4,7 +4,8 @@ A node whose disk was lost, or put back to an earlier state, may have written mo
 records is one of the others; a number that is given out again would be an equivocation, for which a node is expelled.
 One that was told by a single other node knows what that one held: the last record may just then have been on its way
 to it, or have reached only others. So a node in doubt asks TELLERS members, or all where there are fewer, and goes on
-with fewer only after WORD_S_MAX: a write that waits for a member who does not answer is a mesh that does not work.
+with fewer only after WORD_S_MAX: a write that waits for a member who does not answer is a mesh that does not work. For
+the same reason it waits for the addresses through which it joins (JOINING_S_MAX), but not for ever.
 
 What this cannot find out: a record whose every holder is on the other side of a partition. It shows as an
 equivocation when the partition heals.
@@ -20,6 +21,9 @@ from gossip.member import Member
 
 TELLERS: Final = 3
 WORD_S_MAX: Final = 5.0  # after the first word
+JOINING_S_MAX: Final = (
+    10.0  # likewise; an address that takes connections and says nothing is given up much later
+)
 ASK_AGAIN_S: Final = 0.5
 
 
@@ -28,8 +32,9 @@ class Doubt:
 
     def __init__(self, *, doubtful: bool) -> None:
         self.settled = not doubtful
+        self.doubtful = doubtful  # at the start
         self._tellers: set[bytes] = set()
-        self._until = 0.0
+        self._until = self._joining_until = 0.0
         self._again_at: float | None = None
 
     @property
@@ -42,7 +47,7 @@ class Doubt:
         if self.settled or node is None:
             return
         if not self._tellers:
-            self._until = now + WORD_S_MAX
+            self._until, self._joining_until = now + WORD_S_MAX, now + JOINING_S_MAX
         self._tellers.add(node)
         self._again_at = now
 
@@ -53,7 +58,7 @@ class Doubt:
         node is `joining` it does not know yet whom there is to ask: the first to call may be the one that lies."""
         if self._again_at is None or now < self._again_at:
             return None
-        if joining:
+        if joining and now < self._joining_until:
             self._again_at = now + ASK_AGAIN_S
             return None
         unasked = [member for member in others if member.id not in self._tellers]

@@ -16,6 +16,7 @@ from crdt.delta import Equivocation
 from crdt.record import Record
 from gossip.events import AddressConflict, Rejected
 from peer.messages import Level, Note
+from peer.records import POLICY
 from trust.identity import format_id
 
 WINDOW_S: Final = 60.0
@@ -125,6 +126,20 @@ def refused(record: Record, reason: str, sender: bytes | None) -> Note:
         "reason": reason,
     }
     return Note(level=Level.WARNING, event="record_refused", fields=fields)
+
+
+def withdrawn(writer: bytes, records: Iterable[Record]) -> list[Note]:
+    """The policies that are in force no more because their writer was expelled."""
+    keys = sorted(record.key for record in records if record.kind == POLICY and record.payload)
+    if not keys:
+        return []
+    fields: dict[str, str | int | float] = {
+        "writer": format_id(writer),
+        "policies": len(keys),
+        "keys": " ".join(keys)[:_TEXT_MAX],
+        "mend": "publish them again at another peer",
+    }
+    return [Note(level=Level.WARNING, event="policies_withdrawn", fields=fields)]
 
 
 def equivocations(proofs: Iterable[Equivocation]) -> list[Note]:

@@ -7,15 +7,18 @@ After a start writes are held until this node has heard from another one how far
 hold less than it once wrote. `hold_until` says for how long at most: not long where the disk is whole, for ever
 (infinity) where it is known to lack something. A write that was held for HELD_S_MAX is refused with the reason.
 
+The rights are asked of an index of its own, not of the one that views are folded from: the node depends on nothing that
+folds it, and filled at the first policy that is published here it costs 3 MB and 15 ms where there are 10,000.
+
 Invariant: a number stands for one content only; at most one batch is under way.
 """
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from crdt.batch import Batch
 from crdt.codec import CrdtError
 from crdt.journal import Accept, Journal
 from crdt.record import Record
@@ -88,21 +91,22 @@ class Writes:
         if not self._released and now < self.hold_until:
             return self._give_up(now)
         out: list[Output] = []
-        batch: list[tuple[Write, tuple[Record, ...]]] = []
-        pending: list[Record] = []
+        done: list[tuple[Write, tuple[Record, ...]]] = []
+        batch = self.journal.batch(self.identity.id)
         while self._waiting:
             _, write = self._waiting.popleft()
-            records, error = self._draft(now, write, pending)
-            if records:
-                pending += records
-                batch.append((write, records))
-            else:
+            before = len(batch.drafts)
+            error = self._draft(now, write, batch)
+            if error:
+                batch = self.journal.batch(self.identity.id, batch.drafts[:before])  # all of it or nothing
                 out.append(Written(request=write.request, error=error))
-        if batch:
-            self._under_way = _Batch(self._next_ticket, tuple(batch))
+            else:
+                done.append((write, tuple(batch.drafts[before:])))
+        if done:
+            self._under_way = _Batch(self._next_ticket, tuple(done))
             self._next_ticket += 1
-            heads = {self.identity.id: pending[-1].seq}
-            out.append(Persist(ticket=self._under_way.ticket, put=tuple(pending), heads=heads))
+            heads = {self.identity.id: batch.head}
+            out.append(Persist(ticket=self._under_way.ticket, put=tuple(batch.drafts), heads=heads))
         return out
 
     def stored(self, ticket: int) -> tuple[Record, ...]:
@@ -137,10 +141,9 @@ class Writes:
             out.append(Written(request=write.request, error=reason))
         return out
 
-    def _draft(self, now: float, write: Write, pending: Sequence[Record]) -> tuple[tuple[Record, ...], str]:
-        """The signed records of one write, or why it may not be written."""
+    def _draft(self, now: float, write: Write, batch: Batch) -> str:
+        """Add the signed records of one write, or say why it may not be written."""
         now_ms = int(now * 1000)
-        records: list[Record] = []
         for draft in write.drafts:
             try:
                 record = self.journal.draft(
@@ -151,13 +154,12 @@ class Writes:
                     context=draft.context,
                     now_ms=now_ms,
                     sign=self.identity.sign,
-                    pending=[*pending, *records],
+                    batch=batch,
                 )
             except CrdtError as error:
-                return (), str(error)
+                return str(error)
             verdict = self.registry.judge(record, now_ms)
             reason = self._capabilities.refusal(record) if isinstance(verdict, Accept) else verdict.reason
             if reason:
-                return (), reason
-            records.append(record)
-        return tuple(records), "" if records else "there is nothing to write"
+                return reason
+        return "" if write.drafts else "there is nothing to write"

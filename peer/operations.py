@@ -13,11 +13,13 @@ from gossip.member import Member, State
 from peer.admin.stat import stat_rows
 from peer.api import ApiError, Json, Progress
 from peer.catalog import ServiceInstance
+from peer.certify import CREDENTIAL
 from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
 from peer.daemon import Daemon
 from peer.driver import DriverClosedError
-from peer.enforcement import survey, wait_enforced
+from peer.enforcement import Dots, survey, wait_enforced
+from peer.governing import Governing
 from peer.notice import Elsewhere
 from peer.publishing import Publishing
 from peer.records import POLICY, policy_key
@@ -27,7 +29,6 @@ from trust.errors import TrustError
 from trust.identity import format_id, parse_id
 
 SURVEY_S: Final = 2.0  # for asking who holds a policy
-EXPIRY_WARNING_SHARE: Final = 0.25  # of a certificate's life: by then two renewals should have happened
 
 
 class Operations:
@@ -35,6 +36,7 @@ class Operations:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._governing = Governing(daemon)
         self._publishing = Publishing(
             node=daemon.identity.id,
             folder=daemon.folder,
@@ -80,9 +82,13 @@ class Operations:
             raise ApiError(f"no seed could be joined: {words}")
         return {"contacted": [format_address(address) for address in contacted], "failed": failed}
 
-    async def leave(self) -> Json:
+    async def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
+        revoked = {"revoked": await self._governing.give_up(reason)} if revoke else {}
         self._daemon.stop_asked.set()
-        return {"left": True, "name": self._me().name}
+        return {"left": True, "name": self._me().name} | revoked
+
+    async def revoke(self, kind: str, name: str, reason: str) -> Json:
+        return await self._governing.revoke(kind, name, reason)
 
     async def token_create(
         self,
@@ -157,8 +163,8 @@ class Operations:
         timeout_s: float = 10.0,
         progress: Progress | None = None,
     ) -> list[Json]:
-        results, reach = await self._publishing.apply(documents, source)
-        await self._spread(results, reach, wait_percent, timeout_s, progress)
+        results, records = await self._publishing.apply(documents, source)
+        await self._spread(results, records, wait_percent, timeout_s, progress)
         return results
 
     async def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
@@ -192,14 +198,14 @@ class Operations:
         timeout_s: float = 10.0,
         progress: Progress | None = None,
     ) -> list[Json]:
-        results, reach = await self._publishing.delete(resources)
-        await self._spread(results, reach, wait_percent, timeout_s, progress)
+        results, records = await self._publishing.delete(resources)
+        await self._spread(results, records, wait_percent, timeout_s, progress)
         return results
 
     async def _spread(
         self,
         results: list[Json],
-        reach: Mapping[bytes, int],
+        records: Dots,
         wait_percent: float | None,
         timeout_s: float,
         progress: Progress | None,
@@ -208,28 +214,22 @@ class Operations:
         tell: Progress = progress or (lambda _event: None)
         tell({"published": results})
         if wait_percent is None:
-            await self._settled(reach)
+            await self._settled(records)
             return
         await wait_enforced(
             self._daemon,
-            {*reach.items(), *self._dots(results)},
+            records,
             share=wait_percent / 100,
             timeout_s=timeout_s,
             progress=lambda count: tell({"enforcement": count.document()}),
         )
 
-    def _dots(self, results: list[Json]) -> set[tuple[bytes, int]]:
-        """The records behind these results; a document an author signed is in a journal under another number."""
-        versions = (row["version"].rpartition(":") for row in results if row.get("version"))
-        dots = {(parse_id(writer), int(seq)) for writer, _, seq in versions}
-        return {(writer, seq) for writer, seq in dots if writer in self._daemon.journal.heads}
-
-    async def _settled(self, reach: Mapping[bytes, int]) -> None:
+    async def _settled(self, records: Dots) -> None:
         """Until this host's own data plane serves what was written, or refuses to."""
         dataplane = self._daemon.dataplane
         try:
             async with asyncio.timeout(2.0):
-                await dataplane.wait_enforced(reach)
+                await dataplane.wait_enforced(dict(sorted(records)))  # of each writer the last one
         except TimeoutError:
             pass  # it is durable and on its way; `get` shows what the data plane made of it
 
@@ -278,6 +278,14 @@ class Operations:
             "no other peer has set one aside",
             level="warn",
         )
+        expelled = sorted(map(format_id, daemon.journal.forks))
+        names = ", ".join(f"{self._name_of(each)} ({each})" for each in expelled[:5])
+        add(
+            "expelled",
+            f"equivocated, so that nothing they published is in force: {names}" if expelled else "",
+            "no member has equivocated",
+            level="warn",
+        )
         conflicts = daemon.folder.conflicts()
         add(
             "conflicts",
@@ -299,21 +307,19 @@ class Operations:
         return rows
 
     def _certificate_problems(self) -> list[tuple[str, str, str]]:
-        """(check, problem or "", how bad) of each certificate; one asked for a moment ago is not a failure yet."""
-        certifier = self._daemon.certifier
-        now = self._daemon.clock.now()
-        rows = []
-        for identity in sorted(self._daemon.outlook.wanted_identities()):
-            held = certifier.held.get(identity)
-            failure = certifier.failures.get(identity)
-            problem, level = "", "fail"
-            if held is None:
-                problem = f"none held: {failure.reason if failure else 'being issued'}"
-                level = "fail" if failure else "warn"
-            elif held.not_after - now < EXPIRY_WARNING_SHARE * (held.not_after - held.not_before):
-                problem = f"expires in {held.not_after - now:.0f} s and was not renewed"
-                problem += f": {failure.reason}" if failure else ""
-            rows.append((f"certificate {identity.removeprefix('spiffe://')}", problem, level))
+        """(check, problem or "", how bad) of each certificate and of the credential."""
+        daemon = self._daemon
+        rows: list[tuple[str, str, str]] = []
+        for identity in (*sorted(daemon.outlook.wanted_identities()), CREDENTIAL):
+            standing = daemon.certifier.standing(identity)
+            named = identity.removeprefix("spiffe://")
+            rows.append(
+                (f"certificate {named}" if named != identity else named, standing.words, standing.level)
+            )
+        try:
+            daemon.revocations.check_credential(daemon.certifier.member.credential)
+        except TrustError as error:
+            rows.append(("membership", f"this node is no member any more: {error}", "fail"))
         return rows
 
     # ------------------------------------------------------------------ pieces

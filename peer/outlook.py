@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gossip.events import Address
+from gossip.member import Member
+from peer.blame import Situation
 from peer.catalog import View
-from peer.dataplane import Situation
 from peer.fold import host_of
 from peer.io.stream import Hello
 from peer.local import Key, Registered
 from trust.identity import format_id, spiffe_node, spiffe_workload
+from trust.revocation import signer_subject
 from trust.svid import certificate_pem
 
 if TYPE_CHECKING:
@@ -44,13 +46,19 @@ class Outlook:
     def signers(self) -> Iterable[Address]:
         """Where certificates can be had, the likeliest first."""
         daemon = self._daemon
-        members = [m for m in daemon.node.engine.members() if m.id != daemon.identity.id]
+        members = [
+            m for m in daemon.node.engine.members() if m.id != daemon.identity.id and self._may_sign(m)
+        ]
         return [
             *(m.address for m in members if m.live and m.meta.get("signer")),
             *daemon.seeds,
             *daemon.contacts,
             *(m.address for m in members if m.meta.get("signer") and not m.live),
         ]
+
+    def _may_sign(self, member: Member) -> bool:
+        """False once its part in the root key is revoked."""
+        return self._daemon.revocations.covers(signer_subject(member.id)) is None
 
     def view(self, services: Mapping[Key, Registered] | None = None) -> View:
         """What is known here and now; with `services` as it would be if these were registered here."""
@@ -97,7 +105,8 @@ class Outlook:
     def hello(self) -> Hello:
         """What this peer says first on a stream."""
         daemon = self._daemon
-        signers = [m.address for m in daemon.node.engine.members() if m.live and m.meta.get("signer")]
+        members = [m for m in daemon.node.engine.members() if self._may_sign(m)]
+        signers = [m.address for m in members if m.live and m.meta.get("signer")]
         return Hello(
             root_certificate=daemon.membership.root_certificate,
             signer=daemon.authority is not None,

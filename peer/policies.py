@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.translate import authorization_rules, route_rules
+from peer.unread import NOTHING, Strictest, strictest
 from proxy.authorize import compile_authorization
 from proxy.resources.authorization import AuthorizationPolicySpec
 from proxy.resources.httproute import HTTPRouteSpec
@@ -77,6 +78,7 @@ class Policy:
     versions: tuple[Resource, ...]
     conditions: tuple[Condition, ...] = ()  # what reading it showed; more is said when it is compiled
     outcomes: tuple[Resource | str, ...] = ()  # of all versions: the resource, or why there is none
+    unread: Strictest = NOTHING  # what those that cannot be read may have meant
 
     @property
     def key(self) -> str:
@@ -157,13 +159,22 @@ class Reader:
 def _policy_of(entry: PolicyEntry, outcomes: tuple[Resource | str, ...]) -> Policy:
     resources = tuple(each for each in outcomes if isinstance(each, Resource))
     problems = tuple(each for each in outcomes if isinstance(each, str))
+    unread = strictest(
+        entry,
+        (
+            version
+            for version, outcome in zip(entry.versions, outcomes, strict=True)
+            if isinstance(outcome, str)
+        ),
+    )
     return Policy(
         kind=entry.kind,
         namespace=entry.namespace,
         name=entry.name,
         versions=resources,
-        conditions=tuple(_conditions(entry, resources, problems)),
+        conditions=tuple(_conditions(entry, resources, problems, unread)),
         outcomes=outcomes,
+        unread=unread,
     )
 
 
@@ -198,18 +209,19 @@ def _try_out(resource: Resource) -> None:
 
 
 def _conditions(
-    entry: PolicyEntry, resources: Sequence[Resource], problems: Sequence[str]
+    entry: PolicyEntry, resources: Sequence[Resource], problems: Sequence[str], unread: Strictest
 ) -> list[Condition]:
     found = []
+    meanwhile = f"{unread.words}: " if unread.words else ""
     if not resources:
         reason = "Invalid" if entry.kind in KINDS else "UnsupportedKind"
-        message = problems[0] if problems else "no version is left"
+        message = (meanwhile + (problems[0] if problems else "no version is left"))[:MESSAGE_CHARS_MAX]
         found.append(Condition(type="Accepted", status="False", reason=reason, message=message))
     if len(entry.versions) > 1:
         writers = ", ".join(each.writer for each in entry.versions)
         message = f"{len(entry.versions)} concurrent edits (by {writers}); the next edit settles them"
         if problems and resources:
-            message += f"; set aside: {problems[0]}"
+            message += f"; set aside: {meanwhile}{problems[0]}"
         found.append(
             Condition(
                 type="Conflicted",

@@ -3,25 +3,30 @@
 Nothing that a key is worth hangs on the records of another, but through the rights (`peer/capabilities.py`). So a key
 is folded anew, all its records through `Rights.live`, when one of its records changes, and when the standing of
 somebody behind one of them does: another credential, a revocation, or that an author's key turns out to be a
-node's. When the rights change, every key is.
+node's. When the rights change, all Capabilities are, and the keys of those pairs of namespace and kind that others may
+write now than before.
 
 Invariant: equal to `Rights.live` of the policy records of the journal that are obeyed now.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
 
 from sortedcontainers import SortedDict
 
+from crdt.clock import Dot
 from crdt.record import Context, Record
 from crdt.register import context_for
-from peer.capabilities import Capabilities, Reason, Refusal, Standing, standing
+from peer.authored import is_authored
+from peer.capabilities import Capabilities
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.records import POLICY, PayloadError, Registry, decode_policy
+from peer.rights import Reason, Refusal, Rights
+from peer.standing import Standings
+from proxy.resources.capability import CAPABILITY
 from trust.identity import format_id
 
-_NOBODY: Final[frozenset[bytes]] = frozenset()
+Carried = Mapping[Dot, tuple[tuple[str, int], ...]]  # version -> the records it stands in
 
 
 class PolicyFold:
@@ -34,16 +39,14 @@ class PolicyFold:
         self.refused: dict[tuple[bytes, Reason], tuple[int, str]] = {}
         self.refused_keys: dict[str, str] = {}
         self._capabilities = capabilities
-        self._registry = registry
         self._index = capabilities.index
         self._changed = self._index.follow()
         self._rights = capabilities.rights()
         self._refusals: dict[str, dict[bytes, Refusal]] = {}  # key -> writer
         self._words: dict[tuple[bytes, Reason], dict[str, str]] = {}  # by key
-        self._standings: dict[bytes, Standing] = {}  # of all behind the records, when those were judged
-        self._behind: dict[str, frozenset[bytes]] = {}  # key -> writers and authors
-        self._keys: dict[bytes, set[str]] = {}  # the same the other way
+        self._standings: Standings[str] = Standings(registry)  # of writers and authors
         self._versions: dict[str, tuple[Record, ...]] = {}
+        self._carried: dict[str, Carried] = {}  # of what persons signed
         self._conflicts: set[str] = set()
         self._entries: SortedDict[str, PolicyEntry] = SortedDict()
         self._all: tuple[PolicyEntry, ...] | None = None
@@ -80,10 +83,9 @@ class PolicyFold:
         self._catch_up()
         found: dict[bytes, int] = {}
         refusals = self._refusals.get(key, {})
-        carried = [each for each in self._index.of(POLICY, key) if each.writer not in refusals]
+        obeyed = [each for each in self._index.of(POLICY, key) if each.writer not in refusals]
         for version in self._versions.get(key, ()):
-            carriers = [each for each in carried if self._capabilities.authors.read(each).dot == version.dot]
-            first = min(carriers, key=lambda each: (each.hlc, each.writer))
+            first = min(self._carriers(version, obeyed), key=lambda each: (each.hlc, each.writer))
             found[first.writer] = first.seq
         return found
 
@@ -98,12 +100,9 @@ class PolicyFold:
         keys = {key for kind, key in self._changed if kind == POLICY}
         self._changed.clear()
         if rights is not self._rights:
-            self._rights = rights
-            keys.update(self._index.keys(POLICY))
-        for person, known in self._standings.items():
-            if (now := standing(self._registry, person)) != known:
-                self._standings[person] = now
-                keys |= self._keys[person]
+            before, self._rights = self._rights, rights
+            keys.update(_affected(self._index.keys(POLICY), before, rights))
+        keys |= self._standings.moved()
         for key in sorted(keys):
             self._fold(key)
 
@@ -111,7 +110,9 @@ class PolicyFold:
         """Read all records of one key anew."""
         records = self._index.of(POLICY, key)
         authors = self._capabilities.authors
-        self._depend(key, {each.writer for each in records} | {authors.claimant(each) for each in records})
+        self._standings.depend(
+            key, {each.writer for each in records} | {authors.claimant(each) for each in records}
+        )
         refusals = {each.writer: self._rights.objection(each) for each in records}
         self._refuse(key, {writer: refusal for writer, refusal in refusals.items() if refusal is not None})
         words = [
@@ -124,21 +125,18 @@ class PolicyFold:
         else:
             self.refused_keys.pop(key, None)
         obeyed = [each for each in records if refusals[each.writer] is None]
-        self._renew(key, self._rights.live(obeyed).get(key, ()))
+        live = self._rights.live(obeyed).get(key, ())
+        carried = {
+            each.dot: tuple((format_id(dot.writer), dot.seq) for dot in sorted(found))
+            for each in live
+            if is_authored(each)
+            and (found := {carrier.dot for carrier in self._carriers(each, obeyed)} - {each.dot})
+        }
+        self._renew(key, live, carried)
 
-    def _depend(self, key: str, people: set[bytes]) -> None:
-        """Note whose standing this key hangs on."""
-        before = self._behind.pop(key, _NOBODY)
-        for person in before - people:
-            self._keys[person].discard(key)
-            if not self._keys[person]:
-                del self._keys[person], self._standings[person]
-        for person in people - before:
-            self._keys.setdefault(person, set()).add(key)
-            if person not in self._standings:
-                self._standings[person] = standing(self._registry, person)
-        if people:
-            self._behind[key] = frozenset(people)
+    def _carriers(self, version: Record, records: Iterable[Record]) -> list[Record]:
+        """Those of the records that a version stands in: itself, or all that hold what its author signed."""
+        return [each for each in records if self._capabilities.authors.read(each).dot == version.dot]
 
     def _refuse(self, key: str, refusals: dict[bytes, Refusal]) -> None:
         """Note which records of this key are not obeyed."""
@@ -163,12 +161,16 @@ class PolicyFold:
             del self._words[writer, reason]
             self.refused.pop((writer, reason), None)
 
-    def _renew(self, key: str, versions: tuple[Record, ...]) -> None:
+    def _renew(self, key: str, versions: tuple[Record, ...], carried: Carried) -> None:
         """Make the entry of this key anew, if it is worth something else now."""
-        if versions == self._versions.get(key, ()):
+        if versions == self._versions.get(key, ()) and carried == self._carried.get(key, {}):
             return
         self._all = None
-        entry = _entry(key, versions)
+        entry = _entry(key, versions, carried)
+        if carried:
+            self._carried[key] = carried
+        else:
+            self._carried.pop(key, None)
         if entry is None:
             self._versions.pop(key, None)
             self._entries.pop(key, None)
@@ -181,7 +183,24 @@ class PolicyFold:
             self._conflicts.discard(key)
 
 
-def _entry(key: str, versions: Iterable[Record]) -> PolicyEntry | None:
+def _affected(keys: Iterable[str], before: Rights, now: Rights) -> Iterator[str]:
+    """The keys whose records may be judged otherwise now."""
+    known: dict[tuple[str, str], bool] = {}
+    for key in keys:
+        match key.split("/"):
+            case [kind, _, _] if kind == CAPABILITY:
+                yield key
+            case [kind, namespace, _]:
+                pair = namespace, kind
+                if pair not in known:
+                    known[pair] = before.writers(*pair) != now.writers(*pair)
+                if known[pair]:
+                    yield key
+            case _:
+                pass  # never obeyed
+
+
+def _entry(key: str, versions: Iterable[Record], carried: Carried) -> PolicyEntry | None:
     decoded = []
     for record in versions:
         try:
@@ -189,7 +208,13 @@ def _entry(key: str, versions: Iterable[Record]) -> PolicyEntry | None:
         except PayloadError:
             continue  # `objection` has said why
         decoded.append(
-            PolicyVersion(resource=document, writer=format_id(record.writer), seq=record.seq, hlc=record.hlc)
+            PolicyVersion(
+                resource=document,
+                writer=format_id(record.writer),
+                seq=record.seq,
+                hlc=record.hlc,
+                carried=carried.get(record.dot, ()),
+            )
         )
     if not decoded:
         return None

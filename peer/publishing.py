@@ -24,6 +24,7 @@ from proxy.resources import Resource, ResourceError, canonical_kind, parse_docum
 from trust.identity import format_id
 
 ALL: Final = "all"
+Place = tuple[bytes, int]  # of a record in the journals: (writer, seq)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,8 @@ class Publishing:
 
     async def apply(
         self, documents: Sequence[Mapping[str, Any]], source: str
-    ) -> tuple[list[Json], dict[bytes, int]]:
-        """What was done to each, and how far journals reach with all of it (writer -> seq). Raises ApiError."""
+    ) -> tuple[list[Json], set[Place]]:
+        """What was done to each, and the records that hold all of it. Raises ApiError."""
         try:
             resources = parse_documents(documents, source)
         except ResourceError as error:
@@ -49,32 +50,32 @@ class Publishing:
         known = self.folder.policies_of(resource.key for resource in resources)
         actions = {resource.key: _action(resource, known.get(resource.key)) for resource in resources}
         changed = [resource for resource in resources if actions[resource.key] != "unchanged"]
-        seqs: dict[str, int] = {}
-        reach: dict[bytes, int] = {}
+        versions: dict[str, str] = {}
+        places: set[Place] = set()
         for resource in resources:
             if actions[resource.key] == "unchanged":
-                for writer, seq in self.folder.policy_reach(resource.key).items():
-                    reach[writer] = max(seq, reach.get(writer, 0))
+                places |= self.folder.policy_reach(resource.key).items()
         if changed:
             drafts = self._drafts({each.key: _payload(each) for each in changed})
             written = await self.write([*drafts, *self.folder.capabilities.closing(self.node, changed)])
-            seqs = {record.key: record.seq for record in written.records}
-            reach[self.node] = max(reach.get(self.node, 0), *seqs.values())
+            places |= {(record.writer, record.seq) for record in written.records}
+            as_written = map(self.folder.capabilities.authors.read, written.records)
+            versions = {each.key: f"{format_id(each.writer)}:{each.seq}" for each in as_written}
         results = [
             {
                 "kind": resource.kind,
                 "namespace": resource.namespace,
                 "name": resource.name,
                 "action": actions[resource.key],
-                "version": self._version_after(resource.key, seqs, known),
+                "version": versions.get(resource.key) or _version(known[resource.key].versions[0]),
             }
             for resource in resources
         ]
-        return results, reach
+        return results, places
 
-    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> tuple[list[Json], dict[bytes, int]]:
-        """What was done to each, and how far this node's journal reaches with it. All that are there go in one write;
-        one that is not has the action `absent`. Raises ApiError, also when none of them is there."""
+    async def delete(self, resources: Sequence[tuple[str, str, str]]) -> tuple[list[Json], set[Place]]:
+        """What was done to each, and the records that say so. All that are there go in one write; one that is not has
+        the action `absent`. Raises ApiError, also when none of them is there."""
         wanted = list(dict.fromkeys((_kind(kind), namespace, name) for kind, namespace, name in resources))
         there = self.folder.policies_of(policy_key(*each) for each in wanted)
         if not there:
@@ -92,14 +93,17 @@ class Publishing:
                 else {"action": "deleted", "version": f"{format_id(self.node)}:{seq}"}
             )
             results.append(row | outcome)
-        return results, {self.node: max(seqs.values())}
+        return results, {(record.writer, record.seq) for record in written.records}
 
     def get(self, kind: str, namespace: str | None, name: str | None) -> list[Json]:
         """Resources as written, with their status. Raises ApiError for an unknown kind, or a name that is not there."""
         wanted = None if kind.lower() == ALL else _kind(kind)
         found = self._found(wanted, namespace, name)
         if name is not None and not found:
-            raise ApiError(f"there is no {wanted or 'resource'} {namespace or 'default'}/{name}")
+            if wanted is not None and namespace is not None:
+                raise self._absent(wanted, namespace, name)
+            where = f"in namespace {namespace}" if namespace else "in any namespace"
+            raise ApiError(f"there is no {wanted or 'resource'} {name} {where}")
         return [self._shown(entry) for entry in found]
 
     def find(self, resources: Sequence[tuple[str, str, str]]) -> list[Json | None]:
@@ -162,10 +166,12 @@ class Publishing:
         key = policy_key(kind, namespace, name)
         for entry in self.folder.policies_of([key]).values():
             return entry
-        ignored = self.folder.refused_keys.get(key)
-        raise ApiError(
-            f"there is no {kind} {namespace}/{name}" + (f"; one is ignored: {ignored}" if ignored else "")
-        )
+        raise self._absent(kind, namespace, name)
+
+    def _absent(self, kind: str, namespace: str, name: str) -> ApiError:
+        ignored = self.folder.refused_keys.get(policy_key(kind, namespace, name))
+        more = f"; one is ignored: {ignored}" if ignored else ""
+        return ApiError(f"there is no {kind} {namespace}/{name}{more}")
 
     def _drafts(self, payloads: Mapping[str, bytes]) -> list[Draft]:
         contexts = self.folder.policy_contexts(payloads, self.node)
@@ -173,11 +179,6 @@ class Publishing:
             Draft(kind=POLICY, key=key, payload=payload, context=contexts[key])
             for key, payload in payloads.items()
         ]
-
-    def _version_after(self, key: str, seqs: Mapping[str, int], known: Mapping[str, PolicyEntry]) -> str:
-        if key in seqs:
-            return f"{format_id(self.node)}:{seqs[key]}"
-        return _version(known[key].versions[0])
 
     def _shown(self, entry: PolicyEntry) -> Json:
         effective = entry.versions[0]

@@ -1,22 +1,38 @@
 """The records of some kinds by key, kept up to date with a journal: a change costs what changed, not all records.
 
 Whenever it is asked to catch up it reads, of each writer whose head has moved, the records above the head it knew, and
-lets go of what that writer's floor has voided since.
+lets go of what that writer's floor has voided since. Evicting a writer moves no head, so whoever does it does it in the
+step in which the writer's fork moved one (`peer/node.py`), before anybody reads.
 
 Invariant: after `catch_up` it holds what `Journal.records` gives for its kinds.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from typing import Protocol
 
-from crdt.journal import Journal
+from crdt.delta import Delta
 from crdt.record import Record
+
+
+class Source(Protocol):
+    """What an index reads of a journal (`crdt.journal.Journal`)."""
+
+    @property
+    def heads(self) -> Mapping[bytes, int]: ...
+
+    @property
+    def forks(self) -> Container[bytes]: ...
+
+    def delta(self, writer: bytes, after: int, bytes_max: int) -> Delta: ...
+
+    def records(self, kind: str) -> Iterable[Record]: ...
 
 
 class RecordIndex:
     """Each writer's newest record of each key, tombstones included."""
 
-    def __init__(self, journal: Journal, kinds: Iterable[str]) -> None:
+    def __init__(self, journal: Source, kinds: Iterable[str]) -> None:
         self._journal = journal
         self._heads: dict[bytes, int] = {}
         self._held: dict[bytes, dict[tuple[str, str], Record]] = {}  # writer -> (kind, key), in rising seq

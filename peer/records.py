@@ -4,7 +4,7 @@
     policy      key `<Kind>/<namespace>/<name>`  any member whose credential lets it publish, and whom no Capability
                                                  keeps out (`peer/capabilities.py`, which goes on where this ends)
     closure     key `<namespace>` or `*`         who governs; never taken back
-    revocation  key printed serial of the proof  carries its own proof: signed by the mesh root or by the holder
+    revocation  key `<what>/<end>/<hash>`        carries its own proof: signed by the mesh root or by the holder
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
@@ -13,10 +13,16 @@ asked of the author before writing and by everyone else when reading (`peer/fold
 credentials, bytes do not. Kinds this version does not know are kept and passed on unread, so that a mesh can
 be upgraded peer by peer.
 
+A revocation's key says when it ends and which bytes it stands for, and `judge` holds both it and them to that: nobody
+who carries a revocation can replace it by another record or take it back before its end. One of a node is never taken
+back: what that node signed must not be believed again by those who come later.
+
 Invariant: `judge` depends on the record and its writer's key alone, so that equal heads mean equal state on
 every replica.
 """
 
+import hashlib
+import math
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,7 +38,7 @@ from proxy.resources.fields import LABEL
 from trust.credential import Credential, decode_credential
 from trust.errors import IdentityError, TrustError
 from trust.identity import check_account, node_id
-from trust.revocation import RevocationSet, decode_revocation, verify_revocation
+from trust.revocation import Revocation, RevocationSet, decode_revocation, subject_kind, verify_revocation
 
 SERVICE: Final = "service"
 POLICY: Final = "policy"
@@ -210,7 +216,8 @@ class Registry:
             return Wait("stamped in the future")
         if len(record.payload) > PAYLOAD_BYTES_MAX.get(record.kind, UNKNOWN_KIND_BYTES_MAX):
             return Refuse(f"{record.kind} of {len(record.payload)} bytes is too large")
-        return Accept()
+        fault = _revocation_fault(record) if record.kind == REVOCATION else ""
+        return Refuse(fault) if fault else Accept()
 
     def objection(self, record: Record) -> str:
         """Why its writer was not entitled to the record, or what is wrong in it; "" if it is to be obeyed."""
@@ -222,6 +229,32 @@ class Registry:
             return "writer is revoked"
         rule = _RULES.get(record.kind)
         return rule(self, record, credential) if rule else ""
+
+
+def revocation_key(revocation: Revocation) -> str:
+    """The key of the record that carries it."""
+    digest = hashlib.sha256(revocation.encode()).hexdigest()[:32]
+    return f"{subject_kind(revocation.subject)}/{revocation.expires_at}/{digest}"
+
+
+def revocation_end(key: str) -> float:
+    """When (Unix s) the record of a revocation may go; infinity for never."""
+    kind, _, rest = key.partition("/")
+    end = rest.partition("/")[0]
+    collected = kind in ("workload", "certificate", "signer") and len(end) <= 12 and end.isdecimal()
+    return int(end) if collected else math.inf
+
+
+def _revocation_fault(record: Record) -> str:
+    """What is wrong with a revocation's key, or with deleting it; "" for nothing."""
+    if not record.payload:
+        early = hlc_ms(record.hlc) < revocation_end(record.key) * 1000
+        return "a revocation is not taken back before its end" if early else ""
+    try:
+        key = revocation_key(decode_revocation(record.payload))
+    except TrustError as error:
+        return str(error)
+    return "" if key == record.key else "a revocation under another key than its own"
 
 
 def _age(credential: Credential) -> tuple[int, int, bytes]:
@@ -265,7 +298,7 @@ def _judge_policy(_registry: Registry, record: Record, credential: Credential) -
 
 def _judge_revocation(registry: Registry, record: Record, _credential: Credential) -> str:
     if not record.payload:
-        return "a revocation is not taken back"
+        return ""  # it has ended: `judge` has seen to that
     try:
         revocation = decode_revocation(record.payload)
         verify_revocation(revocation, registry.root, registry.trust_domain)

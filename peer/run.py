@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -21,20 +21,28 @@ from peer.clock import Clock
 from peer.config import Config
 from peer.contacts import Contacts
 from peer.daemon import Daemon, DaemonError
-from peer.establish import EstablishError, establish
+from peer.entering import ENTERED
+from peer.establish import Established, EstablishError, establish
 from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
-from peer.io.keys import KeyFileError, Keys
+from peer.io.keys import KeyFile, KeyFileError, Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
+from peer.lives import begin_life, open_store
 from peer.logs import configure
 from peer.operations import Operations
 from peer.ports import PortInUseError, check_ports
+from peer.quarantine import PROVEN_AFTER_S
 from proxy.embedded.plane import EmbeddedPlane
+from proxy.embedded.supervisor import WORKER
 from trust.identity import format_id
 
 log = logging.getLogger("gossamer.peer")
 
 _T = TypeVar("_T")
+_DOUBTED: Final = (
+    "own writes wait until a peer has told what it holds; if none holds more: --accept-state-loss"
+)
+_SIGNED: Final = "signed"  # in the database: this host has held the mesh's root key
 
 REFUSALS: Final = (
     AdminError,
@@ -49,13 +57,14 @@ REFUSALS: Final = (
 )
 
 
-def main(config: Config) -> int:
-    """Run a peer until it is told to leave; the exit code."""
+def main(config: Config, *, program: Sequence[str] = WORKER, proven_after_s: float = PROVEN_AFTER_S) -> int:
+    """Run a peer until it is told to leave; the exit code. `program` is what a data-plane worker's interpreter runs;
+    what is served is proven when no worker has ended for `proven_after_s`."""
     configure(config.log.level, config.log.format)
     try:
         lock = lock_data_dir(config.data_dir)
         try:
-            return uvloop.run(_run(config, lock))
+            return uvloop.run(_run(config, lock, program, proven_after_s))
         finally:
             lock.close()
     except REFUSALS as error:
@@ -63,7 +72,7 @@ def main(config: Config) -> int:
         return error.code if isinstance(error, EstablishError) else 1
 
 
-async def _run(config: Config, lock: DataDirLock) -> int:
+async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven_after_s: float) -> int:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,18 +80,22 @@ async def _run(config: Config, lock: DataDirLock) -> int:
     check_ports(config)
     clock = Clock()
     keys = Keys.open(config.data_dir)
-    store = Store.open(config.data_dir, lock)
+    store = open_store(config.data_dir, keys, lock)
     if store.set_aside is not None:
         fields = {"file": str(store.set_aside), "damage": store.damage}
         log.error("store_set_aside", extra={"fields": fields})
     elif store.doubt:
-        log.warning("store_doubted", extra={"fields": {"file": str(store.path), "reason": store.doubt}})
+        fields = {"file": str(store.path), "reason": store.doubt, "effect": _DOUBTED}
+        log.warning("store_doubted", extra={"fields": fields})
     contacts = Contacts.of(config.data_dir)
     try:
-        established = await _unless(asked, establish(config, keys, clock.now, contacts.load()))
+        entered = store.meta_get(ENTERED) is not None
+        known = contacts.load()
+        established = await _unless(asked, establish(config, keys, clock.now, known, entered=entered))
         if established is None:
             store.close()
             return 0
+        _note_root_key(keys, store, established)
         if established.met and not contacts.load():
             contacts.keep(established.met)
         daemon = Daemon(
@@ -90,14 +103,30 @@ async def _run(config: Config, lock: DataDirLock) -> int:
             established=established,
             keys=keys,
             store=store,
-            boot=keys.next_boot(int(clock.now() * 1000)),
-            plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config)),
+            boot=begin_life(keys, store, int(clock.now() * 1000)),
+            plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config), program=program),
             clock=clock,
+            proven_after_s=proven_after_s,
         )
     except BaseException:
         store.close()
         raise
     return await _serve(config, daemon, asked)
+
+
+def _note_root_key(keys: Keys, store: Store, established: Established) -> None:
+    """A host that lost the mesh's root key serves on, but nobody is admitted or certified: that must be seen."""
+    if established.authority is not None:
+        if store.meta_get(_SIGNED) is None:
+            store.meta_set(_SIGNED, b"1")
+    elif store.meta_get(_SIGNED) is not None:
+        file = keys.path(KeyFile.AUTHORITY_SEED)
+        fields = {
+            "file": str(file),
+            "effect": "this host issues no certificates",
+            "mend": "put it back from a backup",
+        }
+        log.error("root_key_lost", extra={"fields": fields})
 
 
 async def _unless(asked: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:

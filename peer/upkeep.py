@@ -9,12 +9,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from peer.api import ApiError
-from peer.capabilities import Reason
-from peer.io.keys import KeyFile, KeyFileError
+from peer.io.keys import KeyFileError
 from peer.io.statefile import StateFileError
+from peer.io.store import StoreError
+from peer.lives import raise_boot
 from peer.messages import Draft
 from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, changes, encode_notice
-from peer.records import QUARANTINE
+from peer.records import QUARANTINE, REVOCATION, revocation_end
+from peer.rights import Reason
 from trust.identity import format_id, parse_id
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ PRUNED_S: Final = 600.0
 UNTOLD_RETRY_S: Final = 5.0
 QUARANTINE_TOLD_S: Final = 5.0  # at most so often
 TELLERS_S_EACH: Final = 0.02
+OVER_AT_ONCE_MAX: Final = 256
 REFUSALS_TOLD_MAX: Final = 5  # in one round
 REFUSALS_KEPT_MAX: Final = 4096
 
@@ -43,6 +46,7 @@ class Upkeep:
         self.members_moved = False
         self._saved_at = float("-inf")
         self._pruned_at = float("-inf")
+        self._collected_at = float("-inf")
         self._told: dict[tuple[bytes, Reason], None] = {}
 
     async def run(self) -> None:
@@ -51,8 +55,9 @@ class Upkeep:
             await asyncio.sleep(TELEMETRY_S)
             self._daemon.observe()
             await self.save_contacts()
-            self.keep_boot()
+            await self.keep_boot()
             self.prune()
+            await self.collect()
             self.tell_of_refusals()
 
     async def save_contacts(self) -> None:
@@ -70,7 +75,7 @@ class Upkeep:
             self.members_moved = True
             log.warning("contacts_unsaved", extra={"fields": {"reason": str(error)}})
 
-    def keep_boot(self) -> None:
+    async def keep_boot(self) -> None:
         """Remember the boot number in use: the engine raises it past an earlier life that turns up with a higher one,
         and the next start has to begin above that too."""
         daemon = self._daemon
@@ -78,8 +83,8 @@ class Upkeep:
         if boot <= daemon.boot:
             return
         try:
-            daemon.keys.write(KeyFile.BOOT, b"%d\n" % boot)
-        except KeyFileError as error:
+            await daemon.disk.run(lambda store: raise_boot(daemon.keys, store, boot))
+        except (KeyFileError, StoreError) as error:
             log.warning("boot_unsaved", extra={"fields": {"reason": str(error)}})
         else:
             daemon.boot = boot
@@ -93,6 +98,21 @@ class Upkeep:
         self._daemon.issuer.ledger.prune(now)
         if self._daemon.revocations.prune(now):
             self._daemon.dataplane.changed()
+
+    async def collect(self) -> None:
+        """Take the revocations back that this node carries and that have ended (`peer/records.py`)."""
+        daemon = self._daemon
+        now = daemon.clock.now()
+        if now - self._collected_at < PRUNED_S:
+            return
+        self._collected_at = now
+        mine = (r for r in daemon.journal.records(REVOCATION) if r.writer == daemon.identity.id and r.payload)
+        over = [record.key for record in mine if revocation_end(record.key) < now][:OVER_AT_ONCE_MAX]
+        if over:
+            try:
+                await daemon.write([Draft(kind=REVOCATION, key=key, payload=b"") for key in over])
+            except ApiError as error:
+                log.warning("revocations_uncollected", extra={"fields": {"reason": str(error)}})
 
     async def tell_quarantine(self) -> None:
         """Tell the mesh which policies are not in force here, and take back what is no longer true; for ever."""

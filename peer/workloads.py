@@ -15,6 +15,8 @@ allowed by the policy; - if some versions allow and others are absent or deny, t
 ALLOW policy here. Where another ALLOW policy surely holds, or the mesh denies by default, the reading without it is
 the stricter one and it allows nothing. Where it is all there is, the reading with it is, and every such policy must
 allow.
+
+What may have been meant to keep somebody out and cannot be obeyed keeps everybody out (peer/unread.py).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +26,7 @@ from peer.catalog import ServiceInstance
 from peer.directory import ServiceKey
 from peer.policies import Policy
 from peer.translate import authorization_rules
+from peer.unread import Seal
 from proxy.resources.authorization import AuthorizationPolicySpec
 from proxy.resources.resource import ROOT_NAMESPACE, Resource
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule
@@ -75,6 +78,15 @@ def selects(resource: Resource, workload: Workload) -> bool:
     return True
 
 
+def sealed(seal: Seal, workload: Workload) -> bool:
+    """Whether a seal holds for a workload: as `selects`, of a policy that cannot be obeyed."""
+    if seal.services:
+        return any(workload.is_service((seal.namespace, name)) for name in seal.services)
+    return workload.in_namespace(seal.namespace) and all(
+        workload.has_label(name, value) for name, value in seal.labels
+    )
+
+
 @dataclass(slots=True)
 class _Reading:
     """What the versions of one policy say about one workload."""
@@ -92,13 +104,20 @@ class _Reading:
 
 
 def authorization(
-    policies: Iterable[Policy], workload: Workload, *, trust_domain: str, default_deny: bool
+    policies: Iterable[Policy],
+    workload: Workload,
+    *,
+    trust_domain: str,
+    default_deny: bool,
+    seals: Iterable[Seal] = (),
 ) -> Authorization:
     """All that holds for a workload. `policies` are AuthorizationPolicies in order of key."""
     readings = [
         _read(policy, workload, lambda spec: authorization_rules(spec, trust_domain)) for policy in policies
     ]
-    deny = [_policy(each.name, each.denies) for each in readings if each.denies]
+    holding = {f"{each.namespace}/{each.name}" for each in seals if sealed(each, workload)}
+    deny = [_policy(name, [(AuthzRule(),)]) for name in sorted(holding)]
+    deny += [_policy(each.name, each.denies) for each in readings if each.denies]
     deny += [_policy(each.name, each.dry_denies, dry_run=True) for each in readings if each.dry_denies]
     allow = [_policy(each.name, each.allows) for each in readings if each.surely_allows]
     unsure = [each for each in readings if each.allows and not each.surely_allows]

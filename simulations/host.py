@@ -35,6 +35,7 @@ from trust.errors import TrustError
 from trust.revocation import decode_revocation
 
 if TYPE_CHECKING:
+    from simulations.byzantine import Liar
     from simulations.streams import End, Greeting
 
 PORT: Final = 7946
@@ -46,6 +47,7 @@ class Keeps(Enum):
     """What of a host is still there when its process starts again."""
 
     ALL = "all"  # the disk is whole
+    BACKUP = "backup"  # the database is an old copy of itself, and the process can tell
     IDENTITY = "identity"  # keys, credential and contacts; the database and the boot number are gone
     NOTHING = "nothing"  # a new node at an old address
 
@@ -89,6 +91,7 @@ class Host:
     ticks_now: int = 0  # ticks without the time moving on
     ticked_at: float = -inf
     lags: int = 0  # how often its node was told that it ran late
+    liar: "Liar | None" = None  # what speaks for its node (simulations/byzantine.py)
     # the processor
     stopped: bool = False
     stalls: int = 0  # number of the present series of stalls; 0: none
@@ -155,7 +158,7 @@ def start_node(
     contacts = tuple(dict.fromkeys(a for a in (*host.seeds, *disk.contacts) if a != host.address))
     founder = not host.seeds
     memory = recall(
-        met=disk.met or not founder, entered=disk.entered, damaged=False, reachable=bool(contacts)
+        met=disk.met or not founder, entered=disk.entered, damaged=disk.doubt, reachable=bool(contacts)
     )
     if people is None:
         disk.boot = max(disk.boot + 1, int(now * 1000))
@@ -211,7 +214,12 @@ def restored(host: Host, mesh: Mesh) -> tuple[Registry, Journal]:
     journal = Journal(
         verify=registry.judge, introductions=None if known is None else layer(known.introductions)
     )
-    damage = journal.restore(host.disk.records.values(), heads=host.disk.heads, introductions=introductions)
+    damage = journal.restore(
+        host.disk.records.values(),
+        heads=host.disk.heads,
+        introductions=introductions,
+        equivocations=host.disk.forks.values(),
+    )
     assert not damage, f"the disk of {host.name} holds what was never written: {damage}"
     for record in journal.records(REVOCATION):
         if record.payload and not registry.objection(record):

@@ -32,6 +32,7 @@ from peer.messages import (
     Output,
     Persist,
     Persisted,
+    PersistFailed,
     SendDatagram,
     SendFrame,
     StateChanged,
@@ -241,7 +242,7 @@ class Loop:
         meter.s = self.costs.input_s + host.service_s
         if self.trace is not None:
             self.trace.event(now, host, event)
-        outputs = host.node.step(seen, event)
+        outputs = host.node.step(seen, event) if host.liar is None else host.liar.step(seen, event)
         begins = max(now, host.busy_until)
         host.busy_until = self.leaves = begins + meter.s
         obeying = self._obeying
@@ -280,7 +281,10 @@ class Loop:
             heappush(self._heap, (at, self._sequence, self._datagram, target, event))
             return
         for delay_s in network.delays_s(host.index, target.index):
-            event = DatagramReceived(source=host.address, data=data)
+            arrives = network.damaged(data) if network.corruption else data
+            if not arrives:
+                continue
+            event = DatagramReceived(source=host.address, data=arrives)
             self.push(self.leaves + delay_s, self._datagram, target, event)
 
     def _persist(self, host: Host, batch: Persist) -> None:
@@ -290,8 +294,12 @@ class Loop:
     def _on_disk(self, host: Host, life: int) -> None:
         if life != host.life or host.node is None:
             return
-        for ticket in host.disk.synced():
-            self.arrive(host, Persisted(ticket=ticket))
+        if host.disk.full:
+            for ticket in host.disk.refused():
+                self.arrive(host, PersistFailed(ticket=ticket, reason="no space left on device"))
+        else:
+            for ticket in host.disk.synced():
+                self.arrive(host, Persisted(ticket=ticket))
         if host.disk.busy:
             self.push(self.now + self.disk_delay_s, self._on_disk, host, life)
 
@@ -308,7 +316,7 @@ class Loop:
             observer(host, output)
 
     def _synced(self, host: Host, _output: Synced) -> None:
-        host.disk.entered = True
+        host.disk.entered, host.disk.doubt = True, False
 
 
 def _ignore(_host: Host, _output: Output) -> None:

@@ -6,6 +6,9 @@ number of them stand at once under names of their own, and each is taken down by
 up in practice, and in the papers (Alquraan et al., OSDI 2018: complete, partial and one-way partitions), compile to a
 look-up or two; a world without walls and loss asks nothing at all.
 
+Losses may come in bursts (Gilbert, "Capacity of a burst-noise channel", 1960): each directed pair then has a good and
+a bad state, in which all or nothing passes, and stays in the bad one for `burst` datagrams on average.
+
 What is on its way when a wall goes up still arrives.
 
 Invariant: the dice are drawn from one stream in the order of sending, and nothing is drawn for what cannot vary.
@@ -62,6 +65,13 @@ class Network:
         self.duplication = 0.0
         self.reordering = 0.0
         self.reordered_by_s = 0.05  # at most so much later than it would have come
+        self.corruption = 0.0
+        self.flips = (
+            True  # what is damaged arrives with a byte changed; else (where nothing would tell) not at all
+        )
+        self.replaying = 0.0
+        self.replayed_by_s = 10.0
+        self.burst = 1.0  # datagrams in a run of losses, on average
         self.lost = 0
         self.blocked = 0
         self._between = dict(between or {})
@@ -69,6 +79,8 @@ class Network:
         self._outward: dict[int, float] = {}
         self._inward: dict[int, float] = {}
         self._links: dict[tuple[int, int], float] = {}
+        self._late: dict[int, Latency] = {}
+        self._bad: set[tuple[int, int]] = set()  # pairs in the midst of a burst
         self._walls: dict[str, Wall] = {}
         self._wall: Wall | None = None
         self.settle()
@@ -83,13 +95,18 @@ class Network:
     def settle(self) -> None:
         """Take in what was set: loss and the like may be assigned, then this is called."""
         self._lossy = bool(self.loss or self._outward or self._inward or self._links)
+        if not self._lossy or self.burst <= 1:
+            self._bad.clear()
         # whether every datagram passes once, after a uniform delay: what most of the time of most runs is like
         self.plain = (
             not self._lossy
             and self._wall is None
             and not self.duplication
             and not self.reordering
+            and not self.corruption
+            and not self.replaying
             and not self._between
+            and not self._late
             and self.within.shape is Shape.UNIFORM
         )
 
@@ -107,6 +124,24 @@ class Network:
             _put(self._links, (source, target), share)
         self.settle()
 
+    @property
+    def lossy(self) -> tuple[tuple[int | None, int | None], ...]:
+        """Where something is lost: (source, target) as `set_loss` takes them."""
+        return (
+            *(((None, None),) if self.loss else ()),
+            *((source, None) for source in self._outward),
+            *((None, target) for target in self._inward),
+            *self._links,
+        )
+
+    def set_delay(self, source: int, late: Latency | None) -> None:
+        """Let what `source` sends take so much longer; None: as long as ever."""
+        if late is None:
+            self._late.pop(source, None)
+        else:
+            self._late[source] = late
+        self.settle()
+
     def cut(self, name: str, wall: Wall) -> None:
         """Put up a wall; one of that name is replaced."""
         self._walls[name] = wall
@@ -121,7 +156,9 @@ class Network:
             self._outward.clear()
             self._inward.clear()
             self._links.clear()
-            self.loss = self.duplication = self.reordering = 0.0
+            self._late.clear()
+            self.loss = self.duplication = self.reordering = self.corruption = self.replaying = 0.0
+            self.burst = 1.0
         self._rebuild()
 
     @property
@@ -155,6 +192,12 @@ class Network:
 
     def delay_s(self, source: int, target: int) -> float:
         """How long one datagram takes that way, if it passes."""
+        late = self._late.get(source) if self._late else None
+        if late is not None:
+            return late.draw(self.rng) + self._usual_s(source, target)
+        return self._usual_s(source, target)
+
+    def _usual_s(self, source: int, target: int) -> float:
         if self._between:
             zones = self._zones[source], self._zones[target]
             if zones[0] != zones[1]:
@@ -171,7 +214,7 @@ class Network:
         rng = self.rng
         if self._lossy:
             share = self.loss_of(source, target)
-            if share and rng.random() < share:
+            if share and self._loses(source, target, share):
                 self.lost += 1
                 return ()
         first = self.delay_s(source, target)
@@ -179,7 +222,32 @@ class Network:
             first += self.reordered_by_s * rng.random()
         if self.duplication and rng.random() < self.duplication:
             return first, first + self.reordered_by_s * rng.random()
+        if self.replaying and rng.random() < self.replaying:
+            return first, first + self.replayed_by_s * rng.random()
         return (first,)
+
+    def _loses(self, source: int, target: int, share: float) -> bool:
+        if self.burst <= 1 or share >= 1:
+            return self.rng.random() < share
+        pair = (source, target)
+        if pair in self._bad:
+            stays = self.rng.random() >= 1 / self.burst
+        else:
+            stays = self.rng.random() < share / (self.burst * (1 - share))
+        if stays:
+            self._bad.add(pair)
+        else:
+            self._bad.discard(pair)
+        return stays
+
+    def damaged(self, data: bytes) -> bytes:
+        """A datagram as it arrives where that share of them is damaged; empty: it does not."""
+        if self.rng.random() >= self.corruption:
+            return data
+        if not self.flips:
+            return b""
+        at = self.rng.randrange(len(data))
+        return data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :]
 
 
 def _put(table: dict[int, float] | dict[tuple[int, int], float], key: object, share: float) -> None:

@@ -17,8 +17,11 @@ SAMPLE: Final = 32
 
 
 def agree(world: "World") -> bool:
-    """Whether every live node sees exactly the live nodes alive, each under its present boot. Beyond EXACT_MAX nodes
+    """Whether every honest live node sees exactly the live nodes alive, each under its present boot; how it sees who
+    has lied is its own affair. Beyond EXACT_MAX nodes
     the numbers alive and suspect are compared at all of them, and the members at SAMPLE of them."""
+    if world.liars:
+        return not differences(world, at_most=1)
     live = world.live()
     odd = world.odd
     if odd is not None and odd.member and not _counts(odd, len(live)):
@@ -39,9 +42,9 @@ def _counts(host: "Host", live: int) -> bool:
 
 
 def differences(world: "World", *, at_most: int = 20) -> list[str]:
-    """Where a live node does not see exactly the live nodes alive, each under its present boot. Stops after
+    """Where an honest live node does not see exactly the live nodes alive, each under its present boot. Stops after
     `at_most`."""
-    live = world.live()
+    live = world.honest()
     truth = {host.id: host.boot for host in live}
     found: list[str] = []
     for host in live:
@@ -58,6 +61,10 @@ def _of_one(world: "World", host: "Host", truth: dict[bytes, int]) -> list[str]:
     for member in host.node.engine.members():
         if not member.live:
             continue
+        if world.liars and world.lied(member.id):
+            if host.node.journal.forks.get(member.id) is not None:
+                found.append(f"{host.name} sees {world.name_of(member.id)} as live, which has equivocated")
+            continue
         boot = missing.pop(member.id, None)
         if boot is None:
             found.append(
@@ -73,8 +80,8 @@ def _of_one(world: "World", host: "Host", truth: dict[bytes, int]) -> list[str]:
 
 
 def all_see(world: "World", node: bytes, state: State) -> bool:
-    """Whether every live node but `node` itself sees it in `state`."""
-    for host in world.live():
+    """Whether every honest live node but `node` itself sees it in `state`."""
+    for host in world.honest():
         if host.id == node:
             continue
         assert host.node is not None, "live hosts have nodes"

@@ -12,6 +12,7 @@ from gossip.events import Address
 from gossip.member import State
 from peer.messages import Depart, Departed, Draft, JoinSeeds, Write
 from simulations import collector, views
+from simulations.byzantine import Liar, Lie
 from simulations.clock import HostClock
 from simulations.crypto import Costs, Meter
 from simulations.disk import Disk
@@ -60,14 +61,17 @@ class World(Loop):
             meter=meter,
             disk_delay_s=disk_delay_s,
         )
+        self.network.flips = self.mesh.is_real
         self.hosts: list[Host] = []
+        self.liars: set[int] = set()  # hosts whose nodes lie, or once lied
         self.faults_rng = stream(seed, "faults")
         self.stalls = 0  # series of stalls so far
-        self.on_life: list[Callable[[Host, str], None]] = []  # "start", "warm", "crash", "disk lost"
+        self.on_life: list[Callable[[Host, str], None]] = []  # "start", "warm", "crash", "disk lost", "lies"
         self.on_fault: list[Callable[[Any], None]] = []
         self._requests = 0
         self.odd: Host | None = None  # who saw things wrong when it was last asked (simulations/views.py)
         self._by_id: dict[bytes, Host] = {}
+        self._keys: dict[bytes, bytes] = {}
         self._obeying[Departed] = self._departed
         if digest or line is not None:
             self.trace = Trace(START, name_of=self.name_of, at=self._place, line=line)
@@ -91,8 +95,12 @@ class World(Loop):
         )
         self.hosts.append(host)
         self._by_address[host.address] = host
-        self._by_id[host.id] = host
+        self._know(host)
         return host
+
+    def _know(self, host: Host) -> None:
+        self._by_id[host.id] = host
+        self._keys[host.id] = host.identity.public_key
 
     def start_warm(self, hosts: Sequence[Host]) -> None:
         """Run all these nodes as they would be had they known one another for an hour."""
@@ -131,7 +139,7 @@ class World(Loop):
         for observer in self.on_life:
             observer(host, "crash")
         remember(host, stream(self.seed, "contacts", host.index, host.life))
-        host.disk.crash(self.faults_rng)
+        took_back = host.disk.crash(self.faults_rng, power=power)
         host.powered = not power
         self.streams.crashed(host)
         host.node = None
@@ -139,27 +147,48 @@ class World(Loop):
         host.stalls, host.service_s = 0, 0.0  # slowness was the process's own
         host.inbox.clear()
         host.datagrams_waiting = 0
+        if took_back:
+            self._disk_lost(host)
 
     def restart(self, host: Host, keeps: Keeps = Keeps.ALL, *, address: Address | None = None) -> None:
         """Start the host's node again, after a crash if it still runs, with what is left, perhaps elsewhere."""
         self.crash(host)
-        if keeps is not Keeps.ALL:
-            for observer in self.on_life:
-                observer(host, "disk lost")
-        if keeps is not Keeps.ALL:
+        if keeps is Keeps.BACKUP and host.disk.backup is None:
+            keeps = Keeps.IDENTITY  # there is none
+        if keeps is Keeps.BACKUP:
+            host.disk.put_back()
+        elif keeps is not Keeps.ALL:
             kept = host.disk.contacts if keeps is Keeps.IDENTITY else ()
-            host.disk = Disk(met=keeps is Keeps.IDENTITY, contacts=kept)
+            backup = host.disk.backup if keeps is Keeps.IDENTITY else None
+            host.disk = Disk(met=keeps is Keeps.IDENTITY, contacts=kept, backup=backup)
+        if keeps is not Keeps.ALL:
+            self._disk_lost(host)
         if keeps is Keeps.NOTHING:
             host.identity = self.mesh.identity(host.index, host.identities + 1)
             host.credential = self.mesh.credential(host.identity, host.name, self.now)
             host.identities += 1
-            self._by_id[host.id] = host
+            self._know(host)
         if address is not None:
             if self._by_address.get(host.address) is host:
                 del self._by_address[host.address]
             host.address = address
             self._by_address[address] = host
         self.start(host)
+
+    def _disk_lost(self, host: Host) -> None:
+        """Something that was on the disk is not any more."""
+        for observer in self.on_life:
+            observer(host, "disk lost")
+
+    def lie(self, host: Host, lie: Lie | None) -> None:
+        """Let the host's node lie from now on, in all its lives; None: tell the truth. Nobody believes it again."""
+        if lie is None:
+            host.liar = None
+            return
+        host.liar = Liar(lie, host, stream(self.seed, "liar", host.index, host.life, lie.value))
+        self.liars.add(host.index)
+        for observer in self.on_life:
+            observer(host, "lies")
 
     def leave(self, host: Host) -> None:
         """Let the node say good-bye."""
@@ -224,8 +253,12 @@ class World(Loop):
         """The hosts whose node runs and has not left."""
         return [host for host in self.hosts if host.member]
 
+    def honest(self) -> list[Host]:
+        """Those of them that never lied."""
+        return [host for host in self.hosts if host.member and host.index not in self.liars]
+
     def converged(self) -> bool:
-        """Whether every live node sees exactly the live nodes alive, each under its present boot (`views.agree`)."""
+        """Whether every honest live node sees exactly the live ones alive, each at its present boot (`views.agree`)."""
         return views.agree(self)
 
     def all_see(self, subject: Host, state: State) -> bool:
@@ -240,6 +273,15 @@ class World(Loop):
     def host_of(self, node: bytes) -> Host | None:
         """The host that has, or once had, that node id."""
         return self._by_id.get(node)
+
+    def key_of(self, node: bytes) -> bytes | None:
+        """What the node with that id signs under, be it of a host that has another identity by now."""
+        return self._keys.get(node)
+
+    def lied(self, node: bytes) -> bool:
+        """Whether the node with that id is, or was, of a host that lies or once lied."""
+        host = self._by_id.get(node)
+        return host is not None and host.index in self.liars
 
     def digest(self) -> str:
         """Of everything that happened. Needs `digest=True`."""

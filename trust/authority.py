@@ -24,11 +24,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 from nacl.signing import SigningKey
 
 from trust.codec import UNIX_S_MAX
-from trust.errors import AuthorityError, IdentityError, SvidError
+from trust.errors import AuthorityError, IdentityError, SvidError, span
 from trust.identity import SEED_BYTES, SIGNATURE_BYTES, check_trust_domain, format_id, verify
 
 CERTIFICATE_BYTES_MAX: Final = 4096
@@ -45,6 +45,9 @@ UNREADABLE: Final = (
     x509.ExtensionNotFound,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+)
+_ROOT_CRITICAL_KNOWN: Final = frozenset(
+    {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.SUBJECT_ALTERNATIVE_NAME}
 )
 # BIT STRING of 65 octets, no unused bits: parsers also take others, and one certificate has one encoding.
 _SIGNATURE_HEADER: Final = b"\x03\x41\x00"
@@ -147,7 +150,7 @@ def root_fingerprint(root_public: bytes) -> bytes:
 
 def draft_root(root_public: bytes, trust_domain: str, now: int, ttl_s: int = ROOT_TTL_S) -> CertificateDraft:
     """The root's own certificate: a CA that may issue leafs and nothing below them (path length 0), naming its
-    trust domain as SPIFFE X.509-SVID, section 3.1 asks. Deterministic, so each signer can derive it."""
+    trust domain as SPIFFE X.509-SVID, section 3.2 asks. Deterministic, so each signer can derive it."""
     check_trust_domain(trust_domain)
     public = Ed25519PublicKey.from_public_bytes(root_public)
     subject = root_name(trust_domain)
@@ -184,20 +187,47 @@ def read_root(der: bytes, trust_domain: str) -> bytes:
     try:
         public = certificate.public_key()
         subject, issuer = certificate.subject, certificate.issuer
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        extensions = certificate.extensions
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = extensions.get_extension_for_class(x509.KeyUsage)
+        names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except UNREADABLE:
         raise SvidError("this is not a root certificate: it does not state what a CA states") from None
     if not isinstance(public, Ed25519PublicKey):
         raise SvidError("this is not a root certificate of a mesh: its key is not Ed25519")
-    if not constraints.ca or not usage.key_cert_sign:
+    if not constraints.value.ca or not usage.value.key_cert_sign:
         raise SvidError("this is not a root certificate: it may not sign certificates")
+    if not constraints.critical or not usage.critical:
+        raise SvidError("this is not a root certificate: what it may sign must be critical")
+    if constraints.value.path_length != 0:
+        raise SvidError("this is not a root certificate of a mesh: it must issue leafs and no authorities")
+    for extension in extensions:
+        if extension.critical and extension.oid not in _ROOT_CRITICAL_KNOWN:
+            raise SvidError(
+                f"the root certificate has an unknown critical extension {extension.oid.dotted_string}"
+            )
+    # SPIFFE X509-SVID, sections 2 and 3.2: one URI name, which is the trust domain's, without a path.
+    if names != [x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]:
+        raise SvidError(
+            f"this is not the root certificate of trust domain {trust_domain!r}: it names another"
+        )
     if subject != root_name(trust_domain) or issuer != subject:
         raise SvidError(f"this is not the root certificate of trust domain {trust_domain!r}")
     root_public = public.public_bytes_raw()
     if not verify(root_public, certificate.tbs_certificate_bytes, certificate.signature):
         raise SvidError("the root certificate's own signature does not verify")
     return root_public
+
+
+def check_root_validity(der: bytes, now: float) -> None:
+    """Raise SvidError unless the root certificate is valid at `now` (Unix s). OpenSSL sees to that in handshakes."""
+    certificate = load_certificate(der, "a root certificate")
+    not_before = certificate.not_valid_before_utc.timestamp()
+    not_after = certificate.not_valid_after_utc.timestamp()
+    if now > not_after:
+        raise SvidError(f"the root certificate expired {span(now - not_after)} ago")
+    if now < not_before:
+        raise SvidError(f"the root certificate is only valid in {span(not_before - now)}: a clock is wrong")
 
 
 def load_certificate(der: bytes, what: str) -> x509.Certificate:

@@ -51,10 +51,9 @@ from trust.identity import (
     verify,
 )
 from trust.revocation import RevocationSet
-from trust.svid import LeafKey
+from trust.svid import SVID_TTL_S_MAX, LeafKey
 
 SVID_TTL_S: Final = 3600
-SVID_TTL_S_MAX: Final = 86_400
 SVID_REQUEST_BYTES_MAX: Final = 4096
 PUBLIC_KEY_BYTES_MAX: Final = 128  # a P-256 SubjectPublicKeyInfo has 91
 
@@ -138,15 +137,17 @@ def draft_svid(
     public = _p256(request.public_key_der)
     if not 0 < ttl_s <= SVID_TTL_S_MAX:
         raise SvidError(f"a certificate lives for at most {span(SVID_TTL_S_MAX)}, {ttl_s} s were asked for")
+    # What a credential vouches for does not outlive it.
+    life_s = min(ttl_s, credential.expires_at - now)
     return draft(
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, format_id(credential.node))]))
         .issuer_name(root_name(trust_domain))
         .public_key(public)
         .serial_number(serial_number(serial))
-        .not_valid_before(instant(now - BACKDATE_S))
-        # What a credential vouches for does not outlive it.
-        .not_valid_after(instant(min(now + ttl_s, credential.expires_at)))
+        # Half of a short life must not lie in the past, or it would be due for renewal as soon as it is issued.
+        .not_valid_before(instant(now - min(BACKDATE_S, life_s // 4)))
+        .not_valid_after(instant(now + life_s))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(ca=False), critical=True)
         .add_extension(

@@ -1,7 +1,8 @@
 """Revocations: signed statements that something issued is no longer to be believed, and the set that holds them.
 
-A revocation names its subject as text: a node or workload SPIFFE ID, or `serial:<32 hex digits>` for one credential
-or one certificate. It is believed when the mesh root signed it, or when a node revokes *itself* (who holds the
+A revocation names its subject as text: a node or workload SPIFFE ID, `serial:<32 hex digits>` for one credential
+or one certificate, or `signer:<node id>` for a node's part in the root key while the node itself stays a member.
+It is believed when the mesh root signed it, or when a node revokes *itself* or its own part (who holds the
 key may declare it lost; the key is in the statement and hashes to the id, so nothing else is needed to check).
 The set only grows (a grow-only set converges in any order); an entry leaves when its `expires_at` has passed,
 which is why that must lie beyond the life of whatever it revokes: for a node also beyond the grace in which
@@ -13,7 +14,7 @@ Invariant: revoking a node covers its credential, its node SVID and every worklo
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from trust.authority import Authority
 from trust.codec import Field, Reader, pack, signed_bytes
@@ -25,7 +26,9 @@ from trust.identity import (
     SPIFFE_CHARS_MAX,
     NodeIdentity,
     NodeSpiffe,
+    format_id,
     node_id,
+    parse_id,
     parse_spiffe,
     spiffe_node,
     verify,
@@ -36,10 +39,14 @@ REVOCATION_BYTES_MAX: Final = 4096
 REASON_CHARS_MAX: Final = 256
 RENEWAL_GRACE_S: Final = 30 * 86_400  # a host that was off for a month comes back without a new token
 NODE_REVOCATION_S: Final = CREDENTIAL_TTL_S_MAX + RENEWAL_GRACE_S
+# All last that long, but those of nodes must: no name or serial can stand in anything that is valid for longer.
+REVOCATION_S: Final = NODE_REVOCATION_S
 REVOCATIONS_MAX: Final = (
     16_384  # of each kind of issuer: nodes that revoke themselves cannot crowd out the root
 )
 PAST_MAX: Final = 65_536  # nodes whose revocations have expired
+
+SubjectKind: TypeAlias = Literal["node", "workload", "certificate", "signer"]
 
 _LABEL: Final = b"gossamer/revocation/1"
 
@@ -49,6 +56,22 @@ def serial_subject(serial: bytes) -> str:
     return f"serial:{serial.hex()}"
 
 
+def signer_subject(node: bytes) -> str:
+    """How a node's part in the root key is named as a subject."""
+    return f"signer:{format_id(node)}"
+
+
+def subject_kind(subject: str) -> SubjectKind:
+    """What is revoked. Raises RevocationError."""
+    check_subject(subject)
+    match subject.partition(":")[0]:
+        case "serial":
+            return "certificate"
+        case "signer":
+            return "signer"
+    return "node" if _is_node(subject) else "workload"
+
+
 def check_subject(subject: str) -> str:
     """`subject` itself if it can be revoked. Raises RevocationError."""
     kind, _, rest = subject.partition(":")
@@ -56,6 +79,12 @@ def check_subject(subject: str) -> str:
         if len(rest) == 32 and all(digit in "0123456789abcdef" for digit in rest):
             return subject
         raise RevocationError(f"{subject[:64]!r} is not a serial: serial: and 32 hex digits are expected")
+    if kind == "signer":
+        try:
+            parse_id(rest)
+        except IdentityError as error:
+            raise RevocationError(f"{subject[:64]!r} is no signer: {error}") from None
+        return subject
     try:
         parse_spiffe(subject)
     except IdentityError as error:
@@ -102,6 +131,11 @@ def revoke_self(identity: NodeIdentity, trust_domain: str, *, reason: str, now: 
     return replace(draft, signature=identity.sign(draft.signing_bytes()))
 
 
+def unsigned_revocation(subject: str, reason: str, now: float, root_public: bytes) -> Revocation:
+    """What the mesh root signs to revoke `subject`. Raises RevocationError."""
+    return _draft(subject, reason, now, now + REVOCATION_S, root_public)
+
+
 def decode_revocation(data: bytes) -> Revocation:
     """Inverse of `Revocation.encode`. Raises RevocationError. Nothing is verified."""
     reader = Reader(data, count=6, bytes_max=REVOCATION_BYTES_MAX, what="a revocation", error=RevocationError)
@@ -118,7 +152,7 @@ def decode_revocation(data: bytes) -> Revocation:
 def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: str) -> None:
     """Raise RevocationError unless its issuer was entitled to it and signed it. Keys cost nothing to make, so the
     caller takes self-revocations from members only: from the journal of the very node that revokes itself."""
-    if not revocation.subject.startswith("serial:"):
+    if subject_kind(revocation.subject) in ("node", "workload"):
         subject = parse_spiffe(check_subject(revocation.subject))
         if subject.trust_domain != trust_domain:
             raise RevocationError(f"{revocation.subject} is not in trust domain {trust_domain!r}")
@@ -126,8 +160,9 @@ def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: 
         if isinstance(subject, NodeSpiffe) and not lasting:
             raise RevocationError(f"the revocation of {revocation.subject} ends before what it revokes does")
     if revocation.issuer != root_public:
-        own = spiffe_node(trust_domain, node_id(revocation.issuer))
-        if revocation.subject != own:
+        issuer = node_id(revocation.issuer)
+        own = spiffe_node(trust_domain, issuer)
+        if revocation.subject not in (own, signer_subject(issuer)):
             raise RevocationError(f"{own} may revoke nothing but itself, not {revocation.subject}")
     if not verify(revocation.issuer, revocation.signing_bytes(), revocation.signature):
         raise RevocationError(f"the revocation of {revocation.subject} is not signed by its issuer")
@@ -136,13 +171,14 @@ def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: 
 class RevocationSet:
     """The revocations a node knows, by subject. The caller verifies before it adds."""
 
-    __slots__ = ("_entries", "_past", "_root_public", "_self_count")
+    __slots__ = ("_entries", "_past", "_root_public", "_self_count", "added")
 
     def __init__(self, root_public: bytes) -> None:
         self._root_public = root_public
         self._entries: dict[str, Revocation] = {}
         self._past: set[str] = set()  # nodes whose revocations have expired
         self._self_count = 0
+        self.added = 0  # how often there was news
 
     def add(self, revocation: Revocation) -> bool:
         """Whether it was news. Of two for one subject the root's stays, then the one that lasts longer, then the
@@ -160,6 +196,7 @@ class RevocationSet:
             )
         self._entries[revocation.subject] = revocation
         self._self_count += by_self
+        self.added += 1
         return True
 
     def prune(self, now: float) -> int:
@@ -199,6 +236,11 @@ class RevocationSet:
         if self._entries:
             self.check(svid.spiffe, serial_subject(svid.serial), spiffe_node(svid.id.trust_domain, svid.node))
 
+    def check_signer(self, trust_domain: str, node: bytes) -> None:
+        """Raise RevokedError if this node may not take part in signing any more."""
+        if self._entries:
+            self.check(signer_subject(node), spiffe_node(trust_domain, node))
+
     def subjects(self) -> tuple[str, ...]:
         """All revoked subjects, sorted."""
         return tuple(sorted(self._entries))
@@ -217,7 +259,7 @@ class RevocationSet:
 
 
 def _is_node(subject: str) -> bool:
-    return not subject.startswith("serial:") and isinstance(parse_spiffe(subject), NodeSpiffe)
+    return subject.startswith("spiffe:") and isinstance(parse_spiffe(subject), NodeSpiffe)
 
 
 def _draft(subject: str, reason: str, now: float, expires_at: float, issuer: bytes) -> Revocation:
@@ -235,4 +277,4 @@ def _draft(subject: str, reason: str, now: float, expires_at: float, issuer: byt
 
 
 def _trust_domain(subject: str) -> str:
-    return "" if subject.startswith("serial:") else parse_spiffe(subject).trust_domain
+    return parse_spiffe(subject).trust_domain if subject.startswith("spiffe:") else ""

@@ -1,11 +1,11 @@
 """X.509-SVIDs: what a leaf may be, the key that belongs to it, and what a verifier insists on.
 
-The rules are the SPIFFE X.509-SVID standard's (sections 2 to 5), tightened where this mesh issues nothing looser:
-exactly one subject alternative name and that a URI, ECDSA P-256 keys (the curve every TLS stack and every proxy
-accepts), an Ed25519 issuer, digitalSignature only, CA false, one hour of life, backdated five minutes. The subject's
-common name is the printed id of the node that asked, so a revoked node's workload certificates are known by
-sight. `cryptography.x509.verification` refuses Ed25519 issuers, so the signature is checked here and paths
-are validated by OpenSSL in the handshake.
+The rules are the SPIFFE X.509-SVID standard's (sections 2 to 5; `tests/trust/test_spiffe_rules.py` goes through them
+one by one), tightened where this mesh issues nothing looser: exactly one subject alternative name and that a URI,
+ECDSA P-256 keys (the curve every TLS stack and every proxy accepts), an Ed25519 issuer, digitalSignature, CA false, a
+life of a day at most (an hour by default, backdated five minutes). The subject's common name is the printed id of
+the node that asked, so a revoked node's workload certificates are known by sight. `cryptography.x509.verification`
+refuses Ed25519 issuers, so the signature is checked here and paths are validated by OpenSSL in the handshake.
 
 Invariant: `read_svid` accepts nothing whose signature by the root it has not checked itself.
 """
@@ -27,10 +27,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from trust.authority import (
+    BACKDATE_S,
     UNREADABLE,
+    check_root_validity,
     load_certificate,
     read_root,
     root_fingerprint,
+    root_name,
 )
 from trust.errors import IdentityError, SvidError, span
 from trust.identity import (
@@ -42,6 +45,7 @@ from trust.identity import (
     verify,
 )
 
+SVID_TTL_S_MAX: Final = 86_400
 RENEWAL_JITTER: Final = 0.1  # of the lifetime, to each side of its half
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -143,8 +147,9 @@ def read_svid(der: bytes, *, root_public: bytes, trust_domain: str) -> Svid:
         raise SvidError("the certificate is not signed by the mesh root")
     try:
         extensions = certificate.extensions
+        issuer = certificate.issuer
         names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        usage = extensions.get_extension_for_class(x509.KeyUsage)
         holder = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         serial = certificate.serial_number
         validity = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
@@ -153,6 +158,10 @@ def read_svid(der: bytes, *, root_public: bytes, trust_domain: str) -> Svid:
         raise SvidError("the certificate is no SVID: it must state a SPIFFE ID and its key usage") from None
     except UNREADABLE:
         raise SvidError("the certificate is no SVID: parts of it do not decode") from None
+    if issuer != root_name(trust_domain):
+        raise SvidError(
+            f"the certificate names another issuer than the root of trust domain {trust_domain!r}"
+        )
     _check_extensions(extensions, usage)
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
         raise SvidError(
@@ -162,6 +171,9 @@ def read_svid(der: bytes, *, root_public: bytes, trust_domain: str) -> Svid:
         raise SvidError("the certificate's key is not ECDSA P-256")
     if not 0 < serial < 1 << 127:
         raise SvidError("the certificate's serial number is not one this mesh issues")
+    life_s = (validity[1] - validity[0]).total_seconds()
+    if not 0 < life_s <= SVID_TTL_S_MAX + BACKDATE_S:
+        raise SvidError(f"the certificate is for {life_s:.0f} s, which is no life this mesh issues")
     try:
         identity = parse_spiffe(names[0].value)
         node = parse_id(str(holder[0].value) if len(holder) == 1 else "")
@@ -208,13 +220,14 @@ def verify_seed(
             f"the peer belongs to another mesh: its root is {root_fingerprint(root_public).hex()[:16]}…, "
             f"the token names {fingerprint.hex()[:16]}…"
         )
+    check_root_validity(root_der, now)
     svid = verify_svid(leaf_der, root_public=root_public, trust_domain=trust_domain, now=now)
     if not isinstance(svid.id, NodeSpiffe):
         raise SvidError(f"the peer answered as {svid.spiffe}: a node's certificate is expected")
     return svid
 
 
-def _check_extensions(extensions: x509.Extensions, usage: x509.KeyUsage) -> None:
+def _check_extensions(extensions: x509.Extensions, usage: x509.Extension[x509.KeyUsage]) -> None:
     for extension in extensions:
         value = extension.value
         if extension.critical and extension.oid not in _CRITICAL_KNOWN:
@@ -227,7 +240,10 @@ def _check_extensions(extensions: x509.Extensions, usage: x509.KeyUsage) -> None
             ExtendedKeyUsageOID.SERVER_AUTH in value and ExtendedKeyUsageOID.CLIENT_AUTH in value
         ):
             raise SvidError("the certificate is not for both client and server use")
-    if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
+    if not usage.critical:
+        raise SvidError("the certificate is no SVID: its key usage must be critical")
+    allowed = usage.value
+    if not allowed.digital_signature or allowed.key_cert_sign or allowed.crl_sign:
         raise SvidError(
             "the certificate is no SVID: its key must be for digital signatures and for nothing a CA does"
         )

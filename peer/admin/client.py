@@ -59,8 +59,12 @@ class AdminClient:
     def join(self, seeds: Sequence[str]) -> Json:
         return self._object("POST", "/v1/join", {"seeds": list(seeds)})
 
-    def leave(self) -> Json:
-        return self._object("POST", "/v1/leave", {}, timeout_s=LEAVE_TIMEOUT_S)
+    def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
+        body: Json = {"revoke": revoke, "reason": reason} if revoke else {}
+        return self._object("POST", "/v1/leave", body, timeout_s=LEAVE_TIMEOUT_S)
+
+    def revoke(self, kind: str, name: str, reason: str) -> Json:
+        return self._object("POST", "/v1/revocations", {"kind": kind, "name": name, "reason": reason})
 
     def services(self) -> list[Json]:
         return self._list("GET", "/v1/services")

@@ -128,6 +128,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.post("/v1/deletions", _delete),
             web.post("/v1/find", _find),
             web.post("/v1/tokens", _token_create),
+            web.post("/v1/revocations", _revoke),
             web.get("/v1/stat", _stat),
             web.get("/v1/check", _check),
             web.get("/v1/ca", _ca_status),
@@ -151,7 +152,13 @@ async def _join(request: web.Request) -> web.Response:
 
 
 async def _leave(request: web.Request) -> web.Response:
-    return reply(await request.app[_API].leave())
+    body = await _body(request, {"revoke", "reason"}) if request.can_read_body else {}
+    return reply(
+        await request.app[_API].leave(
+            revoke="revoke" in body and _truth(body, "revoke"),
+            reason=_string(body, "reason") if "reason" in body else "",
+        )
+    )
 
 
 async def _services(request: web.Request) -> web.Response:
@@ -223,6 +230,12 @@ async def _token_create(request: web.Request) -> web.Response:
         govern="govern" in body and _truth(body, "govern"),
     )
     return reply({"token": token})
+
+
+async def _revoke(request: web.Request) -> web.Response:
+    body = await _body(request, {"kind", "name", "reason"})
+    words = (_string(body, key) for key in ("kind", "name", "reason"))
+    return reply(await request.app[_API].revoke(*words))
 
 
 async def _stat(request: web.Request) -> web.Response:

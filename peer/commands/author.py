@@ -1,5 +1,6 @@
 """`author`: keys of people, and documents signed with them."""
 
+import os
 import stat
 import time
 from collections.abc import Sequence
@@ -62,9 +63,9 @@ def read_key(file: Path) -> "NodeIdentity":
     from trust.identity import SEED_BYTES, NodeIdentity
 
     try:
-        if stat.S_IMODE(file.stat().st_mode) & 0o077:
-            raise Failure(f"{file}: others may read this key: chmod 600 {file}", code=2)
         with file.open("rb") as stream:
+            if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077:
+                raise Failure(f"{file}: others may read this key: chmod 600 {file}", code=2)
             text = stream.read(4 * SEED_BYTES)
     except OSError as error:
         raise Failure(f"{file}: cannot be read: {error.strerror}", code=2) from error

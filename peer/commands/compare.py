@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from peer.commands.files import FILES_HELP, read_files, read_resources
-from peer.commands.kinds import home_of, read_kind
+from peer.commands.kinds import read_key
 from peer.commands.options import (
     CallsPeer,
     Failure,
@@ -16,7 +16,6 @@ from peer.commands.options import (
     data_dir_option,
     namespace_option,
     output_option,
-    split_name,
 )
 from peer.render import Column, print_data, print_diff, print_lines, print_notes, unified
 
@@ -68,12 +67,11 @@ def history(
     They are those this peer has seen and still remembers (the last ten that were replaced): a peer that joined
     later, or was away, has seen fewer. -o json and -o yaml have the documents.
     """
-    wanted = read_kind(kind)
-    where, name = split_name(name, namespace)
+    key = read_key(kind, name, namespace)
     with CallsPeer():
-        rows = client_of(data_dir).history(wanted, where or home_of(wanted), name)
+        rows = client_of(data_dir).history(*key)
     if with_diff:
-        rows = _with_diffs(rows, f"{wanted}/{where or home_of(wanted)}/{name}")
+        rows = _with_diffs(rows, "/".join(key))
     if output != "table":
         print_data(rows, output, [])
     elif with_diff:

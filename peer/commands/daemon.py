@@ -1,13 +1,17 @@
 """`peer` and `demo`: the commands that run things rather than ask for them."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from peer.commands.options import Failure
 from peer.render import print_notes
+
+if TYPE_CHECKING:
+    from peer.config import Config
 
 
 @click.command()
@@ -23,7 +27,7 @@ from peer.render import print_notes
 @click.option("--bootstrap-expect", metavar="N", help="Make it with N first peers (only 1 for now).")
 @click.option(
     "--accept-state-loss", is_flag=True, default=None,
-    help="Go on from what this peer holds: only once it is certain that no other holds more.",
+    help="Go on from what this peer holds, at this start: only once it is certain that no other holds more.",
 )  # fmt: skip
 @click.option("--zone", help="Failure domain; traffic prefers its own.")
 @click.option("--profile", metavar="lan|wan|local", help="Gossip timing (default lan).")
@@ -49,18 +53,25 @@ def peer(config_file: Path | None, **flags: Any) -> int:
 
     SIGTERM and Ctrl-C drain the traffic and leave the mesh.
     """
-    from peer.config import ConfigError, load_config
-
-    try:
-        overrides = {name.replace("__", "."): value for name, value in flags.items()}
-        config = load_config(config_file, os.environ, overrides)
-    except ConfigError as error:
-        raise Failure(str(error), code=2) from error
+    config = configuration(config_file, os.environ, flags)
     print_notes([f"warning: {warning}" for warning in config.warnings])
 
     from peer.run import main
 
     return main(config)
+
+
+def configuration(
+    config_file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> "Config":
+    """What a peer is told by its file, its environment and the options of `peer`. Raises Failure."""
+    from peer.config import ConfigError, load_config
+
+    try:
+        overrides = {name.replace("__", "."): value for name, value in flags.items()}
+        return load_config(config_file, environment, overrides)
+    except ConfigError as error:
+        raise Failure(str(error), code=2) from error
 
 
 @click.command()

@@ -6,7 +6,7 @@ Invariant: KINDS are those of `proxy.resources` (a test compares them).
 import difflib
 from typing import Final
 
-from peer.commands.options import Failure
+from peer.commands.options import Failure, split_name
 
 ALL: Final = "all"
 KINDS: Final = ("HTTPRoute", "AuthorizationPolicy", "TrafficPolicy", "MeshConfig", "Capability")
@@ -32,6 +32,13 @@ _ELSEWHERE: Final = {
 def home_of(kind: str) -> str:
     """The namespace of a resource whose namespace is not given: the one that `apply` fills in."""
     return "gossamer-system" if kind in {"MeshConfig", "Capability"} else "default"
+
+
+def read_key(kind: str, name: str, namespace: str | None) -> tuple[str, str, str]:
+    """(kind, namespace, name) of the one resource that people mean. Raises Failure."""
+    wanted = read_kind(kind)
+    where, name = split_name(name, namespace)
+    return wanted, where or home_of(wanted), name
 
 
 def _spellings() -> dict[str, str]:

@@ -58,18 +58,22 @@ def join(seeds: tuple[str, ...], data_dir: Path, output: str) -> None:
 
 
 @click.command()
+@click.option("--revoke", is_flag=True, help="For good: this node's key is void from now on, everywhere.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for those who see the revocation.")
 @data_dir_option
 @output_option
-def leave(data_dir: Path, output: str) -> None:
+def leave(revoke: bool, reason: str, data_dir: Path, output: str) -> None:
     """Drain this peer, say good-bye to the mesh, and stop it.
 
     Returns when the peer has stopped.
     """
+    if reason and not revoke:
+        raise Failure("--reason is said of a --revoke", code=2)
     from peer.io.datadir import holder, wait_ended
 
     pid = holder(data_dir)
     with CallsPeer():
-        result = client_of(data_dir).leave()
+        result = client_of(data_dir).leave(revoke=revoke, reason=reason)
     if pid is not None and not wait_ended(pid, timeout_s=LEAVE_TIMEOUT_S):
         raise Failure(f"the peer (process {pid}) was told to leave, but has not stopped yet")
     if output != "table":

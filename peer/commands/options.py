@@ -6,7 +6,7 @@ data; both mean the same everywhere.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DATA_DIR_DEFAULT = "gossamer-data"
 NAMESPACE_DEFAULT = "default"
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
 
 F = TypeVar("F", bound=Callable[..., Any])
 

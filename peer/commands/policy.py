@@ -9,7 +9,7 @@ import click
 
 from peer.commands.author import sign_resources
 from peer.commands.files import FILES_HELP, read_files, read_resources, read_services, source_of
-from peer.commands.kinds import ALL, home_of, read_kind
+from peer.commands.kinds import ALL, read_key, read_kind
 from peer.commands.options import (
     CallsPeer,
     Failure,
@@ -117,10 +117,9 @@ def describe(kind: str, name: str, namespace: str | None, data_dir: Path, output
 
     Every live peer is asked (of more than 300 a random sample); one that does not answer in two seconds is unreachable.
     """
-    wanted = read_kind(kind)
-    where, name = split_name(name, namespace)
+    key = read_key(kind, name, namespace)
     with CallsPeer():
-        row = client_of(data_dir).describe(wanted, where or home_of(wanted), name)
+        row = client_of(data_dir).describe(*key)
     if output == "table":
         print_data(_grouped(row), "yaml", [])
     else:
@@ -158,9 +157,7 @@ def delete(
     elif kind is None or name is None:
         raise Failure("what to delete? give KIND and NAME, or -f FILE", code=2)
     else:
-        where, name = split_name(name, namespace)
-        wanted = read_kind(kind)
-        keys = [(wanted, where or home_of(wanted), name)]
+        keys = [read_key(kind, name, namespace)]
     client = client_of(data_dir)
     rows = follow(
         lambda progress: client.delete(keys, wait_percent=wait, timeout_s=timeout, progress=progress),

@@ -94,3 +94,24 @@ def status(data_dir: Path, output: str) -> None:
         ],
         empty="no signers known",
     )
+
+
+@ca.command("revoke")
+@click.argument("kind", type=click.Choice(["node", "workload", "certificate", "signer"]))
+@click.argument("name")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for those who see the revocation.")
+@data_dir_option
+@output_option
+def revoke(kind: str, name: str, reason: str, data_dir: Path, output: str) -> None:
+    """Believe a node, a workload, a certificate or a signer no more.
+
+    NAME is a node's name or id, a workload's NAMESPACE/ACCOUNT, or a certificate's serial in hex. The peer asked must
+    govern the mesh. What is revoked cannot be taken back; it spreads with the gossip, and live connections close.
+    """
+    with CallsPeer():
+        result = client_of(data_dir).revoke(kind, name, reason)
+    if output != "table":
+        print_data(result, output, [])
+    else:
+        was = "was revoked before" if result.get("action") == "unchanged" else "is revoked"
+        print_lines([f"{result.get('subject')} {was}"])

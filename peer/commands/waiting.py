@@ -1,7 +1,8 @@
 """`--wait`: following how a policy spreads, on a terminal with a bar.
 
 Everything said here goes to standard error: a bar while it lasts where that is a terminal, one line at the end
-anywhere. What was published is told on standard output even when it did not spread in time.
+anywhere. What was published is told on standard output even when it did not spread in time, or when the user did
+not want to wait for that (Ctrl-C, exit code 130): waiting ends then, what was published stays published.
 
 Invariant: standard output is the same with and without a terminal.
 """
@@ -9,12 +10,20 @@ Invariant: standard output is the same with and without a terminal.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from peer.commands.options import DURATION, PERCENT, CallsPeer, F, Failure
+from peer.commands.options import DURATION, EXIT_INTERRUPTED, PERCENT, CallsPeer, F, Failure
 from peer.render import print_notes
+
+if TYPE_CHECKING:
+    from peer.estimate import Count
+
+NAMED_MAX: Final = 5  # of what was published, in a line of text
+UNTOLD: Final = (
+    "interrupted before the peer answered: it may have been published all the same (look with: gossamer get)"
+)
 
 Row = Mapping[str, Any]
 Call = Callable[[Callable[[dict[str, Any]], None] | None], list[dict[str, Any]]]
@@ -30,10 +39,14 @@ def wait_options(function: F) -> F:
 
 
 def follow(call: Call, wait: float | None, show: Callable[[Sequence[Row]], None]) -> list[dict[str, Any]]:
-    """Make the call, show its rows, and with `wait` how the change spreads meanwhile. Raises Failure."""
+    """Make the call, show its rows, and with `wait` how the change spreads meanwhile. Raises Failure, also when the
+    user interrupts it."""
     if wait is None:
-        with CallsPeer():
-            rows = call(None)
+        try:
+            with CallsPeer():
+                rows = call(None)
+        except KeyboardInterrupt as interrupt:
+            raise Failure(UNTOLD, code=EXIT_INTERRUPTED) from interrupt
         show(rows)
         return rows
     told: dict[str, Any] = {}
@@ -49,11 +62,15 @@ def follow(call: Call, wait: float | None, show: Callable[[Sequence[Row]], None]
         if told.get("published"):
             show(_with(told["published"], told))
         raise
+    except KeyboardInterrupt as interrupt:
+        if not told.get("published"):
+            raise Failure(UNTOLD, code=EXIT_INTERRUPTED) from interrupt
+        show(_with(told["published"], told))
+        raise Failure(_interrupted(told), code=EXIT_INTERRUPTED) from interrupt
     show(_with(rows, told))
     if told.get("enforcement"):
-        print_notes(
-            [f"enforced by {words(told['enforcement'])} after {told['enforcement']['seconds']:.1f} s"]
-        )
+        count = _count(told["enforcement"])
+        print_notes([f"enforced by {count.words()} after {count.seconds:.1f} s"])
     return rows
 
 
@@ -62,13 +79,33 @@ def _with(rows: Sequence[Row], told: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(row) | ({"enforcement": enforcement} if enforcement else {}) for row in rows]
 
 
-def words(count: Mapping[str, Any]) -> str:
-    """How many members enforce it; where a sample was asked, what that says about all."""
+def _interrupted(told: Mapping[str, Any]) -> str:
+    """What stands, and how far it had come."""
+    there = [row for row in told["published"] if row.get("version")]
+    names = [
+        f"{row.get('kind')} {row.get('namespace')}/{row.get('name')} ({row.get('version')})"
+        for row in there[:NAMED_MAX]
+    ]
+    more = len(there) - len(names)
+    published = ", ".join(names) + (f" and {more} more" if more else "")
+    line = f"interrupted; published all the same: {published}; "
+    if not told.get("enforcement"):
+        return line + "nobody was asked yet who enforces it"
+    count = _count(told["enforcement"])
+    missing = f"; missing: {count.missing_words()}" if count.missing else ""
+    return line + f"enforced by {count.words()} so far{missing}"
+
+
+def _count(document: Mapping[str, Any]) -> "Count":
     from peer.estimate import Count
 
     return Count(
-        members=count["members"], asked=count["asked"], enforced=count["enforced"], seconds=count["seconds"]
-    ).words()
+        members=document["members"],
+        asked=document["asked"],
+        enforced=document["enforced"],
+        missing=tuple(document["missing"]),
+        seconds=document["seconds"],
+    )
 
 
 class _Bar:

@@ -28,7 +28,10 @@ class MeshError(Exception):
 
 
 class LocalPeer:
-    """One peer: its address, its data directory, and its process while it runs."""
+    """One peer: its address, its data directory, and its process while it runs. `program` is what the interpreter runs
+    for it."""
+
+    program: tuple[str, ...] = ("-m", "peer.cli", "peer")
 
     def __init__(self, name: str, host: str, directory: Path) -> None:
         self.name = name
@@ -47,7 +50,7 @@ class LocalPeer:
         seen = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "peer.cli", "peer", "--name", self.name, "--bind", self.host),
+                *(sys.executable, *self.program, "--name", self.name, "--bind", self.host),
                 *("--data-dir", str(self.directory), "--profile", profile, *flags),
                 stdin=DEVNULL,
                 stdout=log,

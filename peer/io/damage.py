@@ -37,6 +37,30 @@ def row_crc(row: tuple[object, ...]) -> int:
     return crc
 
 
+def header_damaged(log: Path) -> bool:
+    """Whether frames follow a header that is not whole, for which SQLite passes over all of them. The header is synced
+    before the first frame is written, so that no crash leaves this."""
+    try:
+        with log.open("rb") as stream:
+            head = stream.read(_HEADER.size)
+            if not stream.read(_FRAME.size):
+                return False
+    except FileNotFoundError:
+        return False
+    words = _HEADER.unpack(head)
+    return words[0] not in _MAGIC or _checksum(head[:24], big_endian=bool(words[0] & 1)) != words[6:]
+
+
+def _checksum(data: bytes, *, big_endian: bool) -> tuple[int, int]:
+    """SQLite's, of an even number of 32-bit words."""
+    words = struct.unpack(f"{'>' if big_endian else '<'}{len(data) // 4}I", data)
+    first = second = 0
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        first = (first + even + second) & 0xFFFFFFFF
+        second = (second + odd + first) & 0xFFFFFFFF
+    return first, second
+
+
 def commits_after(log: Path, frames: int) -> int:
     """How many commits of this log's own generation lie behind its first `frames` frames, which are those SQLite
     found valid. Frames of an earlier generation have other salts and do not count."""
@@ -71,10 +95,20 @@ def move_aside(path: Path) -> Path:
     return aside
 
 
-def copy_aside(path: Path) -> Path:
-    """Copy a file to `<name>.corrupt-<UTC time>`; the name of the copy."""
+def keep_aside(path: Path) -> Path:
+    """Give a file the second name `<name>.corrupt-<UTC time>`, which is returned, so that it outlives the first. That
+    takes no room; where the file system has no second names it is copied."""
     aside = _free_name(path)
-    shutil.copy2(path, aside)
+    try:
+        aside.hardlink_to(path)
+    except OSError:
+        try:
+            shutil.copy2(path, aside)
+            with aside.open("rb") as stream:
+                os.fsync(stream.fileno())
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
     fsync_directory(path.parent)
     return aside
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from peer.io.keys import make_directory, reason
+
 LOCK_NAME: Final = "lock"
 _PROOF: Final = frozenset({LOCK_NAME, "keys", "store.db"})  # a peer has lived here
 _PREPARED: Final = (".yaml", ".yml", ".log", "services.d")
@@ -61,12 +63,15 @@ class DataDirLock:
 def lock_data_dir(directory: Path) -> DataDirLock:
     """Make the directory (0700) if need be and take its lock. Raises DataDirBusy or DataDirError."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory)
         _make_private(directory)
         # Not inherited by exec; a forked child would keep the lock alive, so workers are spawned, never forked.
         descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DataDirError(f"data directory {directory}: {error.strerror}") from error
+        what = f"data directory {directory}"
+        if error.filename == str(directory / LOCK_NAME):
+            what += f": {LOCK_NAME}"
+        raise DataDirError(f"{what}: {reason(Path(error.filename or directory), error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)

@@ -51,6 +51,16 @@ class Exchanges:
         elif (task := self._tasks.get(stream)) is not None:
             task.cancel()
 
+    def cut(self, node: bytes) -> None:
+        """End all streams with that node."""
+        self.cut_if(lambda stream: self._node_of(stream) == node)
+
+    def cut_if(self, unwanted: Callable[[FrameStream], bool]) -> None:
+        """End all streams of which that holds."""
+        for stream in self._live.values():
+            if unwanted(stream):
+                stream.abort()
+
     async def accepted(self, stream: FrameStream, _purpose: bytes) -> None:
         """Serve a stream another member opened (a handler of `peer/io/listen.py`)."""
         node = self._node_of(stream)

@@ -10,6 +10,7 @@ command that is late is killed with all it started.
 """
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from peer.catalog import Health
+
+log = logging.getLogger("gossamer.peer")
 
 FAILURES: Final = 2  # to fail: one lost packet or one slow collection must not move traffic
 SUCCESSES: Final = 1  # to pass: an application that answers can serve
@@ -131,7 +134,12 @@ class HealthChecks:
 
     async def _run(self, check: Check) -> None:
         while True:
-            outcome = await attempt(check)
+            try:
+                outcome = await attempt(check)
+            except Exception as error:
+                # `attempt` foresees what checks meet; a check that ended would say for ever what it said last.
+                log.exception("check_broke")
+                outcome = Outcome(passed=False, detail=f"the check broke: {error!r}")
             running = self._running.get(check.key)
             if running is None or running.check != check:
                 return  # replaced while this attempt was under way

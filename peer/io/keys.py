@@ -14,9 +14,12 @@ import contextlib
 import enum
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+from peer.io.stale import Boot, file_mark
 
 BOOT_MAX: Final = 2**63 - 1
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -54,12 +57,12 @@ class Keys:
         """Make `<data_dir>/keys` (0700) if need be and clear what a crash left half-written."""
         directory = data_dir / "keys"
         try:
-            directory.mkdir(mode=0o700, exist_ok=True)
+            make_directory(directory)
             directory.chmod(0o700)
             for leftover in directory.glob("*" + _TEMPORARY):
                 leftover.unlink()
         except OSError as error:
-            raise KeyFileError(f"{directory}: {error.strerror}") from error
+            raise KeyFileError(f"{directory}: {reason(directory, error)}") from error
         return cls(directory)
 
     def path(self, file: KeyFile) -> Path:
@@ -76,7 +79,7 @@ class Keys:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from error
+            raise KeyFileError(f"{path}: cannot be read: {reason(path, error)}") from error
         if file in _SEEDS and len(data) != _SEED_BYTES:
             raise KeyFileError(f"{path}: is damaged: {len(data)} bytes where a key has {_SEED_BYTES}")
         if not 0 < len(data) <= FILE_BYTES_MAX:
@@ -99,22 +102,38 @@ class Keys:
             raise AssertionError(f"{file.value} of {len(data)} bytes")
         write_private(self.path(file), data)
 
-    def next_boot(self, now_ms: int) -> int:
-        """A boot number above every earlier one: max(last + 1, now_ms), durable before it is returned."""
+    def last_boot(self) -> Boot | None:
+        """The boot number given out last, or None where there is none yet."""
         path = self.path(KeyFile.BOOT)
         text = self.read(KeyFile.BOOT)
-        last = 0
-        if text is not None:
-            if not text.strip().isdigit() or int(text) > BOOT_MAX:
-                raise KeyFileError(
-                    f"{path}: is damaged; if this host's clock is right, remove the file and start again"
-                )
-            last = int(text)
-        boot = max(last + 1, now_ms)
+        if text is None:
+            return None
+        if not text.strip().isdigit() or int(text) > BOOT_MAX:
+            raise KeyFileError(
+                f"{path}: is damaged; if this host's clock is right, remove the file and start again"
+            )
+        return Boot(int(text), self.mark(KeyFile.BOOT))
+
+    def next_boot(
+        self, now_ms: int, *, above: int = 0, reserve: Callable[[int], None] = lambda _: None
+    ) -> int:
+        """A boot number above `above` and every earlier one: max(last + 1, now_ms), durable before it is returned.
+        `reserve` is called with it before it is written."""
+        last = self.last_boot()
+        least = max(above, last.number if last is not None else 0) + 1
+        boot = max(least, now_ms)
         if not 0 < boot <= BOOT_MAX:
-            raise KeyFileError(f"{path}: no boot number is left above {last}")
+            raise KeyFileError(f"{self.path(KeyFile.BOOT)}: no boot number is left above {least - 1}")
+        reserve(boot)
         self.write(KeyFile.BOOT, b"%d\n" % boot)
         return boot
+
+    def mark(self, file: KeyFile) -> str:
+        """Which file it is (`peer/io/stale.py`); it changes with each write."""
+        try:
+            return file_mark(self.path(file))
+        except OSError as error:
+            raise KeyFileError(f"{self.path(file)}: cannot be read: {error.strerror}") from error
 
 
 def _refuse_shared(path: Path, status: os.stat_result) -> None:
@@ -146,6 +165,28 @@ def write_private(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def reason(path: Path, error: OSError) -> str:
+    """What the system says of `path`, and where permissions are missing whose it is."""
+    words = error.strerror or str(error)
+    if not isinstance(error, PermissionError):
+        return words
+    for each in (path, *path.parents):
+        try:
+            owner = each.stat().st_uid
+        except OSError:
+            continue  # behind a directory that may not be entered
+        return f"{words} ({each} belongs to user {owner}, this peer runs as user {os.geteuid()})"
+    return words
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory (0700) and those above it, durable when it returns. Raises OSError."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        fsync_directory(each.parent)
 
 
 def fsync_directory(directory: Path) -> None:

@@ -55,9 +55,11 @@ class StreamServer:
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._secure: dict[asyncio.Task[None], FrameStream] = {}  # those whose handshake is done
         self._strangers: dict[str, dict[asyncio.Task[None], None]] = {}  # by address, oldest first
         self._members: dict[bytes, set[asyncio.Task[None]]] = {}
         self.refused = 0
+        self.on_broken: Callable[[], None] = lambda: None  # no stream is accepted any more
 
     def handle(self, purpose: bytes, handler: Handler) -> None:
         self._handlers[purpose] = handler
@@ -76,6 +78,7 @@ class StreamServer:
             raise
         self._listening = listening
         self._accepting = asyncio.create_task(self._accept(listening), name="streams")
+        self._accepting.add_done_callback(self._broken)
 
     @property
     def connections(self) -> int:
@@ -143,8 +146,21 @@ class StreamServer:
         for task in self._members.get(member, ()):
             task.cancel()
 
+    def _broken(self, accepting: asyncio.Task[None]) -> None:
+        error = None if accepting.cancelled() else accepting.exception()
+        if error is not None:
+            log.critical("not_accepting", exc_info=error)
+            self.on_broken()
+
+    def cut_if(self, unwanted: Callable[[FrameStream], bool]) -> None:
+        """End all streams of which that holds."""
+        for stream in self._secure.values():
+            if unwanted(stream):
+                stream.abort()
+
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._secure.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("stream_handler_failed", exc_info=error)
@@ -153,7 +169,7 @@ class StreamServer:
         task = asyncio.current_task()
         assert task is not None
         try:
-            stream, member = await self._known_or_attended(connection)
+            stream, member = await self._known_or_attended(connection, task)
         finally:
             strangers = self._strangers.get(place)
             if strangers is not None:
@@ -175,11 +191,13 @@ class StreamServer:
             if not others:
                 self._members.pop(member, None)
 
-    async def _known_or_attended(self, connection: socket.socket) -> tuple[FrameStream | None, bytes | None]:
+    async def _known_or_attended(
+        self, connection: socket.socket, task: asyncio.Task[None]
+    ) -> tuple[FrameStream | None, bytes | None]:
         """The stream of a member; a stranger's is attended to here, and not for ever."""
         try:
             async with asyncio.timeout(STRANGER_S_MAX):
-                stream = await self._secured(connection)
+                stream = self._secure[task] = await self._secured(connection)
                 member = self._member_of(stream)
                 if member is not None:
                     return stream, member

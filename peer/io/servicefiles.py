@@ -4,7 +4,8 @@ Polling and not inotify: it needs no dependency, works on every file system (bin
 of a mounted ConfigMap), and a second is soon enough for a file somebody edits.
 
 A file counts as a whole: with one fault in it, what it said before stands, and the fault is told once. A file that is
-still being written is left until it has stopped changing. A service belongs to the file that has it; a second file
+still being written is left until it has stopped changing. A directory or file that cannot be looked at (permissions, a
+failing disk) is not one that is gone: what it said stands. A service belongs to the file that has it; a second file
 with the same service is a fault of that file until the first one gives it up.
 
 Invariant: after the changes of a scan are carried out in order, `in_force` is what is registered, and no service is in
@@ -74,7 +75,7 @@ class ServiceFiles:
 
     def scan(self) -> list[FileChange]:
         """What has changed since the last scan, in the order in which it must be carried out. Never raises."""
-        present, too_many = self._look()
+        present, problem = self._look()
         changes = list(self._gone(present))
         settled = self._settled(present)
         for path in settled:
@@ -86,10 +87,8 @@ class ServiceFiles:
                 changes += self._refuse(path, _words(error))
         if changes or settled:
             changes += self._admit()
-        if too_many:
-            changes += self._refuse(
-                self._directory, f"{self._directory}: more than {FILES_MAX} service files"
-            )
+        if problem:
+            changes += self._refuse(self._directory, f"{self._directory}: {problem}")
         else:
             self._told.pop(self._directory, None)
         self._looked_at = present
@@ -104,7 +103,8 @@ class ServiceFiles:
         if standing:
             self._in_force[path] = standing
 
-    def _look(self) -> tuple[dict[Path, _Signature], bool]:
+    def _look(self) -> tuple[dict[Path, _Signature], str]:
+        """The files there are, and what is wrong with the directory."""
         found: dict[Path, _Signature] = {}
         try:
             paths = sorted(
@@ -112,16 +112,22 @@ class ServiceFiles:
                 for path in self._directory.iterdir()
                 if path.suffix in _SUFFIXES and not path.name.startswith(".")
             )
-        except OSError:
-            return found, False  # not there, or not readable: no files
+        except FileNotFoundError:
+            return found, ""
+        except OSError as error:
+            return dict(self._looked_at), f"cannot be read: {error.strerror}"
         for path in paths[:FILES_MAX]:
             try:
                 status = path.stat()
-            except OSError:
+            except FileNotFoundError:
                 continue  # gone since it was listed
+            except OSError:
+                if path in self._looked_at:
+                    found[path] = self._looked_at[path]
+                continue
             if stat.S_ISREG(status.st_mode):
                 found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        return found, len(paths) > FILES_MAX
+        return found, f"more than {FILES_MAX} service files" if len(paths) > FILES_MAX else ""
 
     def _gone(self, present: Mapping[Path, _Signature]) -> Iterable[FileChange]:
         for path in [path for path in self._taken if path not in present]:

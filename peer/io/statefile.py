@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from peer.io.keys import KeyFileError, write_private
+from peer.io.keys import KeyFileError, reason, write_private
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -30,7 +30,7 @@ class StateFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateFileError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise StateFileError(f"{self.path}: cannot be read: {reason(self.path, error)}") from error
         if len(data) > FILE_BYTES_MAX:
             raise StateFileError(f"{self.path}: has more than {FILE_BYTES_MAX} bytes")
         try:

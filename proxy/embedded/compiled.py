@@ -76,6 +76,7 @@ def guilty_routes(destination: Destination) -> tuple[str, ...]:
         try:
             Target(replace(destination, rules=(rule,), caller_rules=()))
         except Exception:
+            # Whatever it is: the whole has failed and is told with its reason; this says only whose doing it is.
             guilty["/".join(rule.name.split("/")[:3])] = None
     return tuple(guilty)
 
@@ -86,7 +87,7 @@ def guilty_authorizations(service: InboundService) -> tuple[str, ...]:
     for policy in (*service.authorization.deny, *service.authorization.allow):
         try:
             compile_authorization(Authorization(deny=(policy,), allow=(policy,)), service.protocol)
-        except Exception:
+        except Exception:  # as above
             guilty |= {f"AuthorizationPolicy/{name}": None for name in policy.name.split(",")}
     return tuple(guilty)
 

@@ -10,11 +10,11 @@ Invariant: all workers serve the same snapshot. When one rejects it, those that 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from proxy.embedded.ipc import FRAME_BYTES_MAX, Report, order_frame_bytes
-from proxy.embedded.supervisor import Order, Supervisor, WorkerGoneError, socket_token
+from proxy.embedded.supervisor import WORKER, Order, Supervisor, WorkerGoneError, socket_token
 from proxy.plane import Applied, Ejection, Fault, Rejected, Series, SeriesDelta, Telemetry
 from proxy.snapshot import SNAPSHOT_BYTES_MAX, Snapshot, encode_snapshot
 
@@ -27,13 +27,18 @@ log = logging.getLogger("gossamer.proxy")
 
 
 class EmbeddedPlane:
-    """N workers behind the `Plane` seam. `stdout` is where access logs go; None: this process's standard output."""
+    """N workers behind the `Plane` seam. `stdout` is where access logs go; None: this process's standard output.
+    `program` is what each worker's interpreter runs."""
 
-    def __init__(self, *, workers: int = 1, stdout: int | None = None) -> None:
+    def __init__(
+        self, *, workers: int = 1, stdout: int | None = None, program: Sequence[str] = WORKER
+    ) -> None:
         if workers < 1:
             raise ValueError(f"a data plane needs at least one worker, not {workers}")
         self._workers = [
-            Supervisor(number=number, on_report=self._on_report, on_end=self._on_end, stdout=stdout)
+            Supervisor(
+                number=number, on_report=self._on_report, on_end=self._on_end, stdout=stdout, program=program
+            )
             for number in range(workers)
         ]
         self._applying = asyncio.Lock()

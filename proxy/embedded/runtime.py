@@ -137,6 +137,7 @@ class Runtime:
             try:
                 target = Target(destination)
             except Exception as error:
+                # Also a mistake of ours on what is in one policy: named, it costs that policy and not all that is new.
                 raise UnservableError(_words(error), policies=guilty_routes(destination)) from error
             rules = (*destination.rules, *(rule for _, rules in destination.caller_rules for rule in rules))
             names = [destination.cluster, *(backend.cluster for rule in rules for backend in rule.backends)]
@@ -156,7 +157,7 @@ class Runtime:
         for service in self.snapshot.inbound:
             try:
                 self.inbound[service.sni] = Inbound(service)
-            except Exception as error:
+            except Exception as error:  # as above
                 raise UnservableError(_words(error), policies=guilty_authorizations(service)) from error
 
     def _build_listeners(self) -> None:

@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -110,8 +110,10 @@ class Supervisor:
         on_report: Callable[[int, Report], None],
         on_end: Callable[[int], None] = lambda _version: None,
         stdout: int | None = None,
+        program: Sequence[str] = WORKER,
     ) -> None:
         self.number = number
+        self._program = tuple(program)
         self.restarts = 0
         self._on_end = on_end
         self._on_report = on_report
@@ -236,7 +238,7 @@ class Supervisor:
         passing, passing_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *WORKER,
+                sys.executable, *self._program,
                 str(stream_far.fileno()), str(passing_far.fileno()),
                 pass_fds=(stream_far.fileno(), passing_far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -276,28 +278,42 @@ class Supervisor:
             )
 
     async def _keep_running(self) -> None:
-        loop = asyncio.get_running_loop()
         backoff_s = BACKOFF_S_MIN
         while True:
-            assert self._process is not None
-            started_s = loop.time()
-            status = await self._exit_status(self._process)
-            await self._forget_process()
-            by_order, self._ended_by_order = self._ended_by_order, False
-            if loop.time() - started_s > STABLE_AFTER_S:
-                backoff_s = BACKOFF_S_MIN
-            log.error(
-                "data plane worker %s ended (%s), restarting in %.2f s",
-                self.number,
-                _ending(status),
-                backoff_s,
-            )
-            if self._good is not None and self._serving and not by_order:
-                self._on_end(self._good.version)
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(BACKOFF_S_MAX, backoff_s * 2)
-            self.restarts += 1
-            await self._restart()
+            try:
+                backoff_s = await self._one_life(backoff_s)
+            except Exception:
+                # A mistake of ours, and without a worker this host has no traffic.
+                log.exception("keeping data plane worker %s failed, starting it anew", self.number)
+                await self._end_process()
+                await asyncio.sleep(BACKOFF_S_MAX)
+
+    async def _one_life(self, backoff_s: float) -> float:
+        """Wait for the process's end and start another. Returns how long to wait before the one after that."""
+        loop = asyncio.get_running_loop()
+        assert self._process is not None
+        started_s = loop.time()
+        status = await self._exit_status(self._process)
+        await self._forget_process()
+        by_order, self._ended_by_order = self._ended_by_order, False
+        if loop.time() - started_s > STABLE_AFTER_S:
+            backoff_s = BACKOFF_S_MIN
+        log.error(
+            "data plane worker %s ended (%s), restarting in %.2f s", self.number, _ending(status), backoff_s
+        )
+        if self._good is not None and self._serving and not by_order:
+            self._tell_end(self._good.version)
+        await asyncio.sleep(backoff_s)
+        self.restarts += 1
+        await self._restart()
+        return min(BACKOFF_S_MAX, backoff_s * 2)
+
+    def _tell_end(self, version: int) -> None:
+        try:
+            self._on_end(version)
+        except Exception:
+            # Whoever wants to know must not keep the worker from being started again.
+            log.exception("the end of data plane worker %s could not be told", self.number)
 
     async def _exit_status(self, process: asyncio.subprocess.Process) -> int:
         """Wait for the process's end, and bring it about when the process has stopped telling that it lives."""

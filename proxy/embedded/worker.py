@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -37,11 +38,13 @@ from proxy.embedded.ipc import (
 )
 from proxy.embedded.listeners import accept
 from proxy.embedded.runtime import Runtime, UnservableError
-from proxy.snapshot import SnapshotError, decode_snapshot
+from proxy.snapshot import Snapshot, SnapshotError, decode_snapshot
 
 REPORT_INTERVAL_S: Final = 1.0
 BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
 LOG_CLOSE_TIMEOUT_S: Final = 1.0
+
+Decode = Callable[[bytes], Snapshot]
 
 log = logging.getLogger("gossamer.proxy.worker")
 
@@ -50,9 +53,14 @@ class Worker(asyncio.Protocol):
     """The worker's end of the channel, and its listeners."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, passing: socket.socket, access_log: AccessLog
+        self,
+        loop: asyncio.AbstractEventLoop,
+        passing: socket.socket,
+        access_log: AccessLog,
+        decode: Decode = decode_snapshot,
     ) -> None:
         self._loop = loop
+        self._decode = decode
         self._passing = passing
         self._access_log = access_log
         self._engine = engine = Engine(loop, random.Random(), access_log)
@@ -108,6 +116,8 @@ class Worker(asyncio.Protocol):
                 await self._apply(order)
                 reason = ""
             except UnservableError as error:
+                if error.__cause__ is not None and not isinstance(error.__cause__, ValueError):
+                    log.error("a policy broke this worker's expectations", exc_info=error.__cause__)
                 reason, policies = str(error) or "unservable", error.policies
             except (SnapshotError, ProtocolError, OSError) as error:
                 reason = str(error)
@@ -125,7 +135,7 @@ class Worker(asyncio.Protocol):
 
     async def _apply(self, order: Apply) -> None:
         self._sockets.update(receive_sockets(self._passing))
-        snapshot = decode_snapshot(order.snapshot)
+        snapshot = self._decode(order.snapshot)
         tokens = dict(order.tokens)
         for listener in snapshot.listeners:
             if tokens.get(listener.name) not in self._sockets:
@@ -206,7 +216,7 @@ class Worker(asyncio.Protocol):
             self._report()
 
 
-async def serve(stream_fd: int, passing_fd: int) -> None:
+async def serve(stream_fd: int, passing_fd: int, decode: Decode) -> None:
     """Run until the control process is gone."""
     loop = asyncio.get_running_loop()
     stream = socket.socket(fileno=stream_fd)
@@ -214,7 +224,7 @@ async def serve(stream_fd: int, passing_fd: int) -> None:
     passing = socket.socket(fileno=passing_fd)
     passing.setblocking(False)
     access_log = AccessLog(sys.stdout.fileno())
-    worker = Worker(loop, passing, access_log)
+    worker = Worker(loop, passing, access_log, decode)
     await loop.create_connection(lambda: worker, sock=stream)
     gc.freeze()  # what exists now lives as long as the process: no need to look at it again
     background = [loop.create_task(worker.serve_orders()), loop.create_task(worker.tick())]
@@ -228,8 +238,8 @@ async def serve(stream_fd: int, passing_fd: int) -> None:
         future.result()
 
 
-def main(arguments: list[str]) -> int:
-    """Entry point of the process."""
+def main(arguments: list[str], decode: Decode = decode_snapshot) -> int:
+    """Entry point of the process. `decode` reads a snapshot; it raises SnapshotError."""
     if len(arguments) != 2 or not all(argument.isdecimal() for argument in arguments):
         sys.stderr.write("proxy.embedded.worker is started by the data plane, not by hand\n")
         return 2
@@ -237,7 +247,7 @@ def main(arguments: list[str]) -> int:
     # Sent to the whole group on Ctrl-C and by service managers: the control process drains, then ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    uvloop.run(serve(int(arguments[0]), int(arguments[1])))
+    uvloop.run(serve(int(arguments[0]), int(arguments[1]), decode))
     return 0
 
 

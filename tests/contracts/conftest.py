@@ -113,6 +113,18 @@ class Reply:
         return next((value for key, value in self.headers if key == name), None)
 
 
+async def read_chunked(reader: asyncio.StreamReader) -> tuple[bytes, list[tuple[str, str]]]:
+    """A chunked body, and its trailers."""
+    body = b""
+    while size := int(await asyncio.wait_for(reader.readuntil(b"\r\n"), TIMEOUT_S), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    trailers = []
+    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+        name, _, value = line[:-2].decode().partition(": ")
+        trailers.append((name, value))
+    return body, trailers
+
+
 class Connection:
     """One client connection, one byte at a time if need be."""
 
@@ -143,22 +155,12 @@ class Connection:
             return reply
         length = reply.header("content-length")
         if reply.header("transfer-encoding") == "chunked":
-            reply.body, reply.trailers = await self._chunked()
+            reply.body, reply.trailers = await read_chunked(self.reader)
         elif length is not None:
             reply.body = await asyncio.wait_for(self.reader.readexactly(int(length)), TIMEOUT_S)
         else:
             reply.body = await asyncio.wait_for(self.reader.read(), TIMEOUT_S)
         return reply
-
-    async def _chunked(self) -> tuple[bytes, list[tuple[str, str]]]:
-        body = b""
-        while size := int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), TIMEOUT_S), 16):
-            body += (await self.reader.readexactly(size + 2))[:-2]
-        trailers = []
-        while (line := await self.reader.readuntil(b"\r\n")) != b"\r\n":
-            name, _, value = line[:-2].decode().partition(": ")
-            trailers.append((name, value))
-        return body, trailers
 
     async def request(
         self, method: str = "GET", path: str = "/", headers: dict[str, str] | None = None, body: bytes = b"",
@@ -280,8 +282,7 @@ class App:
         headers = [(name, value) for name, value in (line.split(": ", 1) for line in lines[1:])]
         request = Received(method, path, headers, b"", [])
         if request.header("transfer-encoding") == "chunked":
-            connection = Connection(reader, None)  # type: ignore[arg-type]
-            request.body, request.trailers = await connection._chunked()
+            request.body, request.trailers = await read_chunked(reader)
         elif (length := request.header("content-length")) and request.header("x-stream") is None:
             request.body = await reader.readexactly(int(length))
         return request
@@ -446,9 +447,9 @@ class Mesh:
 
         def found() -> dict[str, Any] | None:
             for line in self.logs[host].read_text().splitlines():
-                entry = json.loads(line)
+                entry: dict[str, Any] = json.loads(line)
                 if all(entry.get(name) == value for name, value in wanted.items()):
-                    return entry  # type: ignore[no-any-return]
+                    return entry
             return None
 
         entry: dict[str, Any] = await until(found, f"a log line with {wanted}")

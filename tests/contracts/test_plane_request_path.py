@@ -1,7 +1,9 @@
 """The path of a request: names, routes, identity, headers, and who may call."""
 
+import asyncio
 import re
 import ssl
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from proxy.snapshot import (
     StringMatch,
 )
 
-from .conftest import App, Mesh, Service, answer, call, connect, spiffe
+from .conftest import App, Mesh, Received, Service, answer, call, connect, spiffe
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -163,7 +165,9 @@ async def test_a_trace_is_begun_where_there_is_none_or_a_broken_one(mesh: Mesh, 
 
 
 async def test_hop_by_hop_headers_stop_here(mesh: Mesh, app: App) -> None:
-    async def script(app: App, request, reader, writer) -> None:  # type: ignore[no-untyped-def]
+    async def script(
+        app: App, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(
             answer(
                 headers="connection: x-gone\r\nx-gone: 1\r\nkeep-alive: timeout=5\r\nserver: mine\r\nvia: x\r\n"
@@ -186,8 +190,8 @@ async def test_hop_by_hop_headers_stop_here(mesh: Mesh, app: App) -> None:
 # ---------------------------------------------------------------- routes
 
 
-def rule(name: str, *matches: RouteMatch, backends: tuple[Backend, ...] = (), **rest: object) -> RouteRule:
-    return RouteRule(name=name, matches=matches or (RouteMatch(),), backends=backends, **rest)  # type: ignore[arg-type]
+def rule(name: str, *matches: RouteMatch, backends: tuple[Backend, ...] = (), **rest: Any) -> RouteRule:
+    return RouteRule(name=name, matches=matches or (RouteMatch(),), backends=backends, **rest)
 
 
 def prefix(value: str) -> RouteMatch:

@@ -59,7 +59,7 @@ class Author:
             context=context,
             now_ms=self.now_ms,
             sign=sign_as(self.id),
-            pending=pending,
+            batch=self.journal.batch(self.id, pending),
         )
 
     def write(self, key: str, payload: bytes = b"x", *, kind: str = "policy", context=()) -> Record:

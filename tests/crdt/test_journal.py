@@ -194,3 +194,26 @@ def test_no_mixture_of_authentic_records_leads_astray(crdt, histories, data):
         assert list(journal.delta(author.id, 0, 2**30).records) == crdt.live_by_definition(
             author.records[:head]
         )
+
+
+def test_an_edit_covers_what_the_record_it_replaces_covered(crdt):
+    """It was made before its author had heard its own journal again, and is numbered after."""
+    other, author = crdt.Author(1), crdt.Author(2)
+    replaced = other.write("k", b"theirs")
+    author.journal.merge([replaced], crdt.NOW_MS)
+    for number, context in enumerate([((other.id, 1),), (), ()]):
+        record = author.journal.draft(
+            writer=author.id, kind=replaced.kind, key="k", payload=b"%d" % number, context=context,
+            now_ms=crdt.NOW_MS + 10, sign=crdt.sign_as(author.id),
+        )  # fmt: skip
+        author.journal.merge([record], crdt.NOW_MS + 10)
+        assert record.context == ((other.id, 1),)
+    batch = author.journal.batch(author.id)
+    for key in ("new", "new", "k"):
+        author.journal.draft(
+            writer=author.id, kind=replaced.kind, key=key, payload=b"v", now_ms=crdt.NOW_MS + 20,
+            context=((other.id, 7),) if not batch.drafts else (), sign=crdt.sign_as(author.id), batch=batch,
+        )  # fmt: skip
+    assert [record.context for record in batch.drafts] == [
+        ((other.id, 7),), ((other.id, 7),), ((other.id, 1),),
+    ]  # fmt: skip

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from gossip.accusation import Verdict
 from gossip.config import lan
 from gossip.engine import Engine
 from gossip.errors import ForgedError
-from gossip.judge import Judge, Verdict
+from gossip.judge import Judge
 from gossip.member import Member, State
 from gossip.statement import Alive, Dead, Left, sign_left
 from tests.gossip.world import (
@@ -222,8 +223,8 @@ def test_an_own_accusation_is_made_once() -> None:
     engine, judge = known("s", "a", "b")
     entry = engine._parts.roster.get(identity_of("s").id)
     assert entry is not None
-    judge.accuse(START, entry)
-    judge.accuse(START, entry)
+    judge.accusations.accuse(START, entry)
+    judge.accusations.accuse(START, entry)
     assert list(entry.evidence) == [identity_of("own").id]
 
 

@@ -42,7 +42,7 @@ def test_an_accuser_tells_the_witnesses_at_once() -> None:
     engine = quiet(*NAMES)
     suspect = engine._parts.roster.get(identity_of("m0").id)
     assert suspect is not None
-    engine._parts.judge.accuse(START, suspect)
+    engine._parts.judge.accusations.accuse(START, suspect)
     engine._parts.settle(START)
     outputs, engine._parts.out = engine._parts.out, []
     told = set()

@@ -279,13 +279,15 @@ class LiveMesh:
         changed = replace(credential, **rights)
         credential = changed.signed(self.authority.sign(changed.signing_bytes()))
         membership = Membership(root_certificate=self.root, trust_domain=DOMAIN, credential=credential)
-        person = Person(identity, membership, None)  # type: ignore[arg-type]
-        person.svid = self.svid(person, spiffe_node(DOMAIN, identity.id))
-        return person
+        svid = self._issued(identity, credential, spiffe_node(DOMAIN, identity.id), 3600)
+        return Person(identity, membership, svid)
 
     def svid(self, person: Person, spiffe: str, ttl_s: int = 3600) -> KeyedSvid:
+        return self._issued(person.identity, person.credential, spiffe, ttl_s)
+
+    def _issued(self, identity: NodeIdentity, credential: Credential, spiffe: str, ttl_s: int) -> KeyedSvid:
         key = new_leaf_key(self._entropy.randbytes)
-        request = request_svid(person.identity, person.credential, spiffe, key, self.now())
+        request = request_svid(identity, credential, spiffe, key, self.now())
         der = self.issuer(svid_ttl_s=ttl_s).svid(request)
         root = self.authority.root_public
         return keyed(der, key, root_public=root, trust_domain=DOMAIN, now=self.now())

@@ -36,6 +36,9 @@ class FakePeer:
         self.answers: dict[str, Any] = {}
         self.events: list[Json] = []  # what `apply` and `delete` tell of their progress
         self.event_s = 0.0
+        self.holds = False  # the answers to `apply` and `delete` back, until `released`
+        self.held = threading.Event()  # it does
+        self.released = asyncio.Event()
         self.ready = True
 
     def _answer(self, name: str, default: Any, *arguments: Any) -> Any:
@@ -55,8 +58,12 @@ class FakePeer:
     async def join(self, seeds: Sequence[str]) -> Json:
         return self._answer("join", {"contacted": list(seeds), "failed": {}}, list(seeds))
 
-    async def leave(self) -> Json:
-        return self._answer("leave", {"left": True})
+    async def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
+        return self._answer("leave", {"left": True}, *((reason,) if revoke else ()))
+
+    async def revoke(self, kind: str, name: str, reason: str) -> Json:
+        row = {"subject": f"{kind}:{name}", "kind": kind, "reason": reason, "action": "revoked"}
+        return self._answer("revoke", row | {"revokedAt": 1, "expiresAt": 2}, kind, name, reason)
 
     async def services(self) -> list[Json]:
         return self._answer("services", [])
@@ -100,6 +107,9 @@ class FakePeer:
         for event in self.events if progress is not None else ():
             progress(event)
             await asyncio.sleep(self.event_s)
+        if self.holds:
+            self.held.set()
+            await self.released.wait()
 
     async def delete(
         self,
@@ -162,6 +172,7 @@ class ServedPeer:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.loop.call_soon_threadsafe(self.api.released.set)
         asyncio.run_coroutine_threadsafe(self._server.close(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)

@@ -1,10 +1,16 @@
 """Views for the compiler's tests, written briefly."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 from peer.catalog import PolicyEntry, PolicyVersion, ServiceInstance, ServicePort, View
 
+PROTOCOLS: Final[Mapping[str, Literal["http", "grpc", "tcp"]]] = {
+    "": "http",
+    "http": "http",
+    "grpc": "grpc",
+    "tcp": "tcp",
+}
 ME, OTHER, THIRD = "me", "other", "third"
 
 
@@ -14,9 +20,8 @@ def ports(*given: int | str) -> tuple[ServicePort, ...]:
     for each in given:
         numbers, _, protocol = str(each).partition("/")
         port, _, target = numbers.partition(":")
-        found.append(
-            ServicePort(name="", port=int(port), target=int(target or port), protocol=protocol or "http")  # type: ignore[arg-type]
-        )
+        spoken = PROTOCOLS[protocol]
+        found.append(ServicePort(name="", port=int(port), target=int(target or port), protocol=spoken))
     return tuple(found)
 
 

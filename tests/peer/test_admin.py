@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from peer.admin.client import AdminClient, ClientError
 from peer.admin.server import BODY_BYTES_MAX, AdminError, AdminServer, host_is_literal
 from peer.admin.sockets import SocketBusyError, bind_unix, connect_unix
-from peer.api import ApiError
+from peer.api import ApiError, Json
 from tests.peer.fakepeer import FakePeer, ServedPeer
 
 
@@ -55,6 +55,8 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.check()[0]["status"] == "ok"
     assert client.ca_status()["can_issue"] is True
     assert client.health()["ready"] is True
+    assert client.revoke("node", "one", "lost")["subject"] == "node:one"
+    assert client.leave(revoke=True, reason="sold") == {"left": True}
     assert client.leave() == {"left": True}
     assert [call for call in served.api.calls if call[1]] == [
         ("join", (["a:1", "b:2"],)),
@@ -69,6 +71,8 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
         ("history", ("HTTPRoute", "shop", "r")),
         ("delete", ([("HTTPRoute", "shop", "a.b-c")], None, 10.0)),
         ("token_create", (["shop/*"], 60.0, 3, False, True, False)),
+        ("revoke", ("node", "one", "lost")),
+        ("leave", ("sold",)),
     ]
 
 
@@ -391,16 +395,15 @@ async def test_a_directory_that_is_not_there_is_named(tmp_path):
 
 
 async def test_a_request_under_way_is_answered_before_the_server_closes(tmp_path):
-    api = FakePeer()
     entered, release = asyncio.Event(), asyncio.Event()
 
-    async def slow():
-        entered.set()
-        await release.wait()
-        return [{"name": "late"}]
+    class Slow(FakePeer):
+        async def members(self) -> list[Json]:
+            entered.set()
+            await release.wait()
+            return [{"name": "late"}]
 
-    api.members = slow  # type: ignore[method-assign]
-    server = await AdminServer(api, data_dir=tmp_path, host="127.0.0.1", port=0).start()
+    server = await AdminServer(Slow(), data_dir=tmp_path, host="127.0.0.1", port=0).start()
     answer = asyncio.create_task(asyncio.to_thread(AdminClient(tmp_path).members))
     await entered.wait()
     closing = asyncio.create_task(server.close())

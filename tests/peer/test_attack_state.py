@@ -181,6 +181,9 @@ def test_who_equivocates_is_convicted_everywhere_and_what_it_wrote_leaves_every_
         assert states[mallory.id] is State.DEAD
     assert {fields["writer"] for fields in told(world, "equivocation")} == {mallory.name}
     assert len(told(world, "equivocation")) == 3
+    lost = {(fields["writer"], fields["policies"]) for fields in told(world, "policies_withdrawn")}
+    assert lost == {(mallory.name, 2)}
+    assert all("TrafficPolicy/default/m1" in fields["keys"] for fields in told(world, "policies_withdrawn"))
     goes_on(world, *honest)
     before = begun(world, *honest)
     world.run(60)
@@ -400,7 +403,7 @@ def test_numbers_beyond_all_bounds_are_refused_or_wait(world: Any, changes: dict
     record = mallory.write(changes.get("seq", 1), **changes)
     node = world.nodes[a]
     mallory.push(a)
-    node._heard(world.now, mallory.id, encode_record(record), [])
+    node._intake.heard(world.now, mallory.id, encode_record(record), [])
     world.run(1)
     assert mallory.id not in node.journal.heads
     goes_on(world, b, a, c)
@@ -501,7 +504,7 @@ def test_a_record_that_is_too_large_is_refused_wherever_it_comes_in(world: Any, 
     mallory.push(a)
     huge = mallory.write(1, payload=bytes(size))
     node = world.nodes[a]
-    node._heard(world.now, mallory.id, encode_record(huge), [])
+    node._intake.heard(world.now, mallory.id, encode_record(huge), [])
     node.step(world.now, StreamOpened(stream=40, node=mallory.id, inbound=True))
     mallory.feed(a, StreamFrame(stream=40, data=b"s\x00"))
     mallory.feed(a, StreamFrame(stream=40, data=b"r" + encode_record(huge)))

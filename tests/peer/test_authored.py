@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from crdt.journal import Journal
 from crdt.record import Record
 from peer.authored import ANNOTATION, Claim, read_claim, sign, without_claim
-from peer.capabilities import Capabilities, Reason
+from peer.capabilities import Capabilities
 from peer.fold import Folder
 from peer.messages import Draft
 from peer.records import POLICY, PayloadError, Registry, encode_policy
+from peer.rights import Reason
 from trust.identity import NodeIdentity, format_id, node_id
 
 START_MS = 1_800_000_000_000

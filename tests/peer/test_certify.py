@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peer.certify import LOOK_S_MAX, RETRY_S_MAX, Certifier
+from peer.certify import CREDENTIAL, LOOK_S_MAX, RETRY_S_MAX, Certifier
 from peer.io.store import StoreError
 from trust.identity import spiffe_node, spiffe_workload
 
@@ -249,3 +249,62 @@ async def test_it_looks_at_the_clock_now_and_then_for_it_may_have_jumped(desk: A
         await asyncio.sleep(0)
     assert waited
     assert max(waited) <= LOOK_S_MAX
+
+
+async def test_a_renewal_that_keeps_failing_is_a_warning_and_then_a_failure_with_half_an_hour_left(
+    live: Any, desk: Any, post: Any, until: Any, caplog: Any
+) -> None:
+    """A day of a host whose signer is gone, on a virtual clock: what is said, when, and that it ends."""
+    signer = await post(live.member(1), signer=True)
+    one = desk()
+    one.signers = [signer.address]
+    one.certifier.want([one.node])
+    await until(lambda: one.node in one.certifier.held)
+    held = one.certifier.held[one.node]
+    assert one.certifier.standing(one.node).level == "ok"
+    one.signers = [("127.0.0.1", 1)]
+    told: dict[str, float] = {}
+    while one.certifier.standing(one.node).level != "fail":
+        tried = attempts(one)
+        await one.pass_s(max(one.certifier._due[one.node] - live.now(), 0.0) + 0.01)
+        await until(lambda tried=tried: attempts(one) == tried + 1)
+        told.setdefault(one.certifier.standing(one.node).level, live.now())
+    life_s = held.not_after - held.not_before
+    assert told["warn"] - held.not_before < 0.61 * life_s
+    assert held.not_after - told["fail"] > 0.25 * life_s
+    failed = [r for r in caplog.records if r.message == "renewal_failed"]
+    assert [r.levelname for r in failed[:3]] == ["WARNING"] * 3
+    assert failed[-1].levelname == "ERROR"
+    one.signers = [signer.address]
+    one.certifier._due[one.node] = 0.0
+    one.look()
+    await until(lambda: one.certifier.standing(one.node).level == "ok")
+    assert one.certifier.failures == {}
+
+
+async def test_the_credential_has_a_standing_as_well(live: Any, desk: Any, until: Any) -> None:
+    one = desk()
+    assert one.certifier.standing(CREDENTIAL).level == "ok"
+    old = one.certifier.member.credential
+    await one.pass_s((old.expires_at - old.issued_at) * 0.62)
+    await until(lambda: CREDENTIAL in one.certifier.failures)
+    assert one.certifier.standing(CREDENTIAL).level == "warn"
+    live.advance_s += (old.expires_at - old.issued_at) * 0.13
+    assert one.certifier.standing(CREDENTIAL).level == "fail"
+
+
+@pytest.mark.parametrize("left_s", [2, 30, 400])
+async def test_what_ends_with_a_credential_that_is_not_renewed_is_not_renewed_all_the_time(
+    live: Any, desk: Any, until: Any, left_s: int
+) -> None:
+    """A certificate lives no longer than the credential: near its end each one is short, and none is due at once."""
+    one = desk(signer=True)
+    one.certifier._due[CREDENTIAL] = float("inf")
+    live.advance_s = one.certifier.member.credential.expires_at - left_s - live.now()
+    before = one.certifier.renewed_total
+    one.certifier.want([one.node])
+    await until(lambda: one.node in one.certifier.held)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert one.certifier.renewed_total == before + 1
+    assert one.certifier._due[one.node] - live.now() > 0.5

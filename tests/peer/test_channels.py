@@ -9,12 +9,12 @@ import msgpack
 import pytest
 
 import peer.io.listen as listen
-from peer.channels import node_of
+from peer.channels import _svid_of, node_of
 from peer.io.stream import ASK, FRAME_BYTES_MAX, ISSUE, SYNC, FrameStream, StreamError, connect, greet
 from peer.messages import StreamClosed, StreamFrame, StreamOpened
 from trust.bundle import ANY_MEMBER
 from trust.identity import spiffe_node, spiffe_workload
-from trust.revocation import NODE_REVOCATION_S, revoke
+from trust.revocation import NODE_REVOCATION_S, REVOCATION_S, revoke, serial_subject
 from trust.tls import Caller, client_context_unverified
 
 
@@ -314,6 +314,47 @@ async def test_a_revoked_members_streams_are_cut(live: Any, post: Any, until: An
     assert await ended(stream)
     await until(lambda: server.channels._server.connections == 0)
     await stream.closed()
+
+
+@pytest.mark.parametrize("what", ["certificate", "node"])
+async def test_streams_shown_a_certificate_that_is_revoked_are_cut_and_no_others(
+    live: Any, post: Any, what: str
+) -> None:
+    server = await post(live.member(1))
+    lost, other = await post(live.member(2)), await post(live.member(3))
+    streams = []
+    for caller in (lost, other):
+        stream = await connect(server.address, caller.channels.context_for(None))
+        await greet(stream, ASK)
+        stream.write(msgpack.packb([]))
+        await stream.read()
+        streams.append(stream)
+    shown = next(
+        peer
+        for stream in server.channels._server._secure.values()
+        if (peer := _svid_of(stream)) is not None and peer.node == lost.person.identity.id
+    )
+    subject = serial_subject(shown.serial) if what == "certificate" else shown.spiffe
+    now = live.now()
+    live.revoked.add(revoke(live.authority, subject, reason="", now=now, expires_at=now + REVOCATION_S))
+    server.channels.cut_revoked()
+    assert await ended(streams[0])
+    streams[1].write(msgpack.packb([]))
+    assert msgpack.unpackb(await streams[1].read()) == [True, True]
+    for stream in streams:
+        await stream.closed()
+
+
+async def test_what_this_peer_opened_to_a_node_that_is_no_member_ends_too(
+    live: Any, post: Any, until: Any
+) -> None:
+    caller, server = await post(live.member(1)), await post(live.member(2))
+    caller.channels.exchanges.open(1, server.address, None)
+    await until(lambda: 1 in caller.channels.exchanges._live)
+    caller.channels.cut(bytes(16))
+    assert 1 in caller.channels.exchanges._live
+    caller.channels.cut(server.person.identity.id)
+    await until(lambda: 1 not in caller.channels.exchanges._live)
 
 
 async def ended(stream: FrameStream) -> bool:

@@ -281,18 +281,34 @@ def until(condition, timeout_s: float = 10.0) -> bool:
 
 
 def on_terminal(
-    arguments: list[str], data_dir: Path, columns: int, *, code: int = 0, **variables: str
+    arguments: list[str],
+    data_dir: Path,
+    columns: int,
+    *,
+    code: int = 0,
+    interrupt_at: str = "",
+    **variables: str,
 ) -> str:
-    """What a command shows on a terminal of that width, and that it ends with that code."""
+    """What a command shows on a terminal of that width, and that it ends with that code. As soon as `interrupt_at` is
+    shown, somebody types Ctrl-C."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = environment(data_dir) | {"TERM": "xterm-256color"}
     env.pop("NO_COLOR", None)
     env.pop("COLUMNS", None)
     env |= variables
-    child = subprocess.Popen([*GOSSAMER, *arguments], stdin=slave, stdout=slave, stderr=slave, env=env)
+    child = subprocess.Popen(
+        [*GOSSAMER, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=env,
+        start_new_session=True,
+        preexec_fn=_own_terminal,  # noqa: PLW1509  it makes two system calls
+    )
     os.close(slave)
     shown = b""
+    typed = not interrupt_at
     while True:
         try:
             chunk = os.read(master, 65536)
@@ -301,9 +317,19 @@ def on_terminal(
         if not chunk:
             break
         shown += chunk
+        if not typed and interrupt_at.encode() in shown:
+            os.write(master, b"\x03")
+            typed = True
     os.close(master)
     assert child.wait(20) == code
+    assert typed
     return shown.decode()
+
+
+def _own_terminal() -> None:
+    """In a child: its standard input is where Ctrl-C is typed, and it does not ignore that, as background jobs do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

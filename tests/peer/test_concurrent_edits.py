@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ async def conflict(host: Host, kind: str) -> bool:
 async def both_see_it(one: Host, two: Host, kind: str) -> None:
     """In get, describe, history and check, at both, and the same version in force."""
     for host in (one, two):
-        await until(lambda host=host: conflict(host, kind))  # type: ignore[misc]
+        await until(partial(conflict, host, kind))
     in_force = set()
     for host in (one, two):
         assert host.operations is not None
@@ -72,7 +73,7 @@ async def both_see_it(one: Host, two: Host, kind: str) -> None:
         described = await host.operations.describe(kind, "default", "one")
         assert {each["authorName"] for each in described["versions"]} == {"host-1", "host-2"}
         assert all(each["writtenAt"] and each["document"] for each in described["versions"])
-        await until(lambda host=host: enforced(host, kind))  # type: ignore[misc]
+        await until(partial(enforced, host, kind))
         described = await host.operations.describe(kind, "default", "one")
         (condition,) = [each for each in described["status"]["conditions"] if each["type"] == "Conflicted"]
         assert "the next edit settles them" in condition["message"]
@@ -183,9 +184,36 @@ async def test_an_edit_survives_a_deletion_that_did_not_see_it(shops: tuple[Host
 
     await until(same)
     for host in (one, two):
-        await until(lambda host=host: _denies(host))  # type: ignore[misc]
+        await until(partial(_denies, host))
         assert not await conflict(host, "AuthorizationPolicy")
 
 
 async def _denies(host: Host) -> bool:
     return not allowed(host, "/a") and not allowed(host, "/b")
+
+
+async def test_several_documents_are_one_edit_at_the_peer_they_are_applied_at(
+    shops: tuple[Host, Host],
+) -> None:
+    one, _ = shops
+    assert one.operations is not None
+    names = [f"p{number}" for number in range(20)]
+
+    def served() -> list[int]:
+        """How many of them were in force, snapshot by snapshot."""
+        return [
+            len(each.authorization.deny)
+            for shown in one.plane.snapshots
+            for each in shown.inbound
+            if each.service == "shop"
+        ]
+
+    documents = [deny(f"/{name}") | {"metadata": {"name": name}} for name in names]
+    rows = await one.operations.apply(documents, "f.yaml", wait_percent=100)
+    assert [row["name"] for row in rows] == names
+    assert served()[-1] == 20
+    await one.operations.delete(
+        [("AuthorizationPolicy", "default", name) for name in names], wait_percent=100
+    )
+    assert served()[-1] == 0
+    assert set(served()) == {0, 20}

@@ -12,15 +12,17 @@ import peer.entering
 import peer.memory
 import peer.upkeep
 from peer.api import ApiError
-from peer.capabilities import Reason
 from peer.clock import Clock
 from peer.config import Config, load_config
 from peer.contacts import Contacts
-from peer.daemon import REGISTRATIONS, Daemon, DaemonError
+from peer.daemon import Daemon, DaemonError
 from peer.establish import establish
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
+from peer.lives import begin_life, open_store
 from peer.operations import Operations
+from peer.reactions import REGISTRATIONS
+from peer.rights import Reason
 from proxy.plane import Applied, Rejected, Telemetry
 from proxy.snapshot import Snapshot
 
@@ -97,7 +99,7 @@ class Host:
         config = self.config(**overrides)
         keys, clock = Keys.open(config.data_dir), Clock()
         contacts = Contacts.of(config.data_dir)
-        store = Store.open(config.data_dir)
+        store = open_store(config.data_dir, keys)
         try:
             established = await establish(config, keys, clock.now, contacts.load())
         except BaseException:
@@ -111,7 +113,7 @@ class Host:
             established=established,
             keys=keys,
             store=store,
-            boot=keys.next_boot(int(clock.now() * 1000)),
+            boot=begin_life(keys, store, int(clock.now() * 1000)),
             plane=self.plane,
             clock=clock,
         )
@@ -209,7 +211,7 @@ async def test_a_part_that_fails_ends_the_peer_and_is_named(hosts: Any, monkeypa
 
     daemon.spawn(broken(), "a part")
     await asyncio.wait_for(daemon.stop_asked.wait(), 5)
-    assert daemon.failed == "a part: 'a fault'"
+    assert daemon.failed == "a part: KeyError('a fault')"
 
 
 async def test_a_node_that_broke_ends_the_peer(hosts: Any, monkeypatch: Any) -> None:
@@ -258,7 +260,7 @@ async def test_a_full_disk_refuses_changes_tells_why_and_the_peer_goes_on(
     hosts: Any, monkeypatch: Any
 ) -> None:
     one, two = await pair(hosts)
-    store, files = one.daemon.disk._store, one.daemon._registrations
+    store, files = one.daemon.disk._store, one.daemon.reactions.registrations
 
     def full(*_: Any) -> None:
         raise StoreError("cannot write to store.db: the disk is full")
@@ -415,6 +417,21 @@ async def test_registrations_nobody_can_read_are_named_and_kept(hosts: Any) -> N
     assert path.read_text() == "[{"
 
 
+async def test_registrations_that_were_lost_are_withdrawn_by_name(hosts: Any, caplog: Any) -> None:
+    one = hosts(1)
+    await one.ready(bootstrap=True)
+    await one.operations.register([service()], "f.yaml")
+    await one.stop()
+    await one.ready()
+    assert "services_withdrawn" not in caplog.text
+    await one.stop()
+    (one.directory / REGISTRATIONS).unlink()
+    await one.ready()
+    (said,) = [record for record in caplog.records if record.message == "services_withdrawn"]
+    assert said.fields == {"services": "default/shop"}
+    assert await one.operations.services() == []
+
+
 async def test_tokens_that_have_expired_are_forgotten_on_disk_and_in_memory(hosts: Any, until: Any) -> None:
     one = hosts(1)
     await one.ready(bootstrap=True)
@@ -541,7 +558,7 @@ async def test_an_upstream_port_in_use_changes_nothing(hosts: Any) -> None:
             await one.operations.register([wanted], "f.yaml")
     assert await one.operations.services() == []
     assert daemon.journal.heads == {}
-    assert daemon._registrations.read() is None
+    assert daemon.reactions.registrations.read() is None
     await one.operations.register([wanted], "f.yaml")
     assert [row["name"] for row in await one.operations.services()] == ["shop"]
 

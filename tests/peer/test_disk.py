@@ -19,11 +19,11 @@ def row(key: str, seq: int) -> tuple[bytes, str, str, int, bytes]:
     return W, "policy", key, seq, b"%d" % seq
 
 
-class Broken:
-    """Between a disk and its store: refuses commits while `full`, holds them while `gate` is closed."""
+class Broken(Store):
+    """A store that refuses commits while `full`, and holds them while `gate` is closed."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.full = False
         self.gate = threading.Event()
         self.gate.set()
@@ -34,33 +34,35 @@ class Broken:
         if self.full:
             raise StoreError("cannot write: the disk is full")
         self.commits.append(batch)
-        self.store.commit(batch)
+        super().commit(batch)
 
-    def close(self) -> None:
-        self.store.close()
+    def probe(self) -> None:
+        if self.full:
+            raise StoreError("cannot write: the disk is full")
+        super().probe()
 
 
 @pytest.fixture
 async def broken(tmp_path: Any) -> Any:
-    return Broken(Store.open(tmp_path))
+    return Broken.open(tmp_path)
 
 
 @pytest.fixture
 async def disk(broken: Broken) -> Any:
-    made = Disk(broken)  # type: ignore[arg-type]
+    made = Disk(broken)
     yield made
     broken.gate.set()
     await made.close()
 
 
 def keys(broken: Broken) -> set[bytes]:
-    return set(broken.store.load().records)
+    return set(broken.load().records)
 
 
 async def test_a_commit_is_done_when_it_is_on_disk(disk: Disk, broken: Broken) -> None:
     await disk.commit(Batch(put=[row("a", 1)], heads={W: 1}))
     assert keys(broken) == {b"1"}
-    assert broken.store.load().heads == {W: 1}
+    assert broken.load().heads == {W: 1}
 
 
 async def test_what_comes_during_a_commit_shares_the_next_one(disk: Disk, broken: Broken) -> None:
@@ -85,6 +87,18 @@ async def test_a_full_disk_refuses_who_waits_and_never_stores_it(disk: Disk, bro
     assert [record[2] for batch in broken.commits for record in batch.put] == ["kept"]
 
 
+async def test_a_mistake_of_ours_leaves_nobody_waiting(
+    disk: Disk, broken: Broken, monkeypatch: Any, caplog: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, "commit", lambda _: 1 / 0)
+        with pytest.raises(StoreError, match="unexpected: ZeroDivisionError"):
+            await disk.commit(Batch(put=[row("a", 1)]))
+    assert "store_broke" in caplog.text
+    await disk.commit(Batch(put=[row("a", 2)]))
+    assert keys(broken) == {b"2"}
+
+
 async def test_what_nobody_waits_for_is_stored_when_there_is_room_again(disk: Disk, broken: Broken) -> None:
     broken.full = True
     disk.owe(Batch(put=[row("heard", 1)], heads={b"x" * 16: 9}))
@@ -98,7 +112,7 @@ async def test_what_nobody_waits_for_is_stored_when_there_is_room_again(disk: Di
     await disk.commit(Batch(put=[row("own", 5)]))
     assert not disk.owes
     assert keys(broken) == {b"3", b"5"}
-    assert broken.store.load().heads == {b"x" * 16: 9}
+    assert broken.load().heads == {b"x" * 16: 9}
 
 
 async def test_it_tries_again_by_itself(disk: Disk, broken: Broken, until: Any, monkeypatch: Any) -> None:

@@ -16,6 +16,8 @@ from peer.messages import Draft, JoinSeeds, SendDatagram, Tick, Write, Written
 from peer.node import Node
 from peer.records import POLICY, encode_policy
 
+NEVER = 4e9  # in the year 2096
+
 
 class FullStore:
     """Refuses commits while `full`."""
@@ -28,6 +30,9 @@ class FullStore:
         if self.full:
             raise StoreError("the disk is full")
         self.store.commit(batch)
+
+    def probe(self) -> None:
+        self.commit(Batch())
 
     def close(self) -> None:
         self.store.close()
@@ -172,11 +177,12 @@ async def test_inputs_that_arise_from_outputs_wait_for_their_turn(run: Run) -> N
     order: list[Any] = []
     inner = run.node.step
 
-    class Echo:
+    class Echo(Node):
         """A node that sends two datagrams for each tick, and one of them feeds a tick."""
 
-        ticks = 0
-        deadline = None
+        def __init__(self) -> None:
+            self.ticks = 0
+            self.deadline = NEVER
 
         def step(self, now: float, event: Any) -> list[Any]:
             self.ticks += 1
@@ -186,7 +192,7 @@ async def test_inputs_that_arise_from_outputs_wait_for_their_turn(run: Run) -> N
                 assert self.ticks == 1
             return [SendDatagram(address=("127.0.0.1", 1), data=b"")]
 
-    run.driver.node = Echo()  # type: ignore[assignment]
+    run.driver.node = Echo()
     run.driver.feed(Tick())
     assert order == [1, 2]
     assert seen == ["sent", "sent"]
@@ -194,22 +200,19 @@ async def test_inputs_that_arise_from_outputs_wait_for_their_turn(run: Run) -> N
 
 
 async def test_the_timer_follows_the_deadline(run: Run, until: Any) -> None:
-    class Alarm:
+    class Alarm(Node):
         def __init__(self, at: float) -> None:
-            self.at = at
+            self.at = self.deadline = at
             self.rang: list[float] = []
-
-        @property
-        def deadline(self) -> float | None:
-            return None if self.rang else self.at
 
         def step(self, now: float, event: Any) -> list[Any]:
             if now >= self.at:
                 self.rang.append(now)
+                self.deadline = NEVER
             return []
 
     alarm = Alarm(run.clock.now() + 0.05)
-    run.driver.node = alarm  # type: ignore[assignment]
+    run.driver.node = alarm
     run.driver.feed(Tick())
     await until(lambda: alarm.rang != [])
     assert 0 <= alarm.rang[0] - alarm.at < 5

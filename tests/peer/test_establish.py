@@ -178,13 +178,82 @@ async def test_a_damaged_membership_is_named_and_not_replaced(
     whole = keys.path(file).read_bytes()
     damaged = whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]
     keys.path(file).write_bytes(damaged)
-    with pytest.raises(EstablishError, match=str(keys.path(KeyFile.CREDENTIAL))):
+    with pytest.raises(EstablishError, match=f"{keys.path(file)}: .*put it back from a backup"):
         await establish(replace(config, bootstrap=True), keys, live.now)
     assert keys.path(file).read_bytes() == damaged
 
 
 async def test_the_credential_of_another_node_is_no_membership(config: Any, keys: Keys, live: Any) -> None:
+    keys.write(KeyFile.NODE_SEED, bytes([3]) * 32)
     keys.write(KeyFile.ROOT_CERTIFICATE, live.root)
     keys.write(KeyFile.CREDENTIAL, live.member(2).credential.encode())
     with pytest.raises(EstablishError, match="credential of another node"):
         await establish(config, keys, live.now)
+
+
+def content(keys: Keys) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in keys.directory.iterdir()}
+
+
+@pytest.mark.parametrize("left", [file for file in KeyFile if file is not KeyFile.NODE_SEED])
+async def test_where_a_members_key_is_missing_no_other_is_made(
+    config: Any, keys: Keys, live: Any, left: KeyFile
+) -> None:
+    await establish(replace(config, bootstrap=True), keys, live.now)
+    keys.write(KeyFile.CERTIFICATES, b"x")
+    keys.write(KeyFile.BOOT, b"1")
+    for file in KeyFile:
+        if file is not left:
+            keys.path(file).unlink()
+    before = content(keys)
+    with pytest.raises(
+        EstablishError, match=f"{keys.path(KeyFile.NODE_SEED)}: is missing, although {keys.path(left)}"
+    ):
+        await establish(replace(config, bootstrap=True), keys, live.now)
+    assert content(keys) == before
+
+
+@pytest.mark.parametrize("traces", [{"contacts": [("127.0.0.1", 1)]}, {"entered": True}])
+async def test_where_all_keys_of_a_member_are_missing_no_mesh_is_founded_beside_its_state(
+    config: Any, keys: Keys, live: Any, traces: Any
+) -> None:
+    with pytest.raises(EstablishError, match="is missing, although this data directory is a member's"):
+        await establish(replace(config, bootstrap=True), keys, live.now, **traces)
+    assert content(keys) == {}
+
+
+async def test_a_missing_root_is_named_with_where_to_find_it(config: Any, keys: Keys, live: Any) -> None:
+    await establish(replace(config, bootstrap=True), keys, live.now)
+    keys.path(KeyFile.ROOT_CERTIFICATE).unlink()
+    before = content(keys)
+    with pytest.raises(EstablishError, match=r"root\.der: is missing; put it back .* from any other member"):
+        await establish(replace(config, bootstrap=True), keys, live.now)
+    assert content(keys) == before
+
+
+async def test_a_member_without_its_credential_founds_and_joins_no_other_mesh(
+    config: Any, keys: Keys, live: Any
+) -> None:
+    keys.write(KeyFile.NODE_SEED, bytes([2]) * 32)
+    keys.write(KeyFile.ROOT_CERTIFICATE, live.root)
+    with pytest.raises(
+        EstablishError, match=r"root\.der: is the root of a mesh already, and its key is not here"
+    ):
+        await establish(replace(config, bootstrap=True), keys, live.now)
+    stranger = type(live)(b"another root")
+    token = token_of(stranger, stranger.member(1), ("127.0.0.1", 1))
+    with pytest.raises(EstablishError, match=r"root\.der: is the root of another mesh than the token's"):
+        await establish(replace(config, token=token), keys, live.now)
+
+
+@pytest.mark.parametrize("lost", [[], [KeyFile.CREDENTIAL]])
+async def test_a_damaged_root_key_is_named_before_anything_is_signed_with_it(
+    config: Any, keys: Keys, live: Any, lost: list[KeyFile]
+) -> None:
+    await establish(replace(config, bootstrap=True), keys, live.now)
+    path = keys.path(KeyFile.AUTHORITY_SEED)
+    path.write_bytes(bytes(32))  # a page of zeros is a key like any other
+    for file in lost:
+        keys.path(file).unlink()
+    with pytest.raises(EstablishError, match=f"{path}: is not the key of this mesh's root"):
+        await establish(replace(config, bootstrap=True), keys, live.now)

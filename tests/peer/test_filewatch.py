@@ -138,3 +138,18 @@ async def test_a_fault_that_appears_while_all_is_read_again_removes_nothing(
     await host.watch._read_all_again()
     assert host.names == {"shop"}
     assert len(host.watch.problems) == 1
+
+
+async def test_a_directory_that_cannot_be_read_any_more_removes_nothing(host: Host, directory: Any) -> None:
+    write(directory, "a.yaml", SERVICE.format(name="shop"))
+    await host.watch.read()
+    directory.rename(directory.with_name("away"))
+    directory.symlink_to(directory)
+    await host.watch.read()
+    await host.watch._read_all_again()
+    assert host.names == {"shop"}
+    assert "cannot be read" in host.watch.problems[0]
+    directory.unlink()
+    directory.with_name("away").rename(directory)
+    await host.watch.read()
+    assert host.watch.problems == []

@@ -19,7 +19,17 @@ from peer.memory import FIRST_SYNC_S_MAX, Memory, recall
         ("its database was set aside", True, False, True, True, True, False, math.inf),
         ("and nobody is known", True, False, True, False, True, False, math.inf),
         ("the end of its log was lost", True, True, True, True, False, False, math.inf),
-        ("a mesh of one whose database was set aside", False, False, True, False, False, True, 0.0),
+        (
+            "a founder that lost its database, and with it whom it met",
+            False,
+            False,
+            True,
+            False,
+            True,
+            False,
+            math.inf,
+        ),
+        ("a founder put back to before it met anybody", False, True, True, False, False, True, math.inf),
     ],
 )
 def test_what_follows_from_what_is_known(
@@ -46,6 +56,6 @@ def test_where_everything_was_lost_an_operator_can_say_so() -> None:
 def test_a_state_in_doubt_is_never_written_on_while_others_may_know_better() -> None:
     for met, entered, damaged, reachable in itertools.product((False, True), repeat=4):
         memory = recall(met=met, entered=entered, damaged=damaged, reachable=reachable)
-        if met and (damaged or not entered):
+        if damaged or (met and not entered):
             assert memory.hold_writes_s == math.inf
         assert not (memory.blank and memory.alone)

@@ -32,7 +32,16 @@ from peer.messages import (
 from peer.node_doubt import WORD_S_MAX
 from peer.node_sessions import INBOUND_PER_NODE_MAX, SESSION_S_MAX
 from peer.node_writes import HELD_S_MAX, UNSURE
-from peer.records import POLICY, REVOCATION, SERVICE, Registry, ServicePayload, encode_policy, encode_service
+from peer.records import (
+    POLICY,
+    REVOCATION,
+    SERVICE,
+    Registry,
+    ServicePayload,
+    encode_policy,
+    encode_service,
+    revocation_key,
+)
 from trust.credential import decode_credential
 from trust.identity import spiffe_node
 from trust.revocation import NODE_REVOCATION_S, revoke, revoke_self
@@ -461,7 +470,7 @@ def test_an_older_or_forged_credential_never_replaces_the_one_that_is_known(worl
     newer = replace(credential, issued_at=credential.issued_at + 1, signature=b"f" * 64).encode()
     for blob in (forged, older.encode(), newer, b"", b"garbage", b"x" * 5000):
         out: list[Any] = []
-        node._introduce(world.now, victim, blob, None, out)
+        node._intake.introduce(world.now, victim, blob, None, out)
         assert not any(isinstance(output, Persist) for output in out)
         assert node.journal.introductions[victim] == known
     assert keys(world, a) == {"TrafficPolicy/default/one"}
@@ -527,7 +536,7 @@ def test_records_of_a_writer_without_rights_are_kept_but_not_obeyed_anywhere(wor
 
 
 def revocation(proof: Any) -> Draft:
-    return Draft(kind=REVOCATION, key=proof.encode()[-16:].hex(), payload=proof.encode())
+    return Draft(kind=REVOCATION, key=revocation_key(proof), payload=proof.encode())
 
 
 def by_root(world: Any, subject: str) -> Any:

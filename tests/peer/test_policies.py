@@ -8,6 +8,7 @@ import pytest
 import peer.policies
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.policies import Policy, Reader
+from proxy.resources.authorization import AuthorizationPolicySpec
 from tests.peer.meshview import authz, entry, route
 
 
@@ -59,7 +60,8 @@ def test_of_concurrent_edits_the_first_readable_one_is_effective() -> None:
     [found] = read(
         entry("AuthorizationPolicy", "p", {"action": "NEWER"}, {"action": "DENY"}, {"action": "ALLOW"})
     )
-    assert [each.spec.action for each in found.versions] == ["DENY", "ALLOW"]  # type: ignore[union-attr]
+    specs = [each.spec for each in found.versions]
+    assert [spec.action for spec in specs if isinstance(spec, AuthorizationPolicySpec)] == ["DENY", "ALLOW"]
     [condition] = found.conditions
     assert (condition.type, condition.status, condition.reason) == ("Conflicted", "True", "ConcurrentEdits")
     assert condition.message.startswith(
@@ -83,7 +85,7 @@ def test_each_version_is_read_once_while_it_lives(monkeypatch: pytest.MonkeyPatc
         return parse(document)
 
     monkeypatch.setattr(peer.policies, "parse_resource", counting)
-    reader, first, second = Reader(), route("a", "x"), authz("b", {"to": "broken"})  # type: ignore[dict-item]
+    reader, first, second = Reader(), route("a", "x"), authz("b", {"to": "broken"})
     before = reader.read([first, second])
     assert reader.read([first, second]) == before
     assert count == 2

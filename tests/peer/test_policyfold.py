@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from crdt.journal import Journal
 from crdt.record import Record
 from peer.authored import sign
-from peer.capabilities import Capabilities, Reason
+from peer.capabilities import Capabilities
+from peer.node_distrust import EVICTED_KINDS
 from peer.policyfold import PolicyFold
 from peer.records import CLOSURE, POLICY, SERVICE, Registry, decode_policy, encode_policy, policy_key
+from peer.rights import Reason
 from trust.credential import Credential
 from trust.identity import NodeIdentity, format_id, node_id
 from trust.revocation import revoke
@@ -231,6 +233,21 @@ def test_a_writer_that_forked_after_it_was_last_asked_keeps_what_the_journal_kee
     assert [entry.name for entry in two.fold.all()] == ["a", "b"]
 
 
+def test_a_writer_that_is_expelled_for_its_fork_is_gone_but_for_what_it_closed(world: Any) -> None:
+    one, two = authors(world.mesh, 2)
+    first = one.write(key_of("a"), payload("a", 1))
+    one.write("default", b"\1", kind=CLOSURE)
+    two.hear(one)
+    two.check()
+    other = replace(first, payload=payload("a", 9))
+    other = replace(other, signature=one.identity.sign(other.signing_bytes()))
+    assert two.journal.merge([other], NOW_MS + 10_000).equivocations
+    two.journal.evict(one.identity.id, EVICTED_KINDS)
+    two.check()
+    assert two.fold.all() == ()
+    assert two.capabilities.rights().closed("default")
+
+
 def test_nothing_is_made_anew_while_nothing_changes(world: Any) -> None:
     one, two = authors(world.mesh, 2)
     one.write(key_of("a"), payload("a", 1))
@@ -269,7 +286,48 @@ def test_an_edit_costs_the_same_however_many_policies_there_are(
     assert len(judged) <= 4
 
 
-def test_when_the_rights_change_every_policy_is_judged_again(world: Any) -> None:
+@pytest.mark.parametrize("count", [10, 300])
+def test_what_somebody_without_rights_grants_costs_the_same_however_much_there_is(
+    world: Any, monkeypatch: Any, count: int
+) -> None:
+    """Else any member could keep all others busy: each of its records would have them judge all policies again."""
+    one, two = authors(world.mesh, 2)
+    for number in range(count):
+        one.publish(policy(f"p{number}", 1))
+        two.publish(capability(f"junk-{number}", two.identity, delegate=True))
+    one.hear(two)
+    one.check()
+    rights, judged = one.capabilities.rights(), []
+    record = two.publish(capability("one-more", two.identity, delegate=True))
+    real = Registry.objection
+    monkeypatch.setattr(Registry, "objection", lambda self, r: judged.append(r) or real(self, r))
+    one.hear(two)
+    assert len(one.fold.all()) == count
+    assert one.capabilities.rights() is rights
+    assert set(judged) == {record}
+    monkeypatch.undo()
+    one.check()
+
+
+def test_when_rights_change_only_what_somebody_else_may_write_now_is_judged_again(
+    world: Any, monkeypatch: Any
+) -> None:
+    one, two = authors(world.mesh, 2)
+    mine = two.publish(policy("a", 1))
+    elsewhere = policy("b", 1)
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    two.publish(elsewhere)
+    one.hear(two)
+    one.fold.all()
+    judged: list[Record] = []
+    real = Registry.objection
+    monkeypatch.setattr(Registry, "objection", lambda self, r: judged.append(r) or real(self, r))
+    granted = one.publish(capability("mine"))
+    assert [entry.name for entry in one.fold.all()] == ["mine", "b"]
+    assert set(judged) == {mine, granted}
+
+
+def test_when_the_rights_change_every_policy_they_are_about_is_judged_again(world: Any) -> None:
     one, two = authors(world.mesh, 2)
     two.publish(policy("a", 1))
     one.hear(two)
@@ -333,3 +391,45 @@ def test_an_authors_version_reaches_as_far_as_who_published_it_first(world: Any)
         (entry,) = each.fold.get([key_of("a")]).values()
         assert entry.versions[0].writer == format_id(node_id(person(ANN).public_key))
         assert each.fold.reach(key_of("a")) == {one.identity.id: 2}
+
+
+def test_an_entry_names_all_records_that_a_signed_document_stands_in(world: Any) -> None:
+    """Else whoever asks about one of them is not told that the policy was set aside."""
+    one, two = authors(world.mesh, 2)
+    document = one.signed(policy("a", 1), NOW_MS)
+    one.publish(document)
+    two.hear(one)
+    before = two.fold.all()
+    two.publish(document)
+    one.hear(two)
+    ids = sorted((each.identity.id, 1) for each in (one, two))
+    for each in (one, two):
+        (version,) = each.fold.get([key_of("a")])[key_of("a")].versions
+        assert version.records == tuple((format_id(node), seq) for node, seq in ids)
+    assert before[0].versions[0].records == ((format_id(one.identity.id), 1),)
+    one.publish(policy("a", 2))
+    (version,) = one.fold.get([key_of("a")])[key_of("a")].versions
+    assert version.records == ((format_id(one.identity.id), 2),)
+
+
+def test_an_author_without_the_right_does_not_stay_in_the_contexts_of_all_further_edits(world: Any) -> None:
+    """Keys cost nothing: with a new one after each edit, the context would grow until nobody could edit the policy."""
+    one, two = authors(world.mesh, 2)
+    one.publish(capability("mine", person(ANN)))
+    for number in range(5):
+        stranger = NodeIdentity.from_seed(bytes([100 + number]) * 32)
+        signed = sign(
+            policy("a", number), root=two.registry.root, key=stranger.public_key, stamp_ms=NOW_MS + number,
+            signer=stranger.sign,
+        )  # fmt: skip
+        two.publish(signed)
+        one.hear(two)
+        one.publish(policy("a", 10 + number))
+    context = one.journal.get(one.identity.id, POLICY, key_of("a")).context
+    assert {writer for writer, _ in context} == {one.identity.id, two.identity.id}
+    two.publish(two.signed(policy("a", 20), NOW_MS + 2))  # Ann's has the right, and an edit covers it
+    one.hear(two)
+    assert len(one.fold.get([key_of("a")])[key_of("a")].versions) == 2
+    one.publish(policy("a", 21))
+    (version,) = one.fold.get([key_of("a")])[key_of("a")].versions
+    assert version.resource["spec"]["number"] == 21

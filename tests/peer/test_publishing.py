@@ -11,7 +11,7 @@ from peer.authored import sign
 from peer.fold import Folder
 from peer.messages import Draft, Write, Written
 from peer.publishing import Publishing
-from peer.records import POLICY
+from peer.records import POLICY, encode_policy
 from proxy.resources import parse_documents
 from trust.identity import NodeIdentity, format_id
 
@@ -65,26 +65,26 @@ def desk(world: Any) -> Desk:
 
 async def test_created_configured_and_unchanged(desk: Desk) -> None:
     me, printed = desk.node.identity.id, format_id(desk.node.identity.id)
-    results, reach = await desk.apply(document("one"), document("two"))
+    results, records = await desk.apply(document("one"), document("two"))
     assert [(r["name"], r["action"], r["version"]) for r in results] == [
         ("one", "created", f"{printed}:1"),
         ("two", "created", f"{printed}:2"),
     ]
-    assert reach == {me: 2}
-    results, reach = await desk.apply(document("one"), document("two", seconds=6))
+    assert records == {(me, 1), (me, 2)}
+    results, records = await desk.apply(document("one"), document("two", seconds=6))
     assert [(r["action"], r["version"]) for r in results] == [
         ("unchanged", f"{printed}:1"),
         ("configured", f"{printed}:3"),
     ]
-    assert reach == {me: 3}
+    assert records == {(me, 1), (me, 3)}
 
 
 async def test_documents_that_change_nothing_write_nothing_and_still_can_be_waited_for(desk: Desk) -> None:
     await desk.apply(document("one"), document("two"))
-    results, reach = await desk.apply(document("two"))
+    results, records = await desk.apply(document("two"))
     assert results[0]["action"] == "unchanged"
-    assert reach == {desk.node.identity.id: 2}
-    assert desk.node.journal.heads == reach
+    assert records == {(desk.node.identity.id, 2)}
+    assert desk.node.journal.heads == dict(records)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ async def test_what_one_peer_wrote_another_can_delete_and_it_stays_deleted(world
     world.run(2)
     await a.apply(document("one"))
     world.run(1)
-    (result,), reach = await b.publishing.delete([("TrafficPolicy", "default", "one")])
+    (result,), records = await b.publishing.delete([("TrafficPolicy", "default", "one")])
     assert result["action"] == "deleted"
-    assert reach == {b.node.identity.id: 1}
+    assert records == {(b.node.identity.id, 1)}
     world.run(1)
     for desk in (a, b):
         assert desk.publishing.get("all", None, None) == []
@@ -180,15 +180,35 @@ async def test_several_are_deleted_in_one_write_and_what_is_not_there_is_named(
         lambda at, event: (writes.append(len(event.drafts)) if isinstance(event, Write) else None, feed(at, event)),
     )  # fmt: skip
     kinds = [("trafficpolicy", "default", name) for name in ("one", "nope", "two", "one")]
-    rows, reach = await desk.publishing.delete(kinds)
+    rows, records = await desk.publishing.delete(kinds)
     assert [(row["name"], row["action"]) for row in rows] == [
         ("one", "deleted"), ("nope", "absent"), ("two", "deleted"),
     ]  # fmt: skip
     assert writes == [2]
-    assert reach == {desk.node.identity.id: 5}
+    assert records == {(desk.node.identity.id, 4), (desk.node.identity.id, 5)}
     assert [each["metadata"]["name"] for each in desk.publishing.get("all", None, None)] == ["three"]
     with pytest.raises(ApiError, match="there is no TrafficPolicy default/one; there is no"):
         await desk.publishing.delete(kinds)
+
+
+async def test_of_writes_that_wait_together_one_that_is_refused_leaves_no_trace(world: Any) -> None:
+    """They are numbered as one batch: what comes after a refused one goes on where the one before it ended."""
+    address = world.node(1, rights={"govern": False})
+    node = world.nodes[address]
+    (resource,) = parse_documents([document("one")], "f.yaml")
+    good = Draft(kind=POLICY, key=resource.key, payload=encode_policy(resource.document))
+    bad = Draft(kind=POLICY, key="TrafficPolicy/default/other", payload=good.payload)
+    world.disk_delay_s = 0.01
+    world.feed(address, Write(request=0, drafts=(good,)))  # the others wait for it
+    for request, drafts in enumerate([(good,), (good, bad), (good, good)], start=1):
+        world.feed(address, Write(request=request, drafts=drafts))
+    world.run(0.5)
+    answers = {each.request: each for each in world.answers[address] if isinstance(each, Written)}
+    assert "key and metadata differ" in answers.pop(2).error
+    assert {
+        request: [record.seq for record in each.records] for request, each in answers.items()
+    } == {0: [1], 1: [2], 3: [3, 4]}  # fmt: skip
+    assert node.journal.heads == {node.identity.id: 4}
 
 
 async def test_a_deletion_that_cannot_be_written_deletes_nothing(world: Any, monkeypatch: Any) -> None:
@@ -225,11 +245,10 @@ async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_
     founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
     world.join(other.address, founder.address)
     world.run(2)
-    results, reach = await founder.apply(capability("d", other))
+    results, records = await founder.apply(capability("d", other))
     assert [each["action"] for each in results] == ["created"]
-    assert reach == {
-        founder.node.identity.id: 2
-    }  # the Capability, and beside it that the namespace is closed
+    # The Capability, and beside it that the namespace is closed.
+    assert records == {(founder.node.identity.id, 1), (founder.node.identity.id, 2)}
     world.run(2)
     await other.apply(document("one"))
     await founder.publishing.delete([("capability", "gossamer-system", "d")])
@@ -239,8 +258,11 @@ async def test_a_namespace_that_was_closed_stays_so_when_its_last_capability_is_
     ):
         await other.apply(document("two"))
     for desk in (founder, other):
-        with pytest.raises(ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"):
-            desk.publishing.describe("trafficpolicy", "default", "one")
+        for look in (desk.publishing.describe, desk.publishing.get):
+            with pytest.raises(
+                ApiError, match="default/one; one is ignored: node-2 may not write TrafficPolicy"
+            ):
+                look("trafficpolicy", "default", "one")
         (row,) = await desk.publishing.history("trafficpolicy", "default", "one")
         assert row["state"] == "ignored"
         assert row["reason"].startswith("node-2 may not write TrafficPolicy in namespace default")
@@ -284,14 +306,19 @@ async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_w
                 stamp_ms=int(world.now * 1000) + number, signer=ann.sign,
             )
         )  # fmt: skip
-    await a.apply(made[0])
+    results, records = await a.apply(made[0])
+    (shown,) = a.publishing.get("trafficpolicy", None, "one")
+    assert [each["version"] for each in results] == [shown["status"]["version"]]
+    assert shown["status"]["version"].startswith(format_id(ann.id))
+    assert records == {(a.node.identity.id, 1)}
     a.past.append(encode_record(a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")))
     await a.apply(made[1])
     world.run(2)
     for desk in (a, b):
-        results, reach = await desk.apply(made[1])
+        results, records = await desk.apply(made[1])
         assert [each["action"] for each in results] == ["unchanged"]
-        assert reach == desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
+        assert desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
+        assert records == {(a.node.identity.id, 2)}
     rows = await a.publishing.history("trafficpolicy", "default", "one")
     assert [(row["author"], row["state"]) for row in rows] == [
         (format_id(ann.id), "current"),
@@ -342,13 +369,39 @@ async def test_history_of_a_conflict(world: Any) -> None:
 
 async def test_looking_for_what_is_not_there(desk: Desk) -> None:
     assert desk.publishing.get("all", None, None) == []
-    for look in (
-        lambda: desk.publishing.get("trafficpolicy", None, "one"),
-        lambda: desk.publishing.describe("trafficpolicy", "default", "one"),
+    for words, look in (
+        ("TrafficPolicy one in any namespace", lambda: desk.publishing.get("trafficpolicy", None, "one")),
+        ("resource one in namespace shop", lambda: desk.publishing.get("all", "shop", "one")),
+        ("TrafficPolicy shop/one", lambda: desk.publishing.get("trafficpolicy", "shop", "one")),
+        ("TrafficPolicy default/one", lambda: desk.publishing.describe("trafficpolicy", "default", "one")),
     ):
-        with pytest.raises(ApiError, match="there is no TrafficPolicy default/one") as refusal:
+        with pytest.raises(ApiError, match=f"there is no {words}$") as refusal:
             look()
         assert refusal.value.code == 1
     with pytest.raises(ApiError, match="teapot") as refusal:
         desk.publishing.get("teapot", None, None)
     assert refusal.value.code == 2
+
+
+async def test_history_shows_what_would_not_be_obeyed_now_as_ignored_though_it_was_replaced(
+    world: Any,
+) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    await other.apply(document("one", seconds=1))
+    world.run(1)
+    first = founder.node.journal.get(other.node.identity.id, POLICY, "TrafficPolicy/default/one")
+    founder.past.append(encode_record(first))  # as the disk remembers it
+    await other.apply(document("one", seconds=2))
+    world.run(1)
+    assert [row["state"] for row in await founder.publishing.history("trafficpolicy", "default", "one")] == [
+        "current",
+        "replaced",
+    ]
+    await founder.apply(capability("closed"))
+    await founder.apply(document("one", seconds=3))
+    world.run(1)
+    rows = await founder.publishing.history("trafficpolicy", "default", "one")
+    assert [row["state"] for row in rows] == ["current", "ignored", "ignored"]
+    assert all("node-2 may not write" in row["reason"] for row in rows[1:])

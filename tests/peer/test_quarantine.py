@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 from peer.catalog import PolicyEntry
-from peer.quarantine import DEADLY, PROVEN_AFTER_S, REJECTED, Probation, Quarantine, version_of
+from peer.quarantine import (
+    DEADLY,
+    ENDS_UNPROVEN_MAX,
+    PROVEN_AFTER_S,
+    REJECTED,
+    Probation,
+    Quarantine,
+    version_of,
+)
 from tests.peer.meshview import route
 
 
@@ -69,10 +77,12 @@ def test_one_end_is_forgotten_after_a_good_run() -> None:
     assert not probation.end(101.0)
 
 
-def test_with_nothing_proven_there_is_nothing_to_go_back_to() -> None:
+def test_with_nothing_proven_it_takes_more_ends() -> None:
     probation: Probation[str] = Probation()
     probation.serve(0.0, "a")
-    assert [probation.end(t) for t in (1.0, 2.0, 3.0)] == [False, False, False]
+    ends = [probation.end(float(t)) for t in range(1, ENDS_UNPROVEN_MAX + 1)]
+    assert ends == [False] * (ENDS_UNPROVEN_MAX - 1) + [True]
+    assert probation.proven is None
 
 
 def test_states_that_follow_one_another_quickly_are_proven_all_the_same() -> None:

@@ -8,7 +8,7 @@ import pytest
 from crdt.record import encode_record
 from peer.io.store import Batch, Store
 from peer.messages import Draft
-from peer.records import POLICY, REVOCATION, encode_policy
+from peer.records import POLICY, REVOCATION, encode_policy, revocation_key
 from peer.restore import restore
 from trust.identity import spiffe_node
 from trust.revocation import NODE_REVOCATION_S, revoke
@@ -72,7 +72,7 @@ def test_revocations_are_in_force_from_the_start(world: Any, live: Any, store: S
     subject = spiffe_node("cluster.local", world.mesh.member(3)[0].id)
     ends = world.now + NODE_REVOCATION_S
     proof = revoke(live.authority, subject, reason="lost", now=world.now, expires_at=ends)
-    node = filled(world, Draft(kind=REVOCATION, key="x", payload=proof.encode()))
+    node = filled(world, Draft(kind=REVOCATION, key=revocation_key(proof), payload=proof.encode()))
     keep(store, node.journal)
     restored = restore(store.load(), member(live), clock_drift_max_s=5)
     assert restored.registry.revocations.covers(subject) is not None

@@ -210,3 +210,33 @@ async def test_watching_yields_the_changes_of_each_scan(directory):
         (directory / "a.yaml").unlink()
         assert told(await anext(watching)) == [("a.yaml", [], "")]
     await watching.aclose()
+
+
+def test_a_directory_that_cannot_be_read_is_told_and_withdraws_nothing(tmp_path):
+    directory = tmp_path / "services.d"
+    directory.mkdir()
+    write(directory / "a.yaml", "web")
+    files = ServiceFiles(directory)
+    assert told(files.scan()) == [("a.yaml", ["web"], "")]
+    directory.rename(tmp_path / "away")
+    directory.symlink_to(directory)  # not readable, for root either
+    (change,) = files.scan()
+    assert change.problem.startswith(f"{directory}: cannot be read: ")
+    assert files.scan() == []
+    assert [path.name for path in files.in_force] == ["a.yaml"]
+    directory.unlink()
+    (tmp_path / "away").rename(directory)
+    assert files.scan() == []
+    assert files.problems == {}
+
+
+def test_a_file_that_cannot_be_looked_at_withdraws_nothing(directory):
+    path = write(directory / "a.yaml", "web")
+    files = ServiceFiles(directory)
+    assert told(files.scan()) == [("a.yaml", ["web"], "")]
+    path.unlink()
+    path.symlink_to(path)
+    assert files.scan() == []
+    assert set(files.in_force) == {path}
+    path.unlink()
+    assert told(files.scan()) == [("a.yaml", [], "")]

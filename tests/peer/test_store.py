@@ -99,6 +99,39 @@ def test_a_store_of_the_version_before_forks_is_brought_up_to_date(tmp_path):
         again.close()
 
 
+KILLED_UPGRADE = """
+    import os, signal, sys
+    from pathlib import Path
+    import peer.io.database as database
+    from peer.io.store import Store
+    def connect(path, real=database.connect):
+        connection = real(path)
+        def die(statement):
+            if "user_version = " in statement: os.kill(os.getpid(), signal.SIGKILL)
+        connection.set_trace_callback(die)
+        return connection
+    database.connect = connect
+    Store.open(Path(sys.argv[1]))
+"""
+
+
+def test_an_upgrade_that_was_killed_half_way_is_done_by_the_next_start(tmp_path):
+    store = Store.open(tmp_path)
+    put(store, 1)
+    store._connection.executescript("DROP TABLE forks; PRAGMA user_version = 1;")
+    store.close()
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(KILLED_UPGRADE), str(tmp_path)], check=False
+        )
+        assert done.returncode == -signal.SIGKILL
+    again = Store.open(tmp_path)
+    assert (again.set_aside, again.doubt) == (None, "")
+    assert again.load().records == (b"record 1",)
+    again.commit(Batch(forks={ALICE: (b"one", b"other")}))
+    again.close()
+
+
 def test_meta_survives(tmp_path):
     store = Store.open(tmp_path)
     assert store.meta_get("x") is None

@@ -1,5 +1,7 @@
 """Authorization: Istio's order, its matching of strings, ports and addresses, TCP, dry run, unsettled edits."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,16 +21,16 @@ def source(**fields: tuple[str, ...]) -> AuthzRule:
     return AuthzRule(sources=(Source(**fields),))
 
 
-def operation(**fields: object) -> AuthzRule:
-    return AuthzRule(operations=(Operation(**fields),))  # type: ignore[arg-type]
+def operation(**fields: Any) -> AuthzRule:
+    return AuthzRule(operations=(Operation(**fields),))
 
 
 def when(key: str, *values: str, not_values: tuple[str, ...] = ()) -> AuthzRule:
     return AuthzRule(conditions=(Condition(key=key, values=values, not_values=not_values),))
 
 
-def request(**facts: object) -> RequestFacts:
-    given = {
+def request(**facts: Any) -> RequestFacts:
+    given: dict[str, Any] = {
         "principal": CART,
         "ip": "10.1.2.3",
         "port": 80,
@@ -36,14 +38,14 @@ def request(**facts: object) -> RequestFacts:
         "method": "GET",
         "path": "/a",
     } | facts
-    return RequestFacts(**given)  # type: ignore[arg-type]
+    return RequestFacts(**given)
 
 
-def decide(authorization: Authorization, protocol: AppProtocol = "http", **facts: object) -> Decision:
+def decide(authorization: Authorization, protocol: AppProtocol = "http", **facts: Any) -> Decision:
     return compile_authorization(authorization, protocol).decide(request(**facts))
 
 
-def matches(rule: AuthzRule, protocol: AppProtocol = "http", **facts: object) -> bool:
+def matches(rule: AuthzRule, protocol: AppProtocol = "http", **facts: Any) -> bool:
     """Whether the rule matches; a DENY and an ALLOW policy made of it must agree, but for TCP."""
     denied = not decide(Authorization(deny=(policy(rule),)), protocol, **facts).allowed
     allowed = decide(Authorization(allow=(policy(rule),)), protocol, **facts).allowed

@@ -4,6 +4,7 @@ import random
 from collections import Counter, deque
 from dataclasses import replace
 from math import exp
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,11 @@ from proxy.balance import LATENCY_INITIAL_S, ClusterBalancer, EndpointLoad
 from proxy.snapshot import Balancer, Cluster, Endpoint, Outlier
 
 
-def endpoint(name: str, **changes: object) -> Endpoint:
-    return Endpoint(id=name, node=name, host="10.0.0.1", port=1, sni="c", identity="i", **changes)  # type: ignore[arg-type]
+def endpoint(name: str, **changes: Any) -> Endpoint:
+    return Endpoint(id=name, node=name, host="10.0.0.1", port=1, sni="c", identity="i", **changes)
 
 
-def cluster(*endpoints: Endpoint, balancer: Balancer = "p2c_ewma", **changes: object) -> Cluster:
+def cluster(*endpoints: Endpoint, balancer: Balancer = "p2c_ewma", **changes: Any) -> Cluster:
     return Cluster(
         name="c.default.mesh:80",
         service="c",
@@ -25,18 +26,18 @@ def cluster(*endpoints: Endpoint, balancer: Balancer = "p2c_ewma", **changes: ob
         protocol="http",
         endpoints=endpoints,
         balancer=balancer,
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
 
 
-def draws(balancer: ClusterBalancer, count: int, now: float = 0.0, **options: object) -> Counter[str]:
+def draws(balancer: ClusterBalancer, count: int, now: float = 0.0, **options: Any) -> Counter[str]:
     rng = random.Random(7)
-    found = (balancer.choose(now, rng, **options) for _ in range(count))  # type: ignore[arg-type]
+    found = (balancer.choose(now, rng, **options) for _ in range(count))
     return Counter(load.endpoint.id for load in found if load is not None)
 
 
-def three(**changes: object) -> ClusterBalancer:
-    return ClusterBalancer(cluster(endpoint("a"), endpoint("b"), endpoint("c"), **changes), "", 0.0)  # type: ignore[arg-type]
+def three(**changes: Any) -> ClusterBalancer:
+    return ClusterBalancer(cluster(endpoint("a"), endpoint("b"), endpoint("c"), **changes), "", 0.0)
 
 
 def send(load: EndpointLoad, now: float, latency_s: float, failed: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from proxy.outlier import TRANSITIONS, Event, OutlierDetector, State
 from proxy.snapshot import Cluster, Endpoint, Outlier
 
 
-def cluster(size: int, **policy: object) -> Cluster:
+def cluster(size: int, **policy: Any) -> Cluster:
     return Cluster(
         name="c.default.mesh:80",
         service="c",
@@ -21,7 +22,7 @@ def cluster(size: int, **policy: object) -> Cluster:
             Endpoint(id=f"e{index}", node=f"n{index}", host="10.0.0.1", port=1, sni="c", identity="i")
             for index in range(size)
         ),
-        outlier=Outlier(**policy),  # type: ignore[arg-type]
+        outlier=Outlier(**policy),
     )
 
 

@@ -1,5 +1,6 @@
 """The normal form of paths: table of known tricks, and laws."""
 
+import random
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
@@ -140,7 +141,7 @@ def test_the_normal_form_has_no_trick_left(raw: str) -> None:
 @given(
     st.lists(st.text("aB.-_~!$&'()*+,=:@\xe9%", min_size=1, max_size=5), min_size=1, max_size=4), st.randoms()
 )
-def test_escaping_any_character_of_a_segment_changes_nothing(segments: list[str], rng) -> None:  # type: ignore[no-untyped-def]
+def test_escaping_any_character_of_a_segment_changes_nothing(segments: list[str], rng: random.Random) -> None:
     def spelled(text: str, *, all_of_it: bool) -> str:
         return "".join(
             quote(each, safe="", encoding="latin-1")

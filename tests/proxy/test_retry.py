@@ -1,6 +1,7 @@
 """Retries: conditions, back-off, budget."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from proxy.retry import RETRY_CONDITIONS, Failure, RetryBudget, RetryRules
 from proxy.snapshot import RetryPolicy
 
 
-def rules(*on: str, **changes: object) -> RetryRules:
-    return RetryRules(RetryPolicy(on=on, **changes))  # type: ignore[arg-type]
+def rules(*on: str, **changes: Any) -> RetryRules:
+    return RetryRules(RetryPolicy(on=on, **changes))
 
 
 @pytest.mark.parametrize(

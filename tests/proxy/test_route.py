@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from proxy.snapshot import (
 
 
 def path(kind: str, value: str) -> StringMatch:
-    return StringMatch(kind={"prefix": "prefix_path"}.get(kind, kind), value=value)  # type: ignore[arg-type]
+    return StringMatch(kind={"prefix": "prefix_path"}.get(kind, kind), value=value)
 
 
 def values(**wanted: str) -> tuple[HeaderMatch, ...]:
@@ -31,10 +32,10 @@ def values(**wanted: str) -> tuple[HeaderMatch, ...]:
     )
 
 
-def rule(name: str, *matches: RouteMatch, **changes: object) -> RouteRule:
+def rule(name: str, *matches: RouteMatch, **changes: Any) -> RouteRule:
     return RouteRule(
         name=name, matches=matches or (RouteMatch(),), backends=(Backend(cluster=name),), **changes
-    )  # type: ignore[arg-type]
+    )
 
 
 def taken(
@@ -44,8 +45,8 @@ def taken(
     return None if found is None else found.rule.name
 
 
-def prefix(value: str, **conditions: object) -> RouteMatch:
-    return RouteMatch(path=path("prefix", value), **conditions)  # type: ignore[arg-type]
+def prefix(value: str, **conditions: Any) -> RouteMatch:
+    return RouteMatch(path=path("prefix", value), **conditions)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_all_conditions_of_a_match_must_hold() -> None:
     ],
 )
 def test_string_matches_of_headers(kind: str, value: str, yes: list[str], no: list[str]) -> None:
-    match = RouteMatch(headers=(HeaderMatch(name="h", value=StringMatch(kind=kind, value=value)),))  # type: ignore[arg-type]
+    match = RouteMatch(headers=(HeaderMatch(name="h", value=StringMatch(kind=kind, value=value)),))
     assert [taken([rule("r", match)], h=each) for each in yes] == ["r"] * len(yes)
     assert [taken([rule("r", match)], h=each) for each in no] == [None] * len(no)
     assert taken([rule("r", match)]) is None
@@ -299,9 +300,9 @@ def test_replacing_the_whole_path_and_nothing() -> None:
 # ---------------------------------------------------------------- destinations
 
 
-def destination(**changes: object) -> Destination:
+def destination(**changes: Any) -> Destination:
     return Destination(
-        service="c", namespace="default", port=80, protocol="http", cluster="c.default.mesh:80", **changes  # type: ignore[arg-type]
+        service="c", namespace="default", port=80, protocol="http", cluster="c.default.mesh:80", **changes
     )  # fmt: skip
 
 

@@ -31,7 +31,5 @@ def decode(data: bytes) -> Snapshot:
     return decode_snapshot(data)
 
 
-worker.decode_snapshot = decode  # type: ignore[attr-defined]
-
 if __name__ == "__main__":
-    sys.exit(worker.main(sys.argv[1:]))
+    sys.exit(worker.main(sys.argv[1:], decode))

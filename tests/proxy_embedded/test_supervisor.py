@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,9 @@ def order(version: int = 1) -> Order:
     return Order(version=version, snapshot=encode_snapshot(EMPTY), sockets={})
 
 
-async def wait_for(condition: object, what: str) -> None:
+async def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 15
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
         await asyncio.sleep(0.02)
 
@@ -81,6 +81,33 @@ async def test_a_silent_worker_is_ended_and_replaced(monkeypatch: pytest.MonkeyP
         await worker.stop()
 
 
+async def test_a_worker_is_restarted_whatever_becomes_of_whoever_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S_MAX", 0.05)
+
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    worker = Supervisor(number=0, on_report=lambda number, report: None, on_end=broken)
+    await worker.start()
+    try:
+        assert await worker.apply(order(), 10) is None
+        first = worker.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await wait_for(lambda: worker.restarts == 1 and worker.pid not in (None, first), "another process")
+        assert await worker.apply(order(2), 10) is None
+        monkeypatch.setattr(module, "_ending", broken)  # a mistake in keeping it
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        await wait_for(lambda: "keeping data plane worker 0 failed" in caplog.text, "the mistake")
+        monkeypatch.undo()
+        assert await worker.apply(order(3), 15) is None
+        assert "could not be told" in caplog.text
+    finally:
+        await worker.stop()
+
+
 async def test_an_order_that_nobody_can_take_ends_with_an_error() -> None:
     worker = Supervisor(number=0, on_report=lambda number, report: None)
     await worker.start()
@@ -118,9 +145,8 @@ def poisoned(version: int, poison: str) -> Snapshot:
 
 
 @pytest.fixture
-async def plane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmbeddedPlane]:
-    monkeypatch.setattr(module, "WORKER", POISONED)
-    made = EmbeddedPlane()
+async def plane() -> AsyncIterator[EmbeddedPlane]:
+    made = EmbeddedPlane(program=POISONED)
     await made.start()
     yield made
     await made.stop()

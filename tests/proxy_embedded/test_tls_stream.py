@@ -25,6 +25,7 @@ class Above(asyncio.Protocol):
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.keep_open = False
         self.full = False
+        self.after_each: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -32,6 +33,7 @@ class Above(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         self.pieces += 1
+        self.after_each()
 
     def eof_received(self) -> bool:
         self.eof.set()
@@ -144,16 +146,16 @@ async def test_a_record_that_arrives_in_two_parts_is_not_held_back(
     server, client = await both(pair)
     written: list[bytes] = []
 
-    class Cut:
+    class Cut(asyncio.Transport):
         """In place of the client's socket: keeps what would be written."""
 
-        def write(self, data: bytes) -> None:
-            written.append(data)
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            written.append(bytes(data))
 
         def is_closing(self) -> bool:
             return False
 
-    client.transport._raw = Cut()  # type: ignore[assignment]
+    client.transport._raw = Cut()
     client.transport.write(bytes(RECORD_BYTES_MAX))
     client.transport._raw = pair.raw
     server.transport.data_received(written[0][:first])
@@ -180,13 +182,7 @@ async def test_a_paused_reader_gets_nothing_and_the_writer_is_told(join: Callabl
 
 async def test_a_reader_may_pause_in_the_middle_of_what_has_come(join: Callable[..., Any]) -> None:
     server, client = await both(await join())
-    taken = server.data_received
-
-    def pause_after_one(data: bytes) -> None:
-        taken(data)
-        server.transport.pause_reading()
-
-    server.data_received = pause_after_one  # type: ignore[method-assign]
+    server.after_each = server.transport.pause_reading
     size = 10 * RECORD_BYTES_MAX
     client.transport.write(bytes(size))
     pieces = 0

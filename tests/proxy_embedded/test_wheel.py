@@ -2,44 +2,48 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from contextvars import Context
+from typing import TypeVarTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.embedded.wheel import NEVER, RESOLUTION_S, Timed, TimerWheel
 
+Ts = TypeVarTuple("Ts")
 
-class FakeLoop:
+
+class FakeLoop(asyncio.BaseEventLoop):
     """A clock that is moved by hand, with the one timer a wheel keeps."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.close()  # nothing runs on it
         self.now_s = 1000.0
-        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.timers: list[asyncio.TimerHandle] = []
         self.wake_ups = 0
 
     def time(self) -> float:
         return self.now_s
 
-    def call_at(self, when_s: float, callback: Callable[[], None]) -> Any:
-        timer = (when_s, callback)
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
         self.timers.append(timer)
+        return timer
 
-        class Handle:
-            @staticmethod
-            def cancel() -> None:
-                if timer in self.timers:
-                    self.timers.remove(timer)
-
-        return Handle
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if handle in self.timers:
+            self.timers.remove(handle)
 
     def advance(self, by_s: float) -> None:
         until_s = self.now_s + by_s
-        while due := sorted((t for t in self.timers if t[0] <= until_s), key=lambda t: t[0]):
-            self.now_s = max(self.now_s, due[0][0])
+        while due := sorted(timer for timer in self.timers if timer.when() <= until_s):
+            self.now_s = max(self.now_s, due[0].when())
             self.timers.remove(due[0])
             self.wake_ups += 1
-            due[0][1]()
+            due[0]._run()
         self.now_s = until_s
 
 
@@ -56,7 +60,7 @@ class Entry(Timed):
 
 def wheel_and_loop() -> tuple[TimerWheel, FakeLoop]:
     loop = FakeLoop()
-    return TimerWheel(loop), loop  # type: ignore[arg-type]
+    return TimerWheel(loop), loop
 
 
 def test_fires_once_within_one_resolution_after_the_deadline() -> None:

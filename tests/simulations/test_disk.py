@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from crdt.record import Record
 from peer.messages import Persist
 from simulations.disk import Disk
@@ -60,3 +62,42 @@ def test_what_is_deleted_goes_before_what_is_put() -> None:
     disk.want(Persist(ticket=0, delete=(record(1),)))
     disk.synced()
     assert disk.records == {}
+
+
+def test_a_backup_that_is_put_back_is_doubted() -> None:
+    disk = Disk()
+    disk.want(batch(1))
+    disk.synced()
+    disk.backup = disk.copy()
+    disk.want(batch(2))
+    disk.synced()
+    disk.put_back()
+    assert disk.heads == {b"w" * 16: 1}
+    assert [r.seq for r in disk.records.values()] == [1]
+    assert disk.doubt
+    disk.want(batch(2))
+    disk.synced()
+    assert disk.backup.heads == {b"w" * 16: 1}
+
+
+@pytest.mark.parametrize(("power", "left"), [(True, 1), (False, 2)])
+def test_a_disk_that_lies_about_its_syncs_loses_them_with_the_power(power: bool, left: int) -> None:
+    disk = Disk()
+    disk.want(batch(1))
+    disk.synced()
+    disk.lie()
+    disk.want(batch(2, ticket=1))
+    assert disk.synced() == [1]
+    assert disk.crash(random.Random(0), power=power) is power
+    assert disk.heads == {b"w" * 16: left}
+    assert not disk.doubt
+
+
+def test_what_was_synced_before_the_lie_ends_is_there() -> None:
+    disk = Disk()
+    disk.lie()
+    disk.want(batch(1))
+    disk.synced()
+    disk.tell_the_truth()
+    assert not disk.crash(random.Random(0), power=True)
+    assert disk.heads == {b"w" * 16: 1}

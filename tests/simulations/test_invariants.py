@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from gossip.broadcast import Queue
 from gossip.member import State
+from gossip.statement import sign_suspect
 from peer.messages import Draft
+from peer.node import Node
 from simulations.faults import Delete, Publish, happen
 from simulations.invariants import Watch
 from simulations.world import World
@@ -22,20 +25,20 @@ def world(mesh_of: Build) -> World:
 
 def lie(world: World, index: int, change: Callable[[Any], Any]) -> None:
     """Let a node show its members otherwise than it has them."""
-    node = world.hosts[index].node
-    assert node is not None
-    engine: Any = node.engine
+    engine = running(world, index).engine
     honest = engine.members
     own = honest()[0].id
 
-    class Liar:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(engine, name)
+    def members() -> tuple[Any, ...]:
+        return tuple(member if member.id == own else change(member) for member in honest())
 
-        def members(self) -> tuple[Any, ...]:
-            return tuple(member if member.id == own else change(member) for member in honest())
+    vars(engine)["members"] = members
 
-    node.engine = Liar()  # type: ignore[assignment]
+
+def running(world: World, index: int) -> Node:
+    node = world.hosts[index].node
+    assert node is not None
+    return node
 
 
 def test_a_quiet_mesh_breaks_nothing(world: World) -> None:
@@ -109,8 +112,7 @@ def test_equal_heads_with_different_content_are_noticed(world: World) -> None:
     world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
     world.run(3)
     watch = Watch(world)
-    journal: Any = world.hosts[2].node.journal  # type: ignore[union-attr]
-    journal.canonical = lambda: b"something else"
+    vars(running(world, 2).journal)["canonical"] = lambda: b"something else"
     watch.final()
     assert any("equal heads differ in content" in broken for broken in watch.broken)
 
@@ -119,8 +121,8 @@ def test_what_was_acknowledged_and_is_gone_everywhere_is_noticed(world: World) -
     watch = Watch(world)
     world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
     world.run(3)
-    for host in world.hosts:
-        journal: Any = host.node.journal  # type: ignore[union-attr]
+    for index in range(len(world.hosts)):
+        journal: Any = running(world, index).journal
         journal._heads.clear()
     watch.final()
     assert any("was acknowledged" in broken for broken in watch.broken)
@@ -165,7 +167,7 @@ def test_an_acknowledged_edit_that_cannot_be_seen_is_noticed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = edited(world)
-    monkeypatch.setattr("simulations.invariants.versions", lambda _records: ())
+    monkeypatch.setattr("crdt.register.versions", lambda _records: ())
     watch.final()
     (broken,) = watch.broken
     assert broken.endswith("an acknowledged edit of edited by n2 is lost")
@@ -175,11 +177,59 @@ def test_what_was_replaced_or_deleted_and_is_back_is_noticed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = edited(world)
-    monkeypatch.setattr(
-        "simulations.invariants.versions", lambda records: tuple(r for r in records if not r.deleted)
-    )
+    monkeypatch.setattr("crdt.register.versions", lambda records: tuple(r for r in records if not r.deleted))
     watch.final()
     assert sorted(what.partition(": ")[2] for what in watch.broken) == [
         "deleted as n1 wrote it is back, though somebody who knew it replaced it",
         "edited as n1 wrote it is back, though somebody who knew it replaced it",
     ]
+
+
+def test_a_verdict_on_a_word_nobody_signed_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    world.crash(world.hosts[3])
+    judge = running(world, 0).engine._parts.judge
+    entry = running(world, 0).engine._parts.roster.get(world.hosts[3].id)
+    assert entry is not None
+    for accuser in (1, 2):
+        forged = replace(
+            sign_suspect(world.hosts[0].identity, subject=world.hosts[3].id, rank=entry.member.rank),
+            accuser=world.hosts[accuser].id,
+        )
+        judge._testify(world.now, entry, forged)
+    world.run_until(lambda: world.hosts[0].states()[world.hosts[3].id] is State.DEAD, within_s=30)
+    assert any("n0 condemned n3 on a word that n1 never signed" in broken for broken in watch.broken)
+
+
+def test_a_verdict_on_too_little_and_too_soon_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    judge = running(world, 0).engine._parts.judge
+    entry = running(world, 0).engine._parts.roster.get(world.hosts[3].id)
+    assert entry is not None
+    judge.accuse(world.now, entry)
+    judge._condemn(world.now, entry)
+    world.run(2)
+    assert any("n0 condemned n3 after 0.00 s on 1 accusations, " in broken for broken in watch.broken)
+
+
+def test_a_stamp_from_the_future_that_counts_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    running(world, 1).journal.clock.observe(0, int(world.now * 1000) + 4900)
+    watch.look()
+    assert watch.broken == []
+    running(world, 1).journal.clock.observe(0, int(world.now * 1000) + 6000)
+    watch.look()
+    assert "n1 goes by a stamp 6000 ms in the future" in watch.broken[0]
+
+
+def test_something_told_too_often_is_noticed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Queue.take
+
+    def forgetful(self: Any, room: int, _limit: int, **more: Any) -> list[bytes]:
+        return take(self, room, 10**6, **more)
+
+    monkeypatch.setattr(Queue, "take", forgetful)
+    watch = Watch(world)
+    world.crash(world.hosts[3])
+    world.run(20)
+    assert "has told something" in watch.broken[0]

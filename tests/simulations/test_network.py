@@ -1,7 +1,7 @@
 """Delays, loss and walls."""
 
 import random
-from itertools import permutations
+from itertools import groupby, permutations
 
 import pytest
 
@@ -119,3 +119,45 @@ def test_walls_stand_together_and_are_taken_down_by_name(network: Network) -> No
     assert network.delays_s(2, 3) == ()
     network.heal()
     assert network.plain
+
+
+def test_losses_come_in_bursts_of_a_mean_length(network: Network) -> None:
+    network.burst = 10.0
+    network.set_loss(0.3)
+    passed = [bool(network.delays_s(0, 1)) for _ in range(60_000)]
+    runs = [len(list(run)) for lost, run in groupby(passed, key=lambda each: not each) if lost]
+    assert sum(runs) / len(passed) == pytest.approx(0.3, abs=0.03)
+    assert sum(runs) / len(runs) == pytest.approx(10, rel=0.1)
+    network.set_loss(0.0)
+    assert network.plain
+
+
+def test_everything_is_lost_in_one_burst_without_end(network: Network) -> None:
+    network.burst = 10.0
+    network.set_loss(1.0, source=0)
+    assert not any(network.delays_s(0, 1) for _ in range(1000))
+
+
+def test_what_is_damaged_differs_in_one_bit_or_does_not_arrive(network: Network) -> None:
+    network.corruption = 0.5
+    network.settle()
+    assert not network.plain
+    data = bytes(range(64))
+    arrived = [network.damaged(data) for _ in range(1000)]
+    damaged = [each for each in arrived if each != data]
+    assert 400 < len(damaged) < 600
+    for each in damaged:
+        changed = [a ^ b for a, b in zip(each, data, strict=True) if a != b]
+        assert len(changed) == 1
+        assert changed[0].bit_count() == 1
+    network.flips = False
+    assert {network.damaged(data) for _ in range(100)} == {data, b""}
+
+
+def test_a_share_arrives_once_more_much_later(network: Network) -> None:
+    network.replaying = 0.5
+    network.settle()
+    copies = [network.delays_s(0, 1) for _ in range(1000)]
+    again = [each for each in copies if len(each) == 2]
+    assert 400 < len(again) < 600
+    assert max(later - first for first, later in again) > 5

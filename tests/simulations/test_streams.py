@@ -9,6 +9,7 @@ import pytest
 from peer.io.exchange import IDLE_S_MAX
 from peer.io.stream import CONNECT_TIMEOUT_S
 from peer.messages import CloseStream, OpenStream, Output, SendFrame, StreamClosed, StreamFrame, StreamOpened
+from peer.node import Node
 from simulations.network import Latency, apart, one_way
 from simulations.streams import HANDSHAKE_CALLER_BYTES, PURPOSE_BYTES, RTO_S, wire_bytes
 from simulations.world import START, World
@@ -16,12 +17,11 @@ from simulations.world import START, World
 WAY_S = 0.01
 
 
-class Ear:
+class Ear(Node):
     """Stands in for a node: remembers what it is told and answers nothing."""
 
-    deadline = inf
-
     def __init__(self) -> None:
+        self.deadline = inf
         self.heard: list[tuple[float, Any]] = []
 
     def step(self, now: float, event: Any) -> list[Output]:
@@ -41,7 +41,7 @@ class Line:
         self.ears: dict[int, Ear] = defaultdict(Ear)
         for index in range(2):
             host = self.world.add(seeds=[0] if index else [])
-            host.node = self.ears[index]  # type: ignore[assignment]
+            host.node = self.ears[index]
         self.caller, self.callee = self.world.hosts
 
     def open(self, node: bytes | None = None) -> None:

@@ -52,7 +52,8 @@ def test_many_that_know_one_another_from_the_start_agree_and_notice_a_crash(larg
 
 
 def test_among_many_a_wrong_boot_is_found_though_the_numbers_are_right(large: World) -> None:
-    disk: Any = large.hosts[3].node.engine._parts.presence  # type: ignore[union-attr]
+    node: Any = large.hosts[3].node
+    disk = node.engine._parts.presence
     assert large.converged()
     disk.alive = disk._sign((disk.alive.boot + 1, 0), disk.credential, disk.meta)
     assert not large.converged()

@@ -8,6 +8,7 @@ import pytest
 
 from gossip.member import State
 from peer.messages import DatagramReceived, Draft, Lagged, MemberMoved, Tick, Written
+from peer.node import Node
 from simulations.host import INBOX_DATAGRAMS_MAX, Host, Keeps
 from simulations.loop import SimulationError
 from simulations.network import Latency, apart
@@ -16,7 +17,7 @@ from simulations.world import World
 Build = Callable[..., World]
 
 
-def inputs_of(host: Host) -> list[tuple[float, Any]]:
+def inputs_of(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Any]]:
     """What its node is given from now on."""
     given: list[tuple[float, Any]] = []
     node = host.node
@@ -27,7 +28,7 @@ def inputs_of(host: Host) -> list[tuple[float, Any]]:
         given.append((now, event))
         return step(now, event)
 
-    node.step = noting  # type: ignore[method-assign]
+    monkeypatch.setattr(node, "step", noting)
     return given
 
 
@@ -110,10 +111,12 @@ def test_who_leaves_is_seen_as_left_and_its_process_ends(mesh_of: Build) -> None
     assert world.run_until(world.converged, within_s=10) is not None
 
 
-def test_a_stopped_process_is_given_late_timers_first_and_then_what_waited(mesh_of: Build) -> None:
+def test_a_stopped_process_is_given_late_timers_first_and_then_what_waited(
+    mesh_of: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = mesh_of(3)
     host = world.hosts[1]
-    given = inputs_of(host)
+    given = inputs_of(host, monkeypatch)
     world.stop(host)
     world.run(3)
     assert given == []
@@ -142,11 +145,13 @@ def test_the_buffer_of_a_stopped_process_is_bounded(mesh_of: Build) -> None:
     assert host.datagrams_waiting == 0
 
 
-def test_a_slow_host_takes_its_time_for_each_input_and_nothing_overtakes(mesh_of: Build) -> None:
+def test_a_slow_host_takes_its_time_for_each_input_and_nothing_overtakes(
+    mesh_of: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = mesh_of(3, crypto="real")
     host = world.hosts[1]
     host.service_s = 0.05
-    given = inputs_of(host)
+    given = inputs_of(host, monkeypatch)
     for number in range(4):
         world._datagram(host, DatagramReceived(source=world.hosts[0].address, data=bytes([number])))
     world.run(1)
@@ -159,22 +164,22 @@ def test_a_slow_host_takes_its_time_for_each_input_and_nothing_overtakes(mesh_of
     assert all(later - sooner >= 0.05 - 1e-6 for sooner, later in pairwise(times))
 
 
-def test_costs_make_what_is_sent_leave_later(mesh_of: Build) -> None:
+def test_costs_make_what_is_sent_leave_later(mesh_of: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = mesh_of(2, crypto="real", within=Latency(base_s=0.001))
     slow = mesh_of(2, crypto="model", within=Latency(base_s=0.001))
     for world, least_s, most_s in ((quick, 0.002, 0.002), (slow, 0.00206, 0.0022)):
-        given = inputs_of(world.hosts[0])
+        given = inputs_of(world.hosts[0], monkeypatch)
         world.run(1.5)
         tick = next(index for index, (_, event) in enumerate(given) if isinstance(event, Tick))
         answer = next(at for at, event in given[tick:] if isinstance(event, DatagramReceived))
         assert least_s - 1e-6 <= answer - given[tick][0] <= most_s + 1e-6
 
 
-def test_a_clock_that_is_wrong_is_what_the_node_sees(mesh_of: Build) -> None:
+def test_a_clock_that_is_wrong_is_what_the_node_sees(mesh_of: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     world = mesh_of(4)
     host = world.hosts[2]
     world.set_clock(host, offset_s=2.0, drift=0.001)
-    given = inputs_of(host)
+    given = inputs_of(host, monkeypatch)
     world.run(10)
     assert given[0][0] - world.now > -10
     assert given[-1][0] == pytest.approx(world.now + 2, abs=1.2)
@@ -218,12 +223,13 @@ def test_an_address_can_move_to_another_host(mesh_of: Build) -> None:
 def test_a_node_that_ticks_without_end_is_an_error_and_no_hang(mesh_of: Build) -> None:
     world = mesh_of(2, crypto="real")
 
-    class Stuck:
-        deadline = world.now
+    class Stuck(Node):
+        def __init__(self) -> None:
+            self.deadline = world.now
 
         def step(self, _now: float, _event: Any) -> list[Any]:
             return []
 
-    world.hosts[1].node = Stuck()  # type: ignore[assignment]
+    world.hosts[1].node = Stuck()
     with pytest.raises(SimulationError, match="n1 ticks without end"):
         world.run(5)

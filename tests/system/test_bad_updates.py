@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,14 @@ async def reasons(peer: LocalPeer) -> dict[str, str]:
 
 
 async def test_a_policy_that_ends_workers_is_quarantined_where_it_does_and_everybody_knows(
-    mesh: LocalMesh, http: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+    mesh: LocalMesh, http: Any, until: Any
 ) -> None:
     healthy, sick = mesh.peers[0], mesh.peers[2]
-    path = [str(Path(__file__).with_name("poison")), *filter(None, [os.environ.get("PYTHONPATH")])]
     await sick.kill()
-    with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path))
-        await sick.start("--seed", f"{healthy.host}:7946")
-        service = {"service": {"name": "cart", "address": sick.host, "port": 8080}}
-        await sick.command("service", "register", "-f", "-", stdin=str(service).replace("'", '"'))
+    sick.program = (str(Path(__file__).with_name("sick_peer.py")),)
+    await sick.start("--seed", f"{healthy.host}:7946")
+    service = {"service": {"name": "cart", "address": sick.host, "port": 8080}}
+    await sick.command("service", "register", "-f", "-", stdin=json.dumps(service))
 
     async def redirected(path: str) -> bool:
         """Whether the sick host's own workers serve, and obey the route of this path."""

@@ -28,6 +28,7 @@ from trust.svid import KeyedSvid, LeafKey, certificate_pem, keyed, new_leaf_key
 
 NOW = 1_800_000_000
 TRUST_DOMAIN = "cluster.local"
+NO_USAGE = "none"  # for `odd_leaf`: without the extension
 
 
 @dataclass
@@ -130,7 +131,7 @@ class Mesh:
         *,
         names: Sequence[x509.GeneralName] | None = None,
         ca: bool = False,
-        usage: x509.KeyUsage | None = None,
+        usage: x509.KeyUsage | str | None = None,
         purposes: Sequence[x509.ObjectIdentifier] = (
             ExtendedKeyUsageOID.SERVER_AUTH,
             ExtendedKeyUsageOID.CLIENT_AUTH,
@@ -142,6 +143,10 @@ class Mesh:
         public_key: object = None,
         serial: int | None = None,
         names_issuer_key: bool = True,
+        issuer: x509.Name | None = None,
+        subject: x509.Name | None = None,
+        usage_critical: bool = True,
+        constraints: bool = True,
     ) -> KeyedSvid:
         """A leaf the root did sign, but that no issuance policy would let through."""
         key = new_leaf_key(self.entropy)
@@ -149,23 +154,24 @@ class Mesh:
         uri = spiffe_workload(self.trust_domain, "default", "odd")
         root = x509.load_der_x509_certificate(self.root_der)
         public = public_key or private.public_key()
+        common_name = format_id(node or self.founder.identity.id)
+        holder = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = (
             x509.CertificateBuilder()
-            .subject_name(
-                x509.Name(
-                    [x509.NameAttribute(NameOID.COMMON_NAME, format_id(node or self.founder.identity.id))]
-                )
-            )
-            .issuer_name(root_name(self.trust_domain))
+            .subject_name(holder if subject is None else subject)
+            .issuer_name(issuer or root_name(self.trust_domain))
             .public_key(public)
             .serial_number(serial or serial_number(self.entropy(16)))
             .not_valid_before(instant(self.now - 300 if not_before is None else not_before))
             .not_valid_after(instant(self.now + 3600 if not_after is None else not_after))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(usage or key_usage(ca=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         )
+        if constraints:
+            builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        if usage is not NO_USAGE:
+            builder = builder.add_extension(usage or key_usage(ca=False), critical=usage_critical)
+        if purposes:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         if names_issuer_key:
             issuer_key = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
             builder = builder.add_extension(
@@ -200,4 +206,10 @@ def shared_mesh() -> Mesh:
 
 @pytest.fixture
 def make_mesh() -> type[Mesh]:
+    return Mesh
+
+
+@pytest.fixture(scope="session")
+def shared_make_mesh() -> type[Mesh]:
+    """For fixtures that outlive one test."""
     return Mesh

@@ -188,3 +188,12 @@ def test_hostile_keys_are_refused_with_words(shared_mesh, noise: bytes, position
             continue
         # What was let through is a P-256 key, of whoever: the handshake asks for its private half.
         assert read(shared_mesh, issued).public_der == der
+
+
+@pytest.mark.parametrize(("ttl_s", "backdate_s"), [(3600, 300), (1200, 300), (1000, 250), (10, 2)])
+def test_a_short_life_begins_not_far_in_the_past(mesh, ttl_s: int, backdate_s: int) -> None:
+    """Renewal is at half of the whole life: with 300 s before issue, one of 100 s would be due when it is issued."""
+    request = mesh.request(mesh.founder, mesh.founder.spiffe)
+    svid = read(mesh, mesh.issue(request, ttl_s=ttl_s))
+    assert (NOW - svid.not_before, svid.not_after - NOW) == (backdate_s, ttl_s)
+    assert (svid.not_before + svid.not_after) / 2 > NOW + ttl_s * 0.3

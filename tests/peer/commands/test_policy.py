@@ -1,15 +1,20 @@
 """`apply`, `get`, `describe`, `delete`, `validate`."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from peer.cli import run
-from tests.peer.fakepeer import NODE, ROUTE, SERVICE
-from tests.peer.test_cli import on_terminal
+from peer.commands.options import Failure
+from peer.commands.waiting import follow
+from tests.peer.fakepeer import NODE, ROUTE, SERVICE, ServedPeer
+from tests.peer.test_cli import environment, on_terminal
 
 GOSSAMER = [sys.executable, "-m", "peer.cli"]
 
@@ -112,6 +117,68 @@ def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(served, route):
     assert "2 of 3 members, waiting for 99 %" in shown
     assert shown.index("HTTPRoute default/canary created") > shown.rindex("waiting for")
     assert shown.replace("\r", "").endswith("created\nenforced by 3 of 3 members after 0.2 s\n")
+
+
+@pytest.mark.parametrize("command", ["apply", "delete"])
+def test_who_stops_waiting_is_told_what_is_published_and_how_far_it_is(served, route, command):
+    rows = [ROW | {"name": f"canary-{number}", "version": f"{NODE}:{number}"} for number in range(1, 8)]
+    served.api.events = [
+        {"published": [*rows, ROW | {"name": "gone", "action": "absent", "version": None}]},
+        {"enforcement": COUNT | {"enforced": 2, "missing": ["c"]}},
+        {},
+    ]
+    served.api.event_s = 0.2
+    served.api.holds = True
+    shown = on_terminal(
+        [command, "-f", route, "--wait", "99%", "--timeout", "60s"],
+        served.data_dir, 100, code=130, interrupt_at="2 of 3 members",
+    )  # fmt: skip
+    lines = shown.replace("\r", "").splitlines()
+    named = ", ".join(f"HTTPRoute default/canary-{number} ({NODE}:{number})" for number in range(1, 6))
+    assert lines[-1] == (
+        f"error: interrupted; published all the same: {named} and 2 more; enforced by 2 of 3 members so far; missing: c"
+    )
+    assert "HTTPRoute default/canary-7 created" in lines
+
+
+def test_who_stops_waiting_before_anybody_was_asked_is_told_so():
+    shown: list[str] = []
+
+    def call(progress: Any) -> list[dict[str, Any]]:
+        progress({"published": [ROW]})
+        raise KeyboardInterrupt
+
+    with pytest.raises(Failure) as failed:
+        follow(call, 99.0, lambda rows: shown.extend(row["version"] for row in rows))
+    assert failed.value.code == 130
+    (line,) = failed.value.lines
+    assert line.endswith(f"HTTPRoute default/canary ({NODE}:1); nobody was asked yet who enforces it")
+    assert shown == [ROW["version"]]
+
+
+@pytest.mark.parametrize("wait", [(), ("--wait", "99%")])
+def test_who_stops_waiting_for_the_peers_first_word_is_not_told_that_nothing_was_done(served, route, wait):
+    served.api.holds = True
+    ended = interrupted(["apply", "-f", route, *wait], served)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == (
+        "error: interrupted before the peer answered: it may have been published all the same (look with: gossamer "
+        "get)\n"
+    )
+
+
+def interrupted(arguments: list[str], served: ServedPeer) -> subprocess.CompletedProcess[str]:
+    """A command that is interrupted while the peer holds its answer back."""
+    child = subprocess.Popen(
+        [*GOSSAMER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(served.data_dir),
+        # A shell's background job ignores it, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  it makes a system call
+    )  # fmt: skip
+    assert served.api.held.wait(20)
+    child.send_signal(signal.SIGINT)
+    out, errors = child.communicate(timeout=20)
+    return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
 
 
 def document(name: str = "canary", **status) -> dict:

@@ -1,4 +1,6 @@
-"""`token create` and `ca status`."""
+"""`token create`, `ca status`, `ca revoke` and `leave --revoke`."""
+
+import pytest
 
 from tests.peer.fakepeer import NODE
 
@@ -22,3 +24,25 @@ def test_ca_status(gossamer):
     assert "threshold:  1 of 1" in ended.out
     assert "one     alive  " + NODE in ended.out
     assert gossamer("ca", "status", "-o", "json").data["can_issue"] is True
+
+
+@pytest.mark.parametrize("kind", ["node", "workload", "certificate", "signer"])
+def test_ca_revoke_tells_what_is_believed_no_more(gossamer, served, kind):
+    ended = gossamer("ca", "revoke", kind, "one", "--reason", "stolen")
+    assert (ended.code, ended.out) == (0, f"{kind}:one is revoked\n")
+    assert served.api.calls == [("revoke", (kind, "one", "stolen"))]
+    assert gossamer("ca", "revoke", kind, "one", "-o", "json").data["action"] == "revoked"
+
+
+def test_ca_revoke_shows_why_it_is_refused(gossamer, served):
+    served.raises("revoke", "two may not revoke one: only nodes that govern may", 1)
+    ended = gossamer("ca", "revoke", "node", "one")
+    assert ended.code == 1
+    assert "two may not revoke one: only nodes that govern may" in ended.err
+    assert gossamer("ca", "revoke", "teapot", "one").code == 2
+
+
+def test_leave_revoke_gives_the_identity_up(gossamer, served):
+    assert gossamer("leave", "--revoke", "--reason", "sold").code == 0
+    assert served.api.calls == [("leave", ("sold",))]
+    assert gossamer("leave", "--reason", "sold").code == 2

@@ -1,0 +1,4 @@
+"""Drivers: who does to a mesh what an experiment says. One room each.
+
+Invariant: drivers do not know one another.
+"""

@@ -1,0 +1,72 @@
+"""Experiments from seeds: varied, reproducible, and true findings only."""
+
+from collections import Counter
+
+import pytest
+
+from chaos.drivers.sim import SimDriver
+from chaos.fault import Byzantine, Kill, Partition
+from chaos.hypothesis import Invariant
+from chaos.swarm import Outcome, campaign, draw, outcome_of
+from gossip.accusation import Accusations, Verdict
+
+SEEDS = range(30)
+
+
+def test_the_same_seed_draws_the_same_experiment() -> None:
+    assert [draw(seed) for seed in SEEDS] == [draw(seed) for seed in SEEDS]
+
+
+def test_draws_every_kind_of_fault_and_of_partition() -> None:
+    drawn = [draw(seed) for seed in range(300)]
+    kinds = Counter(event.inject.fault for experiment in drawn for event in experiment.method)
+    shapes = Counter(
+        event.inject.shape.value
+        for experiment in drawn
+        for event in experiment.method
+        if isinstance(event.inject, Partition)
+    )
+    assert len(kinds) == 15
+    assert set(shapes) == {"halves", "one", "third", "bridge", "majorities-ring", "one-way", "deaf", "zones"}
+    assert all(SimDriver().lacks(experiment) == () for experiment in drawn)
+
+
+def test_disks_are_lost_only_where_somebody_can_tell_what_was_on_them() -> None:
+    for seed in range(300):
+        experiment = draw(seed)
+        for event in experiment.method:
+            assert not (isinstance(event.inject, Byzantine) and {"n0", "n1"} & set(event.inject.pick.nodes))
+            if isinstance(event.inject, Kill) and event.inject.keeps.value != "all":
+                assert len(event.inject.pick.nodes) == 1
+                assert event.ends is not None
+                assert not any(
+                    isinstance(other.inject, Partition) and other.at <= event.at < (other.ends or 0)
+                    for other in experiment.method
+                )
+
+
+def test_a_campaign_holds() -> None:
+    seen: list[Outcome] = []
+    told = campaign(SEEDS, jobs=2, progress=seen.append)
+    assert sorted(outcome.seed for outcome in seen) == list(SEEDS)
+    assert [(outcome.seed, outcome.broken, outcome.error) for outcome in told.failed] == []
+    assert told.node_hours > 0.5
+    assert told.faults.total() > 200
+
+
+def test_a_campaign_finds_a_core_that_never_refutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accusations, "_refute", lambda _self, _rank: Verdict.KNOWN)
+    found = next((seed for seed in range(20) if outcome_of(seed).broken), None)
+    assert found is not None
+    assert Invariant.VIEWS.value in outcome_of(found).broken
+
+
+def test_a_world_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise KeyError("somebody")
+
+    monkeypatch.setattr(SimDriver, "run", breaks)
+    told = campaign(range(2), jobs=1, progress=lambda _outcome: None)
+    assert [outcome.error for outcome in told.failed] == [
+        "TypeError: test_a_world_that_breaks_is_a_finding.<locals>.breaks() got an unexpected keyword argument 'digest'"
+    ] * 2

@@ -1,0 +1,222 @@
+"""Chaos on real processes: short stories on each driver, and nothing left of them whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.drivers.deadman import MARK, end_processes, marked
+from chaos.drivers.driver import Driver
+from chaos.drivers.real import NetnsDriver, ProcessDriver
+from chaos.drivers.toxiproxy import ToxiproxyDriver
+from chaos.experiment import Experiment, parse
+from chaos.hypothesis import Invariant
+from chaos.plan import resolve
+
+TEST = "CHAOS_TEST"
+NETWORKED = """
+title: A partition, loss and a crash, with traffic
+drivers: [netns]
+topology:
+  nodes: 4
+  profile: local
+  services: [{name: echo, on: [n1, n2]}]
+workload:
+  policies: {every: 200ms, deletes: 20%}
+  requests: [{service: echo, from: [n0, n3], rate: 10}]
+method:
+  - {at: 1s, for: 6s, fault: partition, groups: [[n0, n1], [n2, n3]]}
+  - {at: 9s, for: 4s, fault: loss, share: 30%}
+  - {at: 9s, for: 3s, fault: kill, pick: {nodes: [n1]}}
+steady-state-hypothesis:
+  within: 30s
+  invariants: [views-agree, journals-agree, services-answer]
+  bounds: {heals: 20s, success: 80%}
+"""
+SHAPED = """
+title: A slow and disorderly network
+drivers: [netns]
+topology:
+  zones: {east: 2, west: 1}
+  profile: local
+  links: [{between: [east, west], delay: 20ms, jitter: 5ms}]
+workload:
+  policies: {every: 300ms}
+method:
+  - {at: 1s, for: 5s, fault: disorder, duplicate: 30%, reorder: 30%, corrupt: 5%, replay: 5%}
+  - {at: 3s, for: 3s, fault: bandwidth, bytes-per-second: 20000, pick: {nodes: [n2]}}
+steady-state-hypothesis: {within: 30s}
+"""
+PROCESSES = """
+title: Processes that stop, lose their database and fill their disk
+drivers: [process]
+topology: {nodes: 3, profile: local}
+workload:
+  policies: {every: 200ms}
+method:
+  - {at: 1s, for: 3s, fault: pause, pick: {nodes: [n1]}}
+  - {at: 2s, for: 4s, fault: disk, how: full, pick: {nodes: [n2]}}
+  - {at: 8s, for: 1s, fault: kill, keeps: identity, pick: {nodes: [n1]}}
+  - {at: 12s, fault: restart, graceful: true, pick: {nodes: [n2]}}
+steady-state-hypothesis: {within: 40s}
+"""
+CONNECTIONS = """
+title: Connections to an application that are reset, silent, cut into slices and slow
+drivers: [toxiproxy]
+topology:
+  nodes: 3
+  profile: local
+  services: [{name: echo, on: [n1, n2]}]
+workload:
+  requests: [{service: echo, from: [n0], rate: 20}]
+method:
+  - {at: 1s, for: 3s, fault: tcp, how: reset, pick: {nodes: [n1]}}
+  - {at: 5s, for: 3s, fault: tcp, how: slicer, size: 16, pick: {nodes: [n1, n2]}}
+  - {at: 5s, for: 3s, fault: delay, delay: 100ms, jitter: 50ms, pick: {nodes: [n2]}}
+  - {at: 9s, for: 3s, fault: tcp, how: limit-data, size: 40, pick: {nodes: [n2]}}
+steady-state-hypothesis:
+  within: 30s
+  invariants: [views-agree, services-answer]
+  bounds: {success: 60%}
+"""
+
+
+def experiment(text: str) -> Experiment:
+    return resolve(parse(text, "story.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Processes that inherited this test's variable, namespaces of its directories."""
+    monkeypatch.setenv(TEST, str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield
+    assert not list(tmp_path.glob("gsm*"))
+    left = [
+        each.name
+        for each in Path("/proc").iterdir()
+        if each.name.isdigit() and _of_this(int(each.name), tmp_path)
+    ]
+    assert left == []
+
+
+def _of_this(pid: int, directory: Path) -> bool:
+    try:
+        return (
+            pid != os.getpid() and f"{TEST}={directory}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        )
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("text", [NETWORKED, SHAPED], ids=["router", "switch"])
+def test_holds_in_namespaces(text: str) -> None:
+    driver, story = NetnsDriver(), experiment(text)
+    before = set(
+        subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert driver.lacks(story) == ()
+    journal = driver.run(story, lambda _done, _total, _what: None)
+    assert journal.violations == []
+    assert (journal.figures["acknowledged"] or 0) > 5
+    assert len(journal.lanes) == story.topology.size
+    after = set(
+        subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert after <= before
+
+
+@pytest.mark.parametrize(
+    ("driver", "text"),
+    [(ProcessDriver(), PROCESSES), (ToxiproxyDriver(), CONNECTIONS)],
+    ids=["process", "toxiproxy"],
+)
+def test_holds_on_loopback(driver: Driver, text: str) -> None:
+    story = experiment(text)
+    assert driver.lacks(story) == ()
+    journal = driver.run(story, lambda _done, _total, _what: None)
+    assert journal.violations == []
+    assert (journal.figures["acknowledged"] or journal.figures["requests"] or 0) > 5
+
+
+def test_a_killed_runner_leaves_nothing(tmp_path: Path) -> None:
+    """kill -9 in the middle: the dead man ends processes, namespaces and directories."""
+    (tmp_path / "story.yaml").write_text(NETWORKED)
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "peer.cli", "chaos", "run", "story.yaml", "--driver", "netns"],
+        cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    _until(lambda: len(list(tmp_path.glob("gsm*/n*/data/admin.sock"))) >= 2)
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    _until(lambda: not list(tmp_path.glob("gsm*")))
+
+
+def test_only_what_carries_the_mark_is_ended() -> None:
+    ours = subprocess.Popen(["sleep", "60"], env={MARK: "mine"})
+    other = subprocess.Popen(["sleep", "60"], env={MARK: "not-mine"})
+    try:
+        _until(lambda: marked(ours.pid, "mine") and marked(other.pid, "not-mine"))
+        end_processes("mine")
+        assert ours.wait(5) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def _until(holds: object, within_s: float = 60.0) -> None:
+    assert callable(holds)
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, "not in time"
+        time.sleep(0.05)
+
+
+REQUESTS = """
+title: Requests that a policy denies
+drivers: [process]
+topology:
+  nodes: 2
+  profile: local
+  services: [{name: echo, on: [n1]}]
+workload:
+  requests: [{service: echo, from: [n0], rate: 20}]
+method:
+  - {at: 1s, for: 1s, fault: pause, pick: {nodes: [n1]}}
+lasts: 4s
+steady-state-hypothesis: {within: 30s, invariants: [views-agree, services-answer]}
+"""
+IGNORES_DENY = """
+from dataclasses import replace
+
+from proxy import authorize
+
+decide = authorize.CompiledAuthorization.decide
+authorize.CompiledAuthorization.decide = lambda self, facts: replace(decide(self, facts), allowed=True)
+"""
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["as-it-is", "planted"])
+def test_a_data_plane_that_ignores_a_denial_is_found(
+    planted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data plane's processes read `sitecustomize` when they start, as every Python does."""
+    if planted:
+        (tmp_path / "plant").mkdir()
+        (tmp_path / "plant" / "sitecustomize.py").write_text(IGNORES_DENY)
+        path = os.environ.get("PYTHONPATH", "")
+        monkeypatch.setenv(
+            "PYTHONPATH", f"{tmp_path / 'plant'}{os.pathsep}{path}" if path else str(tmp_path / "plant")
+        )
+    driver, story = ProcessDriver(), experiment(REQUESTS)
+    assert driver.lacks(story) == ()
+    journal = driver.run(story, lambda _done, _total, _what: None)
+    broken = {violation.invariant for violation in journal.violations}
+    assert broken == ({Invariant.AUTHORIZED.value} if planted else set())

@@ -1,0 +1,123 @@
+"""Asking the mesh root to revoke: the request of a node that governs, and the policy that answers it.
+
+Like a certificate request (`trust/issuance.py`) it is signed by the node's key over everything in it and carries the
+node's credential, so a signer needs nothing but the mesh root to judge it. The moment of the request is the moment
+of the revocation, so that each of t signers derives the same bytes from the same request.
+
+Invariant: `draft_revocation` is a pure function of its arguments and holds the whole policy.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from trust.authority import Authority
+from trust.codec import Field, Reader, pack, signed_bytes
+from trust.credential import (
+    CLOCK_SKEW_S_MAX,
+    CREDENTIAL_BYTES_MAX,
+    Credential,
+    decode_credential,
+    verify_credential,
+)
+from trust.errors import RevocationError, span
+from trust.identity import SIGNATURE_BYTES, SPIFFE_CHARS_MAX, NodeIdentity, spiffe_node, verify
+from trust.revocation import (
+    REASON_CHARS_MAX,
+    Revocation,
+    RevocationSet,
+    check_subject,
+    unsigned_revocation,
+    verify_revocation,
+)
+
+REVOCATION_REQUEST_BYTES_MAX: Final = 6000
+
+_LABEL: Final = b"gossamer/revocation-request/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationRequest:
+    """A node that governs wants `subject` revoked."""
+
+    subject: str
+    reason: str
+    credential: bytes  # encoded
+    requested_at: int
+    signature: bytes = b"\0" * SIGNATURE_BYTES
+
+    def signing_bytes(self) -> bytes:
+        """What the node's Ed25519 key signs."""
+        return signed_bytes(_LABEL, self._fields())
+
+    def encode(self) -> bytes:
+        """The wire form."""
+        return pack([*self._fields(), self.signature])
+
+    def _fields(self) -> list[Field]:
+        return [self.subject, self.reason, self.credential, self.requested_at]
+
+
+def request_revocation(
+    identity: NodeIdentity, credential: Credential, subject: str, reason: str, now: float
+) -> RevocationRequest:
+    """A signed request. Raises RevocationError for a subject or a reason that can be none."""
+    unsigned_revocation(subject, reason, now, identity.public_key)
+    request = RevocationRequest(
+        subject=subject, reason=reason, credential=credential.encode(), requested_at=int(now)
+    )
+    return replace(request, signature=identity.sign(request.signing_bytes()))
+
+
+def decode_revocation_request(data: bytes) -> RevocationRequest:
+    """Inverse of `RevocationRequest.encode`. Raises RevocationError. Nothing is verified."""
+    reader = Reader(
+        data,
+        count=5,
+        bytes_max=REVOCATION_REQUEST_BYTES_MAX,
+        what="a request to revoke",
+        error=RevocationError,
+    )
+    return RevocationRequest(
+        subject=check_subject(reader.text(SPIFFE_CHARS_MAX)),
+        reason=reader.text(REASON_CHARS_MAX),
+        credential=reader.blob(CREDENTIAL_BYTES_MAX),
+        requested_at=reader.integer(),
+        signature=reader.raw(SIGNATURE_BYTES),
+    )
+
+
+def draft_revocation(
+    request: RevocationRequest, root_public: bytes, *, trust_domain: str, now: int, revoked: RevocationSet
+) -> Revocation:
+    """Judge a request; the revocation still lacks its signature. Raises RevocationError, CredentialError or
+    RevokedError with the reason."""
+    credential = decode_credential(request.credential)
+    verify_credential(credential, root_public, trust_domain, now)
+    if not verify(credential.public_key, request.signing_bytes(), request.signature):
+        raise RevocationError(f"the request to revoke is not signed by the key of node {credential.name}")
+    if abs(now - request.requested_at) > CLOCK_SKEW_S_MAX:
+        raise RevocationError(
+            f"the request of {credential.name} is stamped {span(abs(now - request.requested_at))} away from the "
+            "signer's clock: set the clocks right"
+        )
+    revoked.check_credential(credential)
+    if not credential.govern:
+        raise RevocationError(
+            f"{credential.name} may not revoke {request.subject}: only nodes that govern may (a node gives itself "
+            "up with: gossamer leave --revoke)"
+        )
+    if request.subject == spiffe_node(trust_domain, credential.node):
+        raise RevocationError(f"{credential.name} gives itself up with: gossamer leave --revoke")
+    return unsigned_revocation(request.subject, request.reason, request.requested_at, root_public)
+
+
+def issue_revocation(
+    authority: Authority, request: RevocationRequest, *, trust_domain: str, now: int, revoked: RevocationSet
+) -> Revocation:
+    """The revocation asked for. Raises as `draft_revocation` does, or AuthorityError."""
+    draft = draft_revocation(
+        request, authority.root_public, trust_domain=trust_domain, now=now, revoked=revoked
+    )
+    signed = replace(draft, signature=authority.sign(draft.signing_bytes()))
+    verify_revocation(signed, authority.root_public, trust_domain)
+    return signed
