@@ -195,26 +195,28 @@ def replay(file: str, output: str) -> None:
 )
 def shrink(file: str, save: Path | None) -> None:
     """The fewest faults that still make a failing experiment fail in the same way (driver sim)."""
-    from chaos.drivers.sim import SimDriver
+    from chaos.drivers.sim import BEFORE_S, SimDriver
     from chaos.experiment import dump
     from chaos.shrink import shrink as smaller
 
     experiment, _ = _kept(file)
     driver = SimDriver()
     _check(driver, experiment, file)
-    broken = {each.invariant for each in driver.run(experiment, _nothing).violations}
+    violations = driver.run(experiment, _nothing).violations
+    broken = {each.invariant for each in violations}
     if not broken:
         raise Failure(f"{file}: everything holds: there is nothing to shrink")
 
     def fails(candidate: "Experiment") -> bool:
-        return bool(broken & {each.invariant for each in driver.run(candidate, _nothing).violations})
+        told = driver.run(candidate, _nothing, digest=False, brief=True)
+        return bool(broken & {each.invariant for each in told.violations})
 
     def say(runs: int, candidate: "Experiment") -> None:
         words = f"after {runs} runs {len(candidate.method)} faults, {candidate.topology.size} nodes"
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{words}", err=True, nl=False)
 
-    small = smaller(experiment, fails, say)
+    small = smaller(experiment, fails, say, broke_s=min(each.at_s for each in violations) - BEFORE_S)
     if sys.stderr.isatty():
         click.echo("", err=True)
     counts = f"{len(experiment.method)} faults became {len(small.method)}; {', '.join(sorted(broken))} still broken"
@@ -332,6 +334,58 @@ def _keep(directory: Path, seed: int) -> None:
     _write(directory / f"seed-{seed}.json", journal.json())
 
 
+# ------------------------------------------------------------------ Chaos Toolkit
+
+
+@chaos.command("export")
+@click.argument("file")
+@click.option("-o", "--save", type=_file, help="Write to this file; default: to standard output.")
+@click.option("--seed", type=click.IntRange(0), help="Instead of the experiment's own.")
+@click.option("--peer", "peers", multiple=True, metavar="NODE=DATA-DIR",
+              help="The data directory of a node's peer; once for each node.")  # fmt: skip
+def export_toolkit(file: str, save: Path | None, seed: int | None, peers: tuple[str, ...]) -> None:
+    """Write an experiment as Chaos Toolkit's JSON (`chaos run` of chaostoolkit.org runs it on peers that run here)."""
+    from chaos.toolkit import export
+
+    experiment = _resolved(_load(file), seed, file)
+    directories = {}
+    for each in peers:
+        node, equals, directory = each.partition("=")
+        if not equals or not directory or node not in experiment.topology.names:
+            raise Failure(
+                f"--peer {each!r}: a node of the experiment is expected, as n0=/var/lib/gossamer", code=2
+            )
+        directories[node] = str(Path(directory).absolute())
+    text = json.dumps(export(experiment, directories), indent=2) + "\n"
+    if save is None:
+        click.echo(text, nl=False)
+    else:
+        _write(save, text)
+
+
+@chaos.command("import")
+@click.argument("file", type=_file)
+@click.option("-o", "--save", type=_file, help="Write to this file; default: to standard output.")
+def import_toolkit(file: Path, save: Path | None) -> None:
+    """Read an experiment from Chaos Toolkit's JSON. What it leaves out is said on standard error."""
+    from chaos.experiment import ExperimentError, dump
+    from chaos.toolkit import read_toolkit
+    from peer.yamlfile import YamlFileError, read_text
+
+    try:
+        experiment, left_out = read_toolkit(read_text(file), str(file))
+    except YamlFileError as error:
+        raise Failure(str(error), code=2) from error
+    except ExperimentError as error:
+        raise Failure(*error.lines, code=2) from error
+    for words in left_out:
+        click.echo(f"{file}: left out: {_plain(words)}", err=True)
+    if save is None:
+        click.echo(dump(experiment), nl=False)
+    else:
+        _write(save, dump(experiment))
+
+
 # ------------------------------------------------------------------ parts
 
 
@@ -440,6 +494,12 @@ def _print(journals: Sequence["Journal"]) -> None:
         for name, value in journal.figures.items():
             if value is not None:
                 console.print(f"  {name.replace('_', ' ')} {value:g}")
+
+
+def _plain(text: str) -> str:
+    from peer.render import safe
+
+    return safe(text)
 
 
 def _safe(text: str) -> str:

@@ -1,8 +1,9 @@
 """Smaller experiments that fail in the same way.
 
-Delta debugging (Zeller and Hildebrandt, TSE 2002) on the timeline: leave out halves, then quarters, … then single
-faults, for as long as the run still breaks one of the invariants it broke at first. Then what surrounds the faults is
-made smaller in the same spirit: the workload, how long a fault lasts, nodes nobody names.
+What began after the first violation has no part in it and goes first. Then delta debugging (Zeller and Hildebrandt, TSE
+2002) on the timeline: leave out halves, then quarters, … then single faults, for as long as the run still breaks one of
+the invariants it broke at first. Then what surrounds the faults is made smaller in the same spirit: the workload, how
+long a fault lasts, nodes nobody names.
 
 Invariant: what is returned fails, by one of the invariants it was asked to fail by, and is no larger than what came in.
 """
@@ -37,9 +38,19 @@ class _Budget:
         return failed
 
 
-def shrink(experiment: Experiment, fails: Fails, progress: Callable[[int, Experiment], None]) -> Experiment:
-    """The smallest that was found. `experiment` is resolved and fails."""
+def shrink(
+    experiment: Experiment,
+    fails: Fails,
+    progress: Callable[[int, Experiment], None],
+    *,
+    broke_s: float | None = None,
+) -> Experiment:
+    """The smallest that was found. `experiment` is resolved and fails; `broke_s`: when, on its timeline."""
     budget = _Budget(fails, progress)
+    if broke_s is not None:
+        cut = _until(experiment, max(0.0, broke_s))
+        if cut != experiment and budget.still(cut):
+            experiment = cut
     before = None
     while before != experiment and budget.runs < RUNS_MAX:
         before = experiment
@@ -49,6 +60,18 @@ def shrink(experiment: Experiment, fails: Fails, progress: Callable[[int, Experi
                 experiment = smaller
         experiment = _shorter(experiment, budget)
     return experiment
+
+
+def _until(experiment: Experiment, end_s: float) -> Experiment:
+    """Without what begins later; what lasts longer ends then."""
+    method = tuple(
+        event if event.ends is None or event.ends <= end_s
+        else event.model_copy(update={"lasts": max(0.0, round(end_s - event.at, 3))})
+        for event in experiment.method
+        if event.at <= end_s
+    )  # fmt: skip
+    lasts_s = min(round(end_s, 3), experiment.timeline_s)
+    return experiment.model_copy(update={"method": _without_strangers(experiment, method), "lasts": lasts_s})
 
 
 def _fewer_faults(experiment: Experiment, budget: _Budget) -> Experiment:

@@ -1,8 +1,9 @@
 """Chaos Toolkit's experiments, where they and ours say the same.
 
 `export` writes an experiment as Chaos Toolkit's JSON: each fault is an action whose provider is `chaos.actions`, each
-invariant a probe of `chaos.probes`, and the pauses between them make the timeline. `read_toolkit` takes back what was
-written by it; of somebody else's experiment it takes what names our module, and says by name what it leaves out: a
+invariant that can be asked of a running mesh a probe of `chaos.probes`, and the pauses between them make the timeline;
+whatever still stands when it is over is ended by the rollbacks. `read_toolkit` takes back what was written by it; of
+somebody else's experiment it takes what names our module, and says by name what it leaves out: a
 fault that is dropped silently is a test that did not happen.
 
 Chaos Toolkit runs a method one activity after the other, so overlapping faults become actions that begin and actions
@@ -16,8 +17,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from chaos.actions import DIRECTORIES
 from chaos.experiment import Experiment, ExperimentError, read
 from chaos.plan import moments
+from chaos.probes import SEES
 
 VERSION: Final = "1.0.0"
 MODULE: Final = "chaos.actions"
@@ -25,8 +28,8 @@ PROBES: Final = "chaos.probes"
 CONFIGURATION: Final = "gossamer"
 
 
-def export(experiment: Experiment) -> dict[str, Any]:
-    """As Chaos Toolkit's JSON."""
+def export(experiment: Experiment, directories: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A resolved experiment as Chaos Toolkit's JSON. `directories`: the data directory of each node's peer."""
     plain = experiment.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     method: list[dict[str, Any]] = []
     at_s = 0.0
@@ -54,20 +57,34 @@ def export(experiment: Experiment) -> dict[str, Any]:
         "title": plain.pop("title"),
         "description": plain.pop("description", "") or experiment.title,
         "tags": plain.pop("tags", []),
-        "configuration": {CONFIGURATION: plain | {"hypothesis": hypothesis}},
+        "configuration": {
+            CONFIGURATION: plain | {"hypothesis": hypothesis},
+            DIRECTORIES: dict(directories or {}),
+        },
         "steady-state-hypothesis": {
             "title": experiment.hypothesis.title,
             "probes": [
                 {
-                    **_activity("probe", invariant.value, PROBES, "holds", {"invariant": invariant.value}),
+                    **_activity("probe", invariant.value, PROBES, "holds",
+                                {"invariant": invariant.value, "within_s": experiment.hypothesis.within}),
                     "tolerance": True,
                 }
-                for invariant in sorted(experiment.hypothesis.judged, key=lambda each: each.value)
+                for invariant in SEES
+                if invariant in experiment.hypothesis.judged
             ],
         },
         "method": method,
-        "rollbacks": [],
-    }
+        "rollbacks": [
+            _activity("action", f"{function} {fault['fault']} #{number}", MODULE, function,
+                      {"number": number, "fault": fault})
+            for function, number, fault in (
+                *(("end", number, events[number]) for number, event in enumerate(experiment.method)
+                  if event.lasts is None and event.inject.fault == "pause"),
+                *(("begin", len(events) + number, fault)
+                  for number, fault in enumerate(plain.get("rollbacks", []))),
+            )
+        ],
+    }  # fmt: skip
 
 
 def _activity(
@@ -96,8 +113,13 @@ def read_toolkit(text: str, source: str) -> tuple[Experiment, tuple[str, ...]]:
             left_out.append(f"method[{place}]: {_name(activity)} is not of this mesh")
         elif event[1] is not None:
             events.setdefault(event[0], event[1])
+    rollbacks = given.get("rollbacks") or []
+    if not isinstance(rollbacks, list):
+        raise ExperimentError(f"{source}: rollbacks: a list is expected")
     left_out += [
-        f"rollbacks[{place}]: {_name(each)}" for place, each in enumerate(given.get("rollbacks", []))
+        f"rollbacks[{place}]: {_name(each)} is not of this mesh"
+        for place, each in enumerate(rollbacks)
+        if _taken(each) is None
     ]
     configuration = given.get("configuration")
     own = configuration.get(CONFIGURATION) if isinstance(configuration, dict) else None

@@ -112,7 +112,9 @@ class PeerApi(Protocol):
         """[{check, status, detail}] with status ok | warn | fail"""
 
     async def ca_status(self) -> Json:
-        """{mode, root, epoch, threshold, signers: [{id, name, state}], can_issue}"""
+        """{mode, root, epoch, threshold, signers: [{id, name, state, answers}], can_issue, answering, margin,
+        revocations}: `margin` is how many signers more may stop answering before nothing is issued (below zero: how
+        many are missing). Asks the signers, which takes two seconds at most."""
 
     def metrics(self) -> bytes:
         """Prometheus text exposition."""

@@ -27,7 +27,7 @@ from trust.credential import Credential
 from trust.errors import TrustError
 from trust.identity import NodeIdentity
 from trust.issuance import request_svid
-from trust.svid import KeyedSvid, keyed, new_leaf_key, renew_at
+from trust.svid import KeyedSvid, LeafKey, keyed, new_leaf_key, renew_at
 
 log = logging.getLogger("gossamer.certify")
 
@@ -40,7 +40,8 @@ CREDENTIAL: Final = "credential"
 
 
 class Certifier:
-    """Runs until cancelled; `changed` is called whenever `held` or `member` has changed."""
+    """Runs until cancelled; `changed` is called whenever `held` or `member` has changed, `asked` (which may block) with
+    each key before a certificate for it is asked for."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Certifier:
         changed: Callable[[], None],
         renewed: Callable[[Credential], None],
         rng: random.Random,
+        asked: Callable[[bytes, float], None] = lambda _public, _now: None,
     ) -> None:
         self.member = member
         self.failures: dict[str, Failure] = {}
@@ -65,6 +67,10 @@ class Certifier:
         self._changed = changed
         self._renewed = renewed
         self._rng = rng
+        self._asked = asked
+        self._pending: dict[
+            str, LeafKey
+        ] = {}  # asked for and not granted yet: the same key is asked for again
         self._due: dict[str, float] = {}
         self._wake = asyncio.Event()
         credential = member.credential
@@ -92,6 +98,7 @@ class Certifier:
         wanted = set(identities)
         for gone in [name for name in self._due if name not in wanted and name != CREDENTIAL]:
             del self._due[gone]
+            self._pending.pop(gone, None)
             self._held.pop(gone, None)
             self.failures.pop(gone, None)
         for name in sorted(wanted):
@@ -131,7 +138,9 @@ class Certifier:
             self._changed()
 
     async def _renew_svid(self, name: str) -> None:
-        key = new_leaf_key(secrets.token_bytes)
+        key = self._pending.get(name) or new_leaf_key(secrets.token_bytes)
+        self._pending[name] = key
+        self._asked(key.public_der, self._now())
         if self._issuer.authority is not None:
             request = request_svid(self._identity, self.member.credential, name, key, self._now())
             svid = keyed(
@@ -143,6 +152,7 @@ class Certifier:
             )
         else:
             svid = await certify(self.member, self._identity, name, key, self._signers(), self._now)
+        self._pending.pop(name, None)
         if name in self._due:
             self._held[name] = svid
             self._due[name] = self._renewal(svid.not_before, svid.not_after)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from peer.enforcement import Enforcement
 from peer.io.exchange import Exchanges
-from peer.io.listen import StreamServer
+from peer.io.listen import Handler, StreamServer
 from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello
 from peer.issuer import Issuer
 from peer.messages import Input
@@ -24,7 +24,8 @@ log = logging.getLogger("gossamer.stream")
 
 
 class Channels:
-    """Listening and calling. `hello` is what this peer says first; `feed` takes what the streams bring."""
+    """Listening and calling. `hello` is what this peer says first; `feed` takes what the streams bring, `met` is
+    told of those whose handshake is done."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Channels:
         feed: Callable[[Input], None],
         issuer: Issuer,
         enforcement: Enforcement,
+        met: Callable[[FrameStream], None] = lambda _stream: None,
     ) -> None:
         self._bundle = bundle
         self._revoked = revoked
@@ -46,11 +48,21 @@ class Channels:
             on_refused=_refused,
         )
         self._caller = Caller(certificate=None, bundle=bundle, check=revoked.check_svid, alpn=(ALPN,))
-        self._server = StreamServer(self._server_tls, hello, node_of)
-        self.exchanges = Exchanges(feed, self.context_for, node_of)
+        self._met = met
+        self._server = StreamServer(self._server_tls, hello, self._member_of)
+        self.exchanges = Exchanges(feed, self.context_for, self._member_of)
         self._server.handle(SYNC, self.exchanges.accepted)
         self._server.handle(ISSUE, issuer.serve)
         self._server.handle(ASK, enforcement.serve)
+
+    def handle(self, purpose: bytes, handler: Handler) -> None:
+        """What to do with streams of one more purpose."""
+        self._server.handle(purpose, handler)
+
+    def _member_of(self, stream: FrameStream) -> bytes | None:
+        """Asked once the handshake is done."""
+        self._met(stream)
+        return node_of(stream)
 
     def on_broken(self, told: Callable[[], None]) -> None:
         """Call `told` when no streams are accepted any more."""

@@ -335,15 +335,18 @@ def _reachable(
     clusters: list[Cluster] = []
     for (key, port), protocol in sorted(places.items()):
         spec = traffic.get(key)
-        destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec)))
+        destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec, protocol)))
         cluster = _cluster(directory, key, port, protocol, spec)
         clusters.append(replace(cluster, breaker=limits[key]) if key in limits else cluster)
     return tuple(destinations), tuple(clusters)
 
 
-def _request_timeout_s(spec: TrafficPolicySpec | None) -> float:
+def _request_timeout_s(spec: TrafficPolicySpec | None, protocol: AppProtocol) -> float:
     given = spec.timeouts.request if spec is not None and spec.timeouts is not None else None
-    return REQUEST_TIMEOUT_S if given is None else given
+    if given is not None:
+        return given
+    # A gRPC call brings its own deadline, and its streams may last.
+    return 0.0 if protocol == "grpc" else REQUEST_TIMEOUT_S
 
 
 def _cluster(
@@ -384,8 +387,9 @@ def _inbound(
     for instance in directory.local:
         key = (instance.namespace, instance.name)
         # The callee must not give up before a caller whose route is more patient does.
-        own_s = _request_timeout_s(traffic.get(key))
         for number in dict.fromkeys(each.port for each in instance.ports):
+            protocol = next(each.protocol for each in instance.ports if each.port == number)
+            own_s = _request_timeout_s(traffic.get(key), protocol)
             timeout_s = longer_s(longest.get(cluster_name(key, number)), own_s)
             yield from _inbound_port(directory, instance, number, allowed[key], timeout_s)
 

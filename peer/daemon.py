@@ -21,6 +21,7 @@ from gossip.events import Address
 from peer.admin.metrics import Metrics
 from peer.admin.traffic import Traffic
 from peer.api import ApiError
+from peer.asked import AskedKeys
 from peer.certificates import load_certificates
 from peer.certify import Certifier
 from peer.channels import Channels, node_of
@@ -40,6 +41,7 @@ from peer.io.health import HealthChecks
 from peer.io.keys import Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Batch, Store
+from peer.io.stream import SEEN
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import LocalServices
@@ -60,6 +62,7 @@ from peer.outlook import Outlook
 from peer.quarantine import DEADLY, PROVEN_AFTER_S, Probation
 from peer.reactions import Reactions
 from peer.restore import Restored, restore
+from peer.sightings import Sightings
 from peer.sockets import BindError, ListeningSockets, Places
 from peer.tokens import SpentTokens
 from peer.upkeep import Upkeep
@@ -112,6 +115,7 @@ class Daemon:
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._serving = False
+        self._first_start = established.first_start
         self.loss_word = LossWord.of(config.data_dir)
         self.loss_accepted = self.loss_word.heeded(
             given=config.accept_state_loss, anything_to_lose=not established.first_start, now=clock.now()
@@ -182,6 +186,8 @@ class Daemon:
             node=self.identity.id,
             svid_ttl_s=int(self.config.svid.ttl_s),
         )
+        self.asked = AskedKeys.of(self.config.data_dir, self.clock.now(), first_start=self._first_start)
+        self.sightings = Sightings(self, self.asked)
         self.certifier = Certifier(
             member=self.membership,
             identity=self.identity,
@@ -191,6 +197,7 @@ class Daemon:
             changed=self.reactions.certificates_changed,
             renewed=self.reactions.credential_renewed,
             rng=self.rng,
+            asked=self.asked.add,
         )
         self._bundle = TrustBundle(self.membership.trust_domain, [self.membership.root_certificate])
         self.channels = Channels(
@@ -204,7 +211,9 @@ class Daemon:
                 enforces=self._obeys,
                 node_of=node_of,
             ),
+            met=self.sightings.met,
         )
+        self.channels.handle(SEEN, self.sightings.serve)
         self.driver.streams = self.channels.exchanges
         self.driver.on_evicted = self.channels.cut
         self.channels.on_broken(lambda: self._fail("no stream is accepted any more"))
@@ -263,6 +272,7 @@ class Daemon:
             await self.stop(drain_s=0.0)
             raise
         self.spawn(self.certifier.run(), "certificates")
+        self.spawn(self.sightings.run(), "sightings")
         self.spawn(self.upkeep.run(), "upkeep")
         if not self.memory.blank:
             self.serve()

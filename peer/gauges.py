@@ -90,6 +90,11 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         ),
         make("certificate_status", "Identities by how their renewal stands.", standings, "status"),
         make("certificate_attempts_total", "Certificates and credentials asked for.", attempts, "result"),
+        make(
+            "certificate_denials",
+            "Certificates that the node they are made out to did not ask for.",
+            lambda: sum(1 for _ in daemon.sightings.standing()),
+        ),
         make("revocations", "Revocations in force.", lambda: len(daemon.revocations)),
         make(
             "renewals_failing", "Identities whose renewal fails now.", lambda: len(daemon.certifier.failures)

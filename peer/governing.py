@@ -6,11 +6,13 @@ record like any other: it is acknowledged once it is on this host's disk, and sp
 Invariant: nothing here holds state of its own; what raises has changed nothing.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gossip.member import Member
 from peer.api import ApiError, Json
 from peer.enroll import EnrollError, revoke
+from peer.io.stream import ISSUE, StreamError, connect, greet
 from peer.messages import Draft
 from peer.records import REVOCATION, revocation_key
 from trust.errors import IdentityError, TrustError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from peer.daemon import Daemon
 
 SERIAL_DIGITS: Final = 32
+ANSWER_S_MAX: Final = 1.0
+SIGNERS_ASKED_MAX: Final = 32
 
 
 class Governing:
@@ -29,6 +33,58 @@ class Governing:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
+
+    async def status(self) -> Json:
+        """Who signs, who of them answers now, and how many more may go before nothing can be issued.
+
+        A signer answers when it says as a signer, over a stream that proves who it is, that it signs; each is given
+        ANSWER_S_MAX. At most SIGNERS_ASKED_MAX are asked.
+        """
+        daemon = self._daemon
+        signers = [m for m in daemon.node.engine.members() if m.meta.get("signer")]
+        asked = sorted(signers, key=lambda m: (not m.live, m.name, m.id))[:SIGNERS_ASKED_MAX]
+        answers = await asyncio.gather(*(self._answers(member) for member in asked))
+        rows = [
+            {
+                "id": format_id(member.id),
+                "name": member.name,
+                "state": member.state.value if self._may_sign(member) else "revoked",
+                "answers": answered,
+            }
+            for member, answered in zip(asked, answers, strict=True)
+        ]
+        threshold = daemon.authority.threshold if daemon.authority is not None else 1
+        return {
+            "mode": "threshold",
+            "root": daemon.membership.root_public.hex(),
+            "epoch": daemon.authority.epoch if daemon.authority is not None else 0,
+            "threshold": threshold,
+            "signers": rows,
+            "can_issue": sum(answers) >= threshold,
+            "answering": sum(answers),
+            "margin": sum(answers) - threshold,
+            "revocations": len(daemon.revocations),
+        }
+
+    async def _answers(self, member: Member) -> bool:
+        daemon = self._daemon
+        if not self._may_sign(member):
+            return False
+        if member.id == daemon.identity.id:
+            return daemon.authority is not None and daemon.authority.can_sign
+        try:
+            stream = await connect(
+                member.address, daemon.channels.context_for(member.id), timeout_s=ANSWER_S_MAX
+            )
+        except StreamError:
+            return False
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                return (await greet(stream, ISSUE)).signer
+        except (StreamError, TimeoutError):
+            return False
+        finally:
+            stream.abort()
 
     async def revoke(self, kind: str, name: str, reason: str) -> Json:
         """Revoke a node, a workload, a certificate or a signer. Raises ApiError."""

@@ -121,17 +121,7 @@ class Operations:
         return token.text
 
     async def ca_status(self) -> Json:
-        daemon = self._daemon
-        signers = [m for m in daemon.node.engine.members() if m.meta.get("signer")]
-        rows = [{"id": format_id(m.id), "name": m.name, "state": m.state.value} for m in signers]
-        return {
-            "mode": "threshold",
-            "root": daemon.membership.root_public.hex(),
-            "epoch": daemon.authority.epoch if daemon.authority else 0,
-            "threshold": daemon.authority.threshold if daemon.authority else 1,
-            "signers": rows,
-            "can_issue": any(m.live for m in signers),
-        }
+        return await self._governing.status()
 
     # ------------------------------------------------------------------ services
 
@@ -264,6 +254,7 @@ class Operations:
         add("members", f"{dead} dead, {live} live" if dead else "", f"{live} live", level="warn")
         for name, problem, level in self._certificate_problems():
             add(name, problem, "valid", level=level)
+        add("misissuance", self._misissued(), "no certificate that nobody asked for")
         add("disk", daemon.disk.problem, "writes are durable")
         add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
@@ -305,6 +296,15 @@ class Operations:
         problems = daemon.files.problems
         add("service files", problems[0] if problems else "", "all read")
         return rows
+
+    def _misissued(self) -> str:
+        """What the root signed, and the node it is made out to did not ask for."""
+        found = [
+            f"{self._name_of(format_id(node)) or format_id(node)} did not ask for the certificate of "
+            f"{svid.spiffe} with serial {svid.serial.hex()}"
+            for node, svid in self._daemon.sightings.standing()
+        ]
+        return "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
     def _certificate_problems(self) -> list[tuple[str, str, str]]:
         """(check, problem or "", how bad) of each certificate and of the credential."""

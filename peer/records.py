@@ -5,6 +5,7 @@
                                                  keeps out (`peer/capabilities.py`, which goes on where this ends)
     closure     key `<namespace>` or `*`         who governs; never taken back
     revocation  key `<what>/<end>/<hash>`        carries its own proof: signed by the mesh root or by the holder
+    denial      key printed serial of a certificate  the node it is made out to, which did not ask for it
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
@@ -39,12 +40,14 @@ from trust.credential import Credential, decode_credential
 from trust.errors import IdentityError, TrustError
 from trust.identity import check_account, node_id
 from trust.revocation import Revocation, RevocationSet, decode_revocation, subject_kind, verify_revocation
+from trust.transparency import DENIAL_BYTES_MAX, denial_key, read_denial
 
 SERVICE: Final = "service"
 POLICY: Final = "policy"
 REVOCATION: Final = "revocation"
 CLOSURE: Final = "closure"  # of a namespace
 QUARANTINE: Final = "quarantine"
+DENIAL: Final = "denial"  # of a certificate (`trust/transparency.py`)
 
 PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     SERVICE: 8 * 1024,
@@ -52,6 +55,7 @@ PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     REVOCATION: 1024,
     CLOSURE: 64,
     QUARANTINE: QUARANTINE_BYTES_MAX,
+    DENIAL: DENIAL_BYTES_MAX,
 }
 UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
 PORTS_MAX: Final = 32
@@ -322,6 +326,21 @@ def _judge_quarantine(_registry: Registry, record: Record, _credential: Credenti
     return ""
 
 
+def _judge_denial(registry: Registry, record: Record, _credential: Credential) -> str:
+    if not record.payload:
+        return ""
+    try:
+        svid = read_denial(
+            record.payload,
+            root_public=registry.root,
+            trust_domain=registry.trust_domain,
+            writer=record.writer,
+        )
+    except TrustError as error:
+        return str(error)
+    return "" if denial_key(svid) == record.key else "denial: key and certificate differ"
+
+
 def _judge_closure(_registry: Registry, record: Record, credential: Credential) -> str:
     if not credential.govern:
         return f"{credential.name} does not govern the mesh"
@@ -336,4 +355,5 @@ _RULES: Final[Mapping[str, Callable[[Registry, Record, Credential], str]]] = {
     REVOCATION: _judge_revocation,
     CLOSURE: _judge_closure,
     QUARANTINE: _judge_quarantine,
+    DENIAL: _judge_denial,
 }

@@ -15,7 +15,7 @@ from peer.io.store import StoreError
 from peer.lives import raise_boot
 from peer.messages import Draft
 from peer.notice import QUARANTINES_PER_NODE_MAX, Notice, changes, encode_notice
-from peer.records import QUARANTINE, REVOCATION, revocation_end
+from peer.records import DENIAL, QUARANTINE, REVOCATION, revocation_end
 from peer.rights import Reason
 from trust.identity import format_id, parse_id
 
@@ -100,7 +100,8 @@ class Upkeep:
             self._daemon.dataplane.changed()
 
     async def collect(self) -> None:
-        """Take the revocations back that this node carries and that have ended (`peer/records.py`)."""
+        """Take back the revocations that this node carries and that have ended (`peer/records.py`), and its denials of
+        certificates that ended long ago."""
         daemon = self._daemon
         now = daemon.clock.now()
         if now - self._collected_at < PRUNED_S:
@@ -108,9 +109,11 @@ class Upkeep:
         self._collected_at = now
         mine = (r for r in daemon.journal.records(REVOCATION) if r.writer == daemon.identity.id and r.payload)
         over = [record.key for record in mine if revocation_end(record.key) < now][:OVER_AT_ONCE_MAX]
-        if over:
+        drafts = [Draft(kind=REVOCATION, key=key, payload=b"") for key in over]
+        drafts += [Draft(kind=DENIAL, key=key, payload=b"") for key in daemon.sightings.over(now)]
+        if drafts:
             try:
-                await daemon.write([Draft(kind=REVOCATION, key=key, payload=b"") for key in over])
+                await daemon.write(drafts)
             except ApiError as error:
                 log.warning("revocations_uncollected", extra={"fields": {"reason": str(error)}})
 

@@ -55,6 +55,7 @@ class Series:
     code: int
     flags: str  # Envoy's response flags, "-" when none
     security: Literal["mutual_tls", "none"]
+    grpc_status: str = ""  # 0 to 16, "" when the response had none
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from typing import Final
 from chaos.drivers.deadman import MARK
 from chaos.drivers.driver import DriverError
 from chaos.fault import Keeps
+from chaos.processes import family, send
 from peer.admin.client import AdminClient
 from peer.demo.mesh import command_environment
 
@@ -128,11 +129,7 @@ class RealNode:
     def signal(self, number: int) -> None:
         """To the peer and its workers."""
         if self._process is not None and self.running:
-            for pid in self._family():
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    continue  # it ended by itself
+            send(self._family(), number)
 
     def kill(self) -> None:
         """kill -9, workers too: as when the machine dies."""
@@ -154,21 +151,9 @@ class RealNode:
             self.kill()
 
     def _family(self) -> list[int]:
-        """The process that was started and everything below it, by /proc."""
+        """The process that was started and everything below it."""
         assert self._process is not None
-        children: dict[int, list[int]] = {}
-        for each in Path("/proc").iterdir():
-            if each.name.isdigit():
-                try:
-                    parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
-                except (OSError, IndexError, ValueError):
-                    continue  # it ended while we looked
-                children.setdefault(parent, []).append(int(each.name))
-        found, at = [self._process.pid], 0
-        while at < len(found):
-            found += children.get(found[at], [])
-            at += 1
-        return found
+        return family(self._process.pid)
 
     def limit_descriptors(self, limit: int | None) -> None:
         """prlimit on the running peer; None: as it was started."""

@@ -76,8 +76,15 @@ class SimDriver:
             found.append(Lack("steady-state-hypothesis.bounds", "there are no requests to succeed"))
         return tuple(found)
 
-    def run(self, experiment: Experiment, progress: Progress, *, digest: bool = True) -> Journal:
-        return _Run(experiment, progress, digest=digest).play()
+    def run(
+        self, experiment: Experiment, progress: Progress, *, digest: bool = True, brief: bool = False
+    ) -> Journal:
+        """Do it and judge; `brief`: no further than to the first violation."""
+        return _Run(experiment, progress, digest=digest, brief=brief).play()
+
+
+class _EnoughError(Exception):
+    """Something was violated, and no more is asked for."""
 
 
 @dataclass(slots=True)
@@ -115,8 +122,11 @@ class _Deaths:
 class _Run:
     """One run of one experiment."""
 
-    def __init__(self, experiment: Experiment, progress: Progress, *, digest: bool) -> None:
+    def __init__(
+        self, experiment: Experiment, progress: Progress, *, digest: bool, brief: bool = False
+    ) -> None:
         self._experiment = experiment
+        self._brief = brief
         self._progress = progress
         topology = experiment.topology
         self._world = World(
@@ -139,6 +149,22 @@ class _Run:
 
     def play(self) -> Journal:
         began = time.perf_counter()
+        try:
+            healed_s = self._story()
+        except _EnoughError:
+            healed_s = None
+        journal, world = self._journal, self._world
+        self._judge(healed_s)
+        journal.lasted_s = world.now - world.start_at
+        journal.took_s = time.perf_counter() - began
+        journal.sometimes = {each.value: count for each, count in self._tally.finish().items()}
+        journal.lanes = list(self._lanes())
+        journal.digest = world.digest() if world.trace is not None else ""
+        journal.status = "failed" if journal.violations else "completed"
+        return journal
+
+    def _story(self) -> float | None:
+        """From beginning to end; how long the mesh took to heal."""
         experiment, world = self._experiment, self._world
         self._populate()
         self._pass(BEFORE_S, "the mesh settles")
@@ -154,15 +180,7 @@ class _Run:
             self._hands.begin(len(experiment.method) + number, event)
         healed_s = self._quiet()
         self._watch.final()
-        self._judge(healed_s)
-        journal = self._journal
-        journal.lasted_s = world.now - world.start_at
-        journal.took_s = time.perf_counter() - began
-        journal.sometimes = {each.value: count for each, count in self._tally.finish().items()}
-        journal.lanes = list(self._lanes())
-        journal.digest = world.digest() if world.trace is not None else ""
-        journal.status = "failed" if journal.violations else "completed"
-        return journal
+        return healed_s
 
     def _populate(self) -> None:
         topology, world = self._experiment.topology, self._world
@@ -244,6 +262,8 @@ class _Run:
         while self._world.now < until:
             self._world.run_to(min(until, self._world.now + SLICE_S))
             self._progress(self._now, total, what)
+            if self._brief and self._watch.found:
+                raise _EnoughError
 
     # ------------------------------------------------------------------ the verdict
 

@@ -42,9 +42,10 @@ LABELS: Final = (
     "response_code",
     "response_flags",
     "connection_security_policy",
+    "grpc_response_status",
 )
 # Istio's TCP metrics know no status.
-TCP_LABELS: Final = tuple(label for label in LABELS if label != "response_code")
+TCP_LABELS: Final = tuple(label for label in LABELS if label not in ("response_code", "grpc_response_status"))
 
 GaugeValue = float | Mapping[tuple[str, ...], float]
 
@@ -72,6 +73,7 @@ def label_values(series: Series) -> list[str]:
         str(series.code),
         series.flags,
         series.security,
+        series.grpc_status,
     ]
 
 
@@ -91,7 +93,7 @@ def traffic_text(traffic: Traffic) -> str:
             http.append((_label_text(LABELS, label_values(series)), total))
             continue
         values = label_values(series)
-        del values[_STATUS]  # without it, series that differ in nothing else are one
+        del values[_GRPC_STATUS], values[_STATUS]  # without it, series that differ in nothing else are one
         row = tcp.setdefault(_label_text(TCP_LABELS, values), [0, 0, 0])
         row[0] += total.requests
         row[1] += total.request_bytes
@@ -123,6 +125,7 @@ def traffic_text(traffic: Traffic) -> str:
 
 
 _STATUS: Final = LABELS.index("response_code")
+_GRPC_STATUS: Final = LABELS.index("grpc_response_status")
 _BOUNDS: Final = (*(str(float(bound)) for bound in DURATION_BUCKETS_MS), "+Inf")
 _TCP_FAMILIES: Final = (
     ("istio_tcp_connections_closed_total", "Closed TCP connections."),

@@ -18,6 +18,7 @@ from peer.admin.traffic import RATE_WINDOW_S, Total, Traffic
 from proxy.plane import DURATION_BUCKETS_MS, Series
 
 _SERVER_ERROR: Final = 500
+_GRPC_FAILURES: Final = frozenset(("2", "4", "12", "13", "14", "15"))  # as outlier detection counts them
 _RATE_WINDOW_S_MIN: Final = 1.0
 
 _Key = tuple[str, str, str]
@@ -80,10 +81,10 @@ def percentile_ms(buckets: Sequence[int], quantile: float) -> float | None:
 
 
 def _succeeded(series: Series) -> bool:
-    """Not the server's fault: everything but 5xx and connections that ended without a status."""
+    """Not the server's fault: everything but 5xx, what stands for one in gRPC, and what ended without a status."""
     if series.protocol == "tcp":
         return series.flags in ("", "-")
-    return 0 < series.code < _SERVER_ERROR
+    return 0 < series.code < _SERVER_ERROR and series.grpc_status not in _GRPC_FAILURES
 
 
 def _pair(series: Series) -> tuple[str, str]:

@@ -1,11 +1,14 @@
 """`token` and `ca`: who may join, and who certifies."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
 from peer.commands.options import DURATION, CallsPeer, client_of, data_dir_option, output_option
 from peer.render import Column, print_data, print_lines
+
+_STATES: Final = {"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim", "revoked": "red"}
 
 
 @click.group()
@@ -71,14 +74,15 @@ def status(data_dir: Path, output: str) -> None:
     if output != "table":
         print_data(data, output, [])
         return
-    can = "yes" if data.get("can_issue") else "no"
+    margin = int(data.get("margin") or 0)
     print_lines(
         [
             f"mode:       {data.get('mode')}",
             f"root:       {data.get('root')}",
             f"epoch:      {data.get('epoch')}",
             f"threshold:  {data.get('threshold')} of {len(data.get('signers') or [])}",
-            f"can issue:  {can}",
+            f"can issue:  {_issuing(bool(data.get('can_issue')), margin)}",
+            f"revoked:    {data.get('revocations', 0)}",
             "",
         ]
     )
@@ -87,12 +91,19 @@ def status(data_dir: Path, output: str) -> None:
         output,
         [
             Column("SIGNER", "name"),
-            Column(
-                "STATE", "state", colors={"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim"}
-            ),
+            Column("STATE", "state", colors=_STATES),
+            Column("ANSWERS", lambda row: "yes" if row.get("answers") else "no"),
             Column("ID", "id", squeeze=True),
         ],
         empty="no signers known",
+    )
+
+
+def _issuing(can: bool, margin: int) -> str:
+    if not can:
+        return f"no: {max(-margin, 1)} more must answer"
+    return (
+        f"yes, and still if {margin} more were gone" if margin > 0 else "yes, but not if one more were gone"
     )
 
 

@@ -28,7 +28,7 @@ WRITE_BUFFER_MAX: Final = 8 * 1024 * 1024
 VERSIONS: Final = (1, 1)  # the lowest and the highest protocol of streams that this peer speaks
 ALPN: Final = "gossamer/1"
 
-SYNC, ISSUE, ASK = b"sync", b"issue", b"ask"
+SYNC, ISSUE, ASK, SEEN = b"sync", b"issue", b"ask", b"seen"
 
 
 class StreamError(Exception):

@@ -126,6 +126,12 @@ def encode_chunk(pieces: list[bytes]) -> bytes:
     return b"%x\r\n%b\r\n" % (size, b"".join(pieces)) if size else b""
 
 
+def encode_body(payload: bytes, complete: bool, trailers: Pairs) -> bytes:
+    """The next of a body, and its end when `complete`. Nothing for nothing."""
+    chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+    return chunk + encode_last_chunk(trailers) if complete else chunk
+
+
 def encode_last_chunk(trailers: Pairs) -> bytes:
     if not trailers:
         return b"0\r\n\r\n"

@@ -14,14 +14,17 @@ read.
 import asyncio
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from proxy.embedded.chunked import ChunkedDecoder, ChunkedError, encode_chunk, encode_last_chunk
-from proxy.embedded.exchange import HOLD_PIPELINED, Exchange
-from proxy.embedded.heads import own_response
-from proxy.embedded.http1 import CHUNKED, HeadError, Request, RequestReader, looks_like_a_head
-from proxy.embedded.wheel import NEVER, Timed
+from proxy.embedded.answers import Answers
+from proxy.embedded.chunked import ChunkedDecoder, ChunkedError
+from proxy.embedded.exchange import HOLD_PIPELINED, NO_TRAILERS, Exchange
+from proxy.embedded.heads import own_response, response_head
+from proxy.embedded.http1 import CHUNKED, HeadError, Request, RequestReader, Response, looks_like_a_head
+from proxy.embedded.tunnel import Ended, splice
+from proxy.embedded.wheel import NEVER
 
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
+    from proxy.embedded.upstream import Upstream
 
 LINGER_S: Final = (
     1.0  # how long a refused body is read and dropped, so that the answer is not lost to a reset
@@ -34,6 +37,8 @@ EMPTY_LINES_MAX: Final = 4  # before a request
 HOLD_ANSWERS: Final = 8  # the caller does not take the answers to those before it
 HOLD_TURN: Final = 16  # other connections have their turn
 
+PREFACE_HEAD: Final = b"PRI * HTTP/2.0\r\n\r\n"
+
 # Phases
 _HEAD: Final = 0
 _BODY: Final = 1
@@ -42,23 +47,19 @@ _LINGER: Final = 3
 _DETACHED: Final = 4
 
 
-class Downstream(asyncio.Protocol, Timed):
+class Downstream(asyncio.Protocol, Answers):
     """Base of the connections of outbound, upstream and inbound listeners."""
 
     __slots__ = (
         "_buffer", "_consuming", "_decoder", "_empty_lines", "_exchange", "_head_begun", "_held", "_left", "_lingered",
-        "_phase", "_reader", "_scanned", "close_after", "engine", "full", "peer_ip", "transport",
+        "_phase", "_reader", "_scanned",
     )  # fmt: skip
 
     reporter: ClassVar[str]  # whose side of a request this is, for the log
+    version: ClassVar[str] = "HTTP/1.1"
 
     def __init__(self, engine: "Engine") -> None:
-        Timed.__init__(self)
-        self.engine = engine
-        self.transport: asyncio.Transport
-        self.peer_ip = ""
-        self.full = False  # the caller's socket takes no more for now
-        self.close_after = False  # the response under way said so
+        Answers.__init__(self, engine)
         self._reader = RequestReader()
         self._buffer = b""
         self._scanned = 0
@@ -85,20 +86,11 @@ class Downstream(asyncio.Protocol, Timed):
         """CONNECT: only the outbound listener is a forward proxy."""
         self._refuse(HeadError(405, "CONNECT is for the outbound listener"))
 
+    def take_http2(self, early: bytes) -> bool:
+        """The connection began as HTTP/2 does; `early` follows the first part of its preface. False: refuse it."""
+        return False
+
     # ------------------------------------------------------------------ for the exchange
-
-    def keeps(self, request: Request) -> bool:
-        """Whether the connection stays after this response."""
-        return not (request.connection_close or self.engine.draining)
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def abort(self) -> None:
-        self.transport.abort()
-
-    def limit(self, timeout_s: float) -> None:
-        self.engine.wheel.arm(self, timeout_s)
 
     def hold(self, why: int) -> None:
         if not self._held and not self.transport.is_closing():
@@ -110,6 +102,25 @@ class Downstream(asyncio.Protocol, Timed):
             self._held &= ~why
             if not self._held and not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def switch(
+        self, exchange: Exchange, upstream: "Upstream", response: Response, headers: list[bytes], data: bytes,
+        ended: "Ended",
+    ) -> int:  # fmt: skip
+        """Answer `101`, then `data`; from here on this connection and `upstream`'s are one pipe, and `ended` hears
+        of its end. Returns how much the caller had sent into it already."""
+        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or exchange.request.upgrade)
+        self.transport.write(response_head(101, response.reason, headers, framing) + data)
+        rest = self.detach()
+        if rest:
+            upstream.transport.write(rest)
+
+        def closed(to_upstream: int, to_caller: int) -> None:
+            self.on_detached_end()
+            ended(to_upstream, to_caller)
+
+        splice(self.engine, self.transport, upstream.transport, closed)
+        return len(rest)
 
     def detach(self) -> bytes:
         """A tunnel takes the transport; what was read beyond the request is returned."""
@@ -127,13 +138,12 @@ class Downstream(asyncio.Protocol, Timed):
         request_complete = self._phase == _RESPONSE
         self._exchange = None
         self._decoder = None
-        if self.close_after or self.transport.is_closing():
+        if self.close_after or not request_complete or self.transport.is_closing():
             if request_complete and not self._buffer:
                 self.transport.close()
             else:
                 self._linger()
             return
-        assert request_complete, "an exchange that ended early keeps no connection"
         self._phase = _HEAD
         self._head_begun = False
         self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
@@ -260,6 +270,8 @@ class Downstream(asyncio.Protocol, Timed):
         try:
             request = self._reader.read(head, limits.headers_max)
         except HeadError as error:
+            if head == PREFACE_HEAD and self.take_http2(data[end:]):
+                return b""
             self._refuse(error)
             return b""
         self._empty_lines = 0
@@ -305,10 +317,10 @@ class Downstream(asyncio.Protocol, Timed):
         if length == 0:
             self._phase = _RESPONSE
             self._buffer = data
-            exchange.begin(b"", True)
+            exchange.begin(b"", True, NO_TRAILERS)
             return
         self._phase = _BODY
-        body = b""
+        body, trailers = b"", NO_TRAILERS
         if length > 0:
             body, self._buffer = data[:length], data[length:]
             self._left = length - len(body)
@@ -316,27 +328,27 @@ class Downstream(asyncio.Protocol, Timed):
             if self._left == 0:
                 self._phase = _RESPONSE
         else:
-            self._decoder = ChunkedDecoder()
+            decoder = self._decoder = ChunkedDecoder()
+            trailers = decoder.trailers
             try:
                 body = self._decode(exchange, data)
             except ChunkedError as error:
                 self._exchange = None
                 self._refuse(HeadError(400, str(error)))
                 return
-        exchange.begin(body, self._phase == _RESPONSE)
+        exchange.begin(body, self._phase == _RESPONSE, trailers)
 
     def _decode(self, exchange: Exchange, data: bytes) -> bytes:
-        """The chunked body so far, as it goes on. Sets the phase and the buffer when it is complete."""
+        """What `data` holds of the chunked body. Sets the phase and the buffer when it is complete."""
         decoder = self._decoder
         assert decoder is not None
         pieces = decoder.feed(data)
-        exchange.bytes_in += sum(map(len, pieces))
-        encoded = encode_chunk(pieces)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        exchange.bytes_in += len(body)
         if decoder.done:
-            encoded += encode_last_chunk(decoder.trailers)
             self._buffer = decoder.rest
             self._phase = _RESPONSE
-        return encoded
+        return body
 
     def _take_body(self, data: bytes) -> bytes:
         exchange = self._exchange
@@ -355,7 +367,9 @@ class Downstream(asyncio.Protocol, Timed):
             exchange.bytes_in += len(body)
             if self._left == 0:
                 self._phase = _RESPONSE
-        exchange.on_request_body(body, self._phase == _RESPONSE)
+        decoder = self._decoder
+        trailers = NO_TRAILERS if decoder is None else decoder.trailers
+        exchange.on_request_body(body, self._phase == _RESPONSE, trailers)
         return data
 
     def _break_body(self, exchange: Exchange) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from proxy.embedded.access_log import AccessLog, format_line
 from proxy.embedded.clusters import Cluster
@@ -21,8 +21,7 @@ from trust.errors import RevokedError
 from trust.svid import Svid
 
 if TYPE_CHECKING:
-    from proxy.embedded.downstream import Downstream
-    from proxy.embedded.pool import Pool
+    from proxy.embedded.carrier import Supplier
     from proxy.embedded.runtime import PoolKey, Runtime
     from proxy.embedded.tunnel import Pipe
 
@@ -34,6 +33,14 @@ class Closable(Protocol):
     """A connection that was accepted."""
 
     def close_if_idle(self) -> None: ...
+
+
+class Refusing(Protocol):
+    """A caller's connection, for the log."""
+
+    peer_ip: str
+    reporter: ClassVar[str]  # whose side of a request this is
+    version: ClassVar[str]
 
 
 class Engine:
@@ -59,7 +66,7 @@ class Engine:
         self.limits = Limits()
         self.clusters: dict[str, Cluster] = {}
         self.troubled: set[Cluster] = set()
-        self.pools: dict[PoolKey, Pool] = {}
+        self.pools: dict[PoolKey, Supplier] = {}
         self.connections: set[Closable] = set()
         self.streams: set[TlsStream] = set()
         self.pipes: set[Pipe] = set()
@@ -120,12 +127,12 @@ class Engine:
 
     # ------------------------------------------------------------------ rare lines of the access log
 
-    def log_refusal(self, down: "Downstream", status: int, reason: str) -> None:
-        """A head that is no request."""
+    def log_refusal(self, down: Refusing, status: int, reason: str) -> None:
+        """A head that is no request, or a connection in HTTP/2 that had to end (status 0)."""
         log = self.access_log
         if log is not None:
             fields: dict[str, object] = {
-                "time": log.timestamp(), "reporter": down.reporter, "protocol": "HTTP/1.1", "code": status,
+                "time": log.timestamp(), "reporter": down.reporter, "protocol": down.version, "code": status,
                 "flags": "DPE", "source_ip": down.peer_ip, "reason": reason,
             }  # fmt: skip
             log.write(format_line(fields))

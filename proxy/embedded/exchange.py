@@ -4,6 +4,9 @@ What is alike on both sides of a hop is here: streaming both bodies with backpre
 another try, timeouts, answers of the mesh itself, the tunnel after `101`, and the end. `outgoing.py` decides for
 callers on this host, `incoming.py` for applications on it.
 
+What passes through here are messages: heads, pieces of bodies without framing, trailers. How they are written is the
+business of the two connections, and neither knows in which version of HTTP the other one speaks.
+
 Everything runs in callbacks of the two connections; there is no task, future or timer of the loop per request.
 
 Invariant: an exchange ends exactly once (`_end`), and is counted and logged then; after that neither connection
@@ -13,61 +16,61 @@ refers to it.
 import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.embedded.chunked import Pairs, encode_chunk, encode_last_chunk
-from proxy.embedded.heads import HeaderView, own_response, request_head, response_head
+from proxy.embedded.chunked import Pairs
+from proxy.embedded.grpc import is_grpc, status_in_lines, status_in_trailers, status_of
+from proxy.embedded.heads import HeaderView
 from proxy.embedded.http1 import IDEMPOTENT, Request, Response
 from proxy.embedded.trace import take_identity
-from proxy.embedded.tunnel import splice
 from proxy.path import normalise_path
 from proxy.retry import Failure
 
 if TYPE_CHECKING:
-    from proxy.embedded.downstream import Downstream
+    from proxy.embedded.caller import Caller
+    from proxy.embedded.carrier import Carrier, Supplier
     from proxy.embedded.engine import Engine
-    from proxy.embedded.pool import Pool
     from proxy.embedded.upstream import Upstream
 
 HELD_BYTES_MAX: Final = 64 * 1024  # of a body that no connection takes yet, before the caller is paused
-COALESCED_BYTES_MAX: Final = 64 * 1024  # head and body in one write up to here; beyond it a copy costs more
 # Why the caller's connection is not read, a bit each.
 HOLD_UPSTREAM: Final = 1  # the other side takes no more
 HOLD_BODY: Final = 2  # enough of the body waits for a connection
 HOLD_PIPELINED: Final = 4  # the next request has to wait for this response
 
 _clock = time.monotonic
-_CLOSE: Final = b"connection: close\r\n"
-_KEEP_1_0: Final = b"connection: keep-alive\r\n"
 
 
 class Exchange:
     """Base of `Outgoing` and `Incoming`. `request_complete` and `bytes_in` follow the body as the caller sends it."""
 
     __slots__ = (
-        "_close_delimited", "_encode", "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding",
-        "_retried_stale", "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "headers", "host", "path",
-        "path_sent", "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s",
-        "started_s", "status", "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
+        "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding", "_retried_stale", "_trailers",
+        "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "grpc", "grpc_status", "headers", "host", "path",
+        "path_sent",
+        "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s",
+        "status", "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
     )  # fmt: skip
 
-    def __init__(self, down: "Downstream", request: Request) -> None:
+    def __init__(self, down: "Caller", request: Request) -> None:
         engine = down.engine
         self.engine: Engine = engine
         self.down = down
         self.request = request
         self.started_s = self.sent_s = _clock()
-        self.upstream: Upstream | None = None
-        self.pool: Pool | None = None  # where it waits for a connection
-        self._held: list[bytes] = []  # the body as it goes on the wire, for the first or another try
+        self.upstream: Carrier | None = None
+        self.pool: Supplier | None = None  # where it waits for a connection
+        self._held: list[bytes] = []  # the body, for the first or another try
+        self._trailers = NO_TRAILERS  # of the request
         self._held_bytes = self.bytes_in = self.bytes_out = self.status = 0
         self._replay_bytes_max = HELD_BYTES_MAX
         self._replayable = True
-        self._encode = False  # the response goes to the caller in chunks
-        self._close_delimited = self._responding = self._retried_stale = False
+        self._responding = self._retried_stale = False
         self.request_complete = self.ended = False
         self.flags = "-"
         self.path = self.query = self.policy = self.route = ""
         self.path_sent, self.host = "", request.host  # as they go on, like `headers`: a route may change them
         self.timeout_s = 0.0
+        self.grpc = request.method == "POST" and is_grpc(request.headers)
+        self.grpc_status = b""  # as the response told it, or the mesh
         self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
         self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
             request.headers, engine.rng, engine.request_ids
@@ -87,8 +90,8 @@ class Exchange:
         """Route or authorise, then `_connect` or `_reply`."""
         raise NotImplementedError
 
-    def head_to_send(self) -> bytes:
-        """The request's head for the connection that was found."""
+    def identity_line(self) -> bytes:
+        """The x-forwarded-client-cert line (with CRLF) for an application, or nothing."""
         raise NotImplementedError
 
     def edit_response(self, headers: list[bytes]) -> list[bytes]:
@@ -109,10 +112,11 @@ class Exchange:
 
     # ------------------------------------------------------------------ from the caller's connection
 
-    def begin(self, body: bytes, complete: bool) -> None:
-        """`body` is what of it came along with the head, as it goes on the wire."""
+    def begin(self, body: bytes, complete: bool, trailers: Pairs) -> None:
+        """`body` is what of it came along with the head."""
         self.engine.active += 1
         self.request_complete = complete
+        self._trailers = trailers
         if body:
             self._hold(body)
         target = self.request.target
@@ -133,22 +137,23 @@ class Exchange:
         engine = self.engine
         if timeout_s <= 0 or not self.request_complete:
             timeout_s = engine.limits.idle_timeout_s
-        engine.wheel.arm(self.down, timeout_s)
+        self.down.limit(timeout_s)
 
-    def on_request_body(self, body: bytes, complete: bool) -> None:
-        """More of the body, as it goes on the wire."""
+    def on_request_body(self, body: bytes, complete: bool, trailers: Pairs) -> None:
+        """More of the body."""
         self.request_complete = complete
+        self._trailers = trailers
         if self.timeout_s <= 0 or not complete:
             self.down.limit(self.engine.limits.idle_timeout_s)
         else:
             self.down.limit(self.timeout_s)
-        if not body or self.ended:
+        if self.ended or not (body or complete):
             return
         upstream = self.upstream
-        if upstream is None or not self._responding:
+        if body and (upstream is None or not self._responding):
             self._hold(body)
         if upstream is not None:
-            upstream.transport.write(body)
+            upstream.send(body, complete, trailers)
             if self._held_bytes > self._replay_bytes_max:
                 self._replayable = False
                 self._held.clear()
@@ -176,17 +181,17 @@ class Exchange:
         self._leave_upstream()
         self.flags = "DPE"
         if self._responding:
-            self.down.abort()
+            self.down.abort("malformed body")
             self._end()
         else:
-            self._reply(400, "DPE", "malformed chunked body")
+            self._reply(400, "DPE", "malformed body")
 
     def on_timeout(self) -> None:
         """The request's time is over."""
         self._leave_upstream()
         if self._responding:
             self.flags = "UT"
-            self.down.abort()
+            self.down.abort("upstream request timeout")
             self._end()
         elif not self.request_complete:
             self._reply(408, "SI", "the request's body did not arrive in time")
@@ -203,7 +208,7 @@ class Exchange:
 
     # ------------------------------------------------------------------ getting a connection
 
-    def _connect(self, pool: "Pool", *, fresh: bool = False) -> None:
+    def _connect(self, pool: "Supplier", *, fresh: bool = False) -> None:
         upstream = None if fresh else pool.take()
         if upstream is not None:
             self._send(upstream)
@@ -216,25 +221,24 @@ class Exchange:
     def _overflow(self) -> None:
         self._reply(503, "UO", "upstream overflow: too many connections or waiting requests")
 
-    def on_connection(self, upstream: "Upstream") -> None:
+    def on_connection(self, upstream: "Carrier") -> None:
         self.pool = None
         self.sent_s = _clock()
         self._send(upstream)
 
-    def _send(self, upstream: "Upstream") -> None:
+    def _send(self, upstream: "Carrier") -> None:
         self.upstream = upstream
-        head = self.head_to_send()
         if self.down.full:
             upstream.pause()
         if self._held:
             self.down.release(HOLD_BODY | HOLD_UPSTREAM)  # the latter may be the last try's
-            upstream.begin(self, head + b"".join(self._held))
+            upstream.begin(self, b"".join(self._held), self.request_complete, self._trailers)
             if self._held_bytes > self._replay_bytes_max:
                 self._replayable = False
                 self._held.clear()
                 self._held_bytes = 0
         else:
-            upstream.begin(self, head)
+            upstream.begin(self, b"", self.request_complete, self._trailers)
         if self.try_timeout_s:
             upstream.limit(self.try_timeout_s)
 
@@ -260,49 +264,43 @@ class Exchange:
         self.down.release(HOLD_UPSTREAM)
 
     def on_informational(self, response: Response) -> None:
-        if self.request.minor:
-            self.down.write(response_head(response.status, response.reason, response.headers, b""))
+        self.down.inform(self, response)
 
     def on_response(self, response: Response, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
         """The head, with what of the body came along. When `complete`, the connection has been given back."""
-        if self.ended or (response.status >= 500 and self.may_retry_status(response)):
+        if self.ended:
+            return
+        if self.grpc:
+            self.grpc_status = status_in_lines(response.headers) or status_in_trailers(trailers)
+        if (response.status >= 500 or self.grpc_status) and self.may_retry_status(response):
             return
         self.status = response.status
         self._responding = True
         self._held = []
-        down = self.down
-        headers = self.edit_response(response.headers)
-        head = response_head(response.status, response.reason, headers, self._framing(response))
-        body = self._encoded(pieces, complete, trailers)
-        if not body:
-            down.write(head)
-        elif len(body) <= COALESCED_BYTES_MAX:
-            down.write(head + body)
-        else:
-            down.write(head)
-            down.write(body)
+        body = self._joined(pieces)
+        self.down.respond(self, response, self.edit_response(response.headers), body, complete, trailers)
         if complete:
             self._end_response()
 
     def on_response_body(self, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
         if self.ended:
             return
-        body = self._encoded(pieces, complete, trailers)
-        if body:
-            self.down.write(body)
+        if trailers and self.grpc:
+            self.grpc_status = status_in_trailers(trailers)
+        self.down.respond_more(self._joined(pieces), complete, trailers)
         if complete:
             self._end_response()
         elif self.timeout_s <= 0:
             self.down.limit(self.engine.limits.idle_timeout_s)
 
-    def on_upstream_lost(self, upstream: "Upstream", reason: str) -> None:
+    def on_upstream_lost(self, upstream: "Carrier", reason: str) -> None:
         """The connection ended before the response did."""
         self.upstream = None
         if self.ended:
             return
         if self._responding:
             self.flags = "UC"
-            self.down.abort()  # the only way to say "incomplete"
+            self.down.abort(f"upstream connection termination: {reason}")
             self._end()
         elif upstream.reused and not upstream.answered:
             self._on_stale(reason)
@@ -311,7 +309,16 @@ class Exchange:
 
     def _on_stale(self, reason: str) -> None:
         """A kept-alive connection that its server was about to close. Not the endpoint's failure: RFC 9112, 9.3.1."""
-        safe = self._replayable and self.request.method in IDEMPOTENT
+        self._try_fresh(self._replayable and self.request.method in IDEMPOTENT, reason)
+
+    def on_upstream_refused(self, reason: str) -> None:
+        """The other side says that it has not looked at the request: RFC 9113, 8.7."""
+        self.upstream = None
+        if not self.ended:
+            self._try_fresh(self._replayable, reason)
+
+    def _try_fresh(self, safe: bool, reason: str) -> None:
+        """Once more to the same place, by a new connection, when that is `safe`."""
         if safe and not self._retried_stale and self.stale_pool is not None:
             self._retried_stale = True
             self.engine.recorder.increment("stale_connection_retries")
@@ -320,17 +327,17 @@ class Exchange:
             self.on_attempt_failed(Failure.REFUSED if safe else Failure.RESET, reason)
 
     @property
-    def stale_pool(self) -> "Pool | None":
+    def stale_pool(self) -> "Supplier | None":
         """Where to get a fresh connection to the same place."""
         raise NotImplementedError
 
     def on_upstream_broken(self, reason: str) -> None:
-        """What came back is no HTTP/1.1."""
+        """What came back breaks the protocol."""
         self.upstream = None
         self.engine.recorder.increment("upstream_protocol_errors")
         if self._responding:
             self.flags = "UPE"
-            self.down.abort()
+            self.down.abort(f"upstream protocol error: {reason}")
             self._end()
         else:
             self._reply(502, "UPE", f"upstream protocol error: {reason}")
@@ -345,64 +352,27 @@ class Exchange:
         self._responding = True
         self.upstream = None
         upstream.detach()
-        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or self.request.upgrade)
-        head = response_head(101, response.reason, self.edit_response(response.headers), framing)
-        down = self.down
-        down.write(head + data)
         self.bytes_out += len(data)
-        rest = down.detach()
-        if rest:
-            upstream.transport.write(rest)
-            self.bytes_in += len(rest)
 
         def ended(to_upstream: int, to_caller: int) -> None:
             upstream.on_detached_end()
-            down.on_detached_end()
             self.bytes_in += to_upstream
             self.bytes_out += to_caller
             self._end()
 
-        splice(self.engine, down.transport, upstream.transport, ended)
+        self.bytes_in += self.down.switch(
+            self, upstream, response, self.edit_response(response.headers), data, ended
+        )
 
     # ------------------------------------------------------------------ answering
 
-    def _framing(self, response: Response) -> bytes:
-        """The lines that say how long the body is, and whether the caller's connection stays."""
-        request, down = self.request, self.down
-        body = response.body
-        if body >= 0:
-            if response.status == 204:
-                length = b""
-            elif body or response.length_told:
-                length = b"content-length: %b\r\n" % response.length_told
-            elif self.request.method == "HEAD" or response.status == 304:
-                length = b""
-            else:
-                length = b"content-length: 0\r\n"
-        elif request.minor:
-            length = b"transfer-encoding: chunked\r\n"
-            self._encode = True
-        else:
-            length = b""
-            self._close_delimited = True
-        if self.request_complete and not self._close_delimited and down.keeps(request):
-            return length if request.minor else length + _KEEP_1_0
-        down.close_after = True
-        return length + _CLOSE
-
-    def _encoded(self, pieces: list[bytes], complete: bool, trailers: Pairs) -> bytes:
-        """The body as it goes to the caller."""
+    def _joined(self, pieces: list[bytes]) -> bytes:
+        """A body's pieces as one, counted."""
         if not pieces:
-            payload = b""
-        elif len(pieces) == 1:
-            payload = pieces[0]
-        else:
-            payload = b"".join(pieces)
+            return b""
+        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.bytes_out += len(payload)
-        if not self._encode:
-            return payload
-        chunk = encode_chunk([payload]) if payload else b""
-        return chunk + encode_last_chunk(trailers) if complete else chunk
+        return payload
 
     def _reply(self, status: int, flags: str, message: str, headers: Pairs | None = None) -> None:
         """Answer in the mesh's own name."""
@@ -411,16 +381,13 @@ class Exchange:
         self.status = status
         self.flags = flags
         self._responding = True
-        down = self.down
-        keep = b"" if self.request.minor else _KEEP_1_0
-        if not self.request_complete or not down.keeps(self.request):
-            down.close_after = True
-            keep = _CLOSE
-        answer = own_response(
-            status, message, keep=keep, headers=headers or [], to_head=self.request.method == "HEAD"
-        )
-        down.write(answer)
-        self.bytes_out += len(message) + 1 if message else 0
+        if self.grpc and status >= 400:
+            self.status = 200
+            self.grpc_status = b"%d" % status_of(status)
+            self.down.reply_grpc(self, status, message)
+        else:
+            self.down.reply(self, status, message, headers or [])
+            self.bytes_out += len(message) + 1 if message else 0
         self._end_response()
 
     def _end_response(self) -> None:
@@ -435,15 +402,5 @@ class Exchange:
         self.account(now_s, (now_s - self.started_s) * 1000.0)
         self.engine.on_exchange_end()
 
-    # ------------------------------------------------------------------ the request's head
 
-    def _request_head(self, identity: bytes) -> bytes:
-        """`identity` is the x-forwarded-client-cert line of the inbound side, or nothing."""
-        request = self.request
-        target = (self.path_sent + self.query).encode("latin-1")
-        extra = b"traceparent: %b\r\nx-request-id: %b\r\n%b" % (self.traceparent, self.request_id, identity)
-        if request.expects:
-            extra += b"expect: 100-continue\r\n"
-        return request_head(
-            request.method, target, self.host, self.headers, extra, request.body, request.upgrade
-        )
+NO_TRAILERS: Final[Pairs] = []

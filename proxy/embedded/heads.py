@@ -15,7 +15,7 @@ from typing import Final
 
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.forwarded import FORWARDED_CERT_SPELLINGS
-from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP
+from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP, Request
 from proxy.snapshot import HeaderEdit
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -25,7 +25,8 @@ _UNTOUCHABLE: Final = HOP_BY_HOP | {b"content-length", b"host"} | FORWARDED_CERT
 _LENGTH_EXPECTED: Final = frozenset(("POST", "PUT", "PATCH"))
 
 _REASONS: Final = {
-    200: b"OK", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 307: b"Temporary Redirect",
+    200: b"OK", 204: b"No Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other",
+    307: b"Temporary Redirect",
     308: b"Permanent Redirect", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 417: b"Expectation Failed",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
@@ -99,20 +100,21 @@ def _checked(name: str, value: str) -> tuple[bytes, bytes]:
     return raw, value.encode("latin-1")
 
 
-def request_head(
-    method: str, target: bytes, host: bytes, headers: Pairs, extra: bytes, body: int, upgrade: bytes
-) -> bytes:
-    """`extra` is whole lines (with CRLF) that follow the others."""
+def request_head(request: Request, target: bytes, host: bytes, headers: Pairs, extra: bytes) -> bytes:
+    """`request` with another target, host and headers; `extra` is whole lines (with CRLF) that follow these."""
+    method, body = request.method, request.body
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
     for name, value in headers:
         lines.append(name + b": " + value)
     text = b"\r\n".join(lines) + b"\r\n" + extra
+    if request.expects:
+        text += b"expect: 100-continue\r\n"
     if body > 0:
         return text + b"content-length: %d\r\n\r\n" % body
     if body == CHUNKED:
         return text + b"transfer-encoding: chunked\r\n\r\n"
-    if upgrade:
-        return text + b"connection: upgrade\r\nupgrade: " + upgrade + b"\r\n\r\n"
+    if request.upgrade:
+        return text + b"connection: upgrade\r\nupgrade: " + request.upgrade + b"\r\n\r\n"
     if method in _LENGTH_EXPECTED:
         return text + b"content-length: 0\r\n\r\n"
     return text + b"\r\n"
@@ -125,13 +127,29 @@ def response_head(status: int, reason: bytes, headers: list[bytes], framing: byt
     return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *headers, framing)) + b"\r\n"
 
 
-def own_response(status: int, message: str, *, keep: bytes, headers: Pairs, to_head: bool) -> bytes:
-    """A whole answer of the mesh itself, head and one line of plain text, in one piece. `keep` is the framing's
-    connection line (with CRLF) or nothing."""
-    body = message.encode("utf-8", "replace") + b"\n" if message else b""
+def reason_of(status: int) -> bytes:
+    """The phrase that stands for a status which came without one."""
+    return _REASONS.get(status, b"")
+
+
+def own_body(message: str) -> bytes:
+    """What an answer of the mesh itself says: one line of plain text, or nothing."""
+    return message.encode("utf-8", "replace") + b"\n" if message else b""
+
+
+def own_lines(body: bytes, headers: Pairs) -> list[bytes]:
+    """The header lines of an answer of the mesh itself."""
     lines = [b"server: gossamer", *(name + b": " + value for name, value in headers)]
     if body:
         lines.append(b"content-type: text/plain; charset=utf-8")
+    return lines
+
+
+def own_response(status: int, message: str, *, keep: bytes, headers: Pairs, to_head: bool) -> bytes:
+    """A whole answer of the mesh itself, head and one line of plain text, in one piece. `keep` is the framing's
+    connection line (with CRLF) or nothing."""
+    body = own_body(message)
+    lines = own_lines(body, headers)
     framing = b"content-length: %d\r\n%b" % (len(body), keep)
-    head = response_head(status, _REASONS.get(status, b""), lines, framing)
+    head = response_head(status, reason_of(status), lines, framing)
     return head if to_head else head + body

@@ -43,7 +43,7 @@ _PLAIN_CONNECTION: Final = {
 }
 _RESPONSE_FRAMING: Final = _FRAMING - {b"host", b"expect"}
 _BLANKS: Final = b" \t"  # llhttp leaves them at the end of a value
-_HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+;="
+HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+;="
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
 _EARLY: Final = re.compile(rb"[A-Z][A-Z-]{0,31}(?: |$)")
 
@@ -188,7 +188,7 @@ def _take_framing(request: Request, framing: Pairs) -> None:
         if request.minor:
             raise HeadError(400, "no Host")
         host = b""
-    elif host.translate(None, _HOST_BYTES):
+    elif host.translate(None, HOST_BYTES):
         raise HeadError(400, "malformed Host")
     request.host = host
 
@@ -221,13 +221,13 @@ def _take_target(request: Request) -> None:
     if request.method == "CONNECT":
         if request.body:
             raise HeadError(400, "a body on CONNECT")
-        if not target or target.translate(None, _HOST_BYTES):
+        if not target or target.translate(None, HOST_BYTES):
             raise HeadError(400, "malformed CONNECT target")
         return
     if target == b"*" and request.method == "OPTIONS":
         return
     match = _ABSOLUTE.fullmatch(target)
-    if match is None or match[1].translate(None, _HOST_BYTES) or b"#" in target:
+    if match is None or match[1].translate(None, HOST_BYTES) or b"#" in target:
         raise HeadError(400, "malformed request target")
     rest = match[2] or b"/"
     request.host = match[1]

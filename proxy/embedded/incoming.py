@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 from proxy.embedded.access_log import format_request
 from proxy.embedded.compiled import Inbound, source_of
 from proxy.embedded.exchange import Exchange
+from proxy.embedded.grpc import label_of
 from proxy.embedded.http1 import Request
 from proxy.retry import Failure
 
 if TYPE_CHECKING:
-    from proxy.embedded.downstream import Downstream
-    from proxy.embedded.pool import Pool
+    from proxy.embedded.caller import Caller
+    from proxy.embedded.carrier import Supplier
 
 CALLER_FIRST_S: Final = 1.0  # how much longer than its caller a request may take here
 
@@ -33,11 +34,11 @@ class Incoming(Exchange):
 
     __slots__ = ("_application_pool", "_caller", "_inbound")
 
-    def __init__(self, down: "Downstream", request: Request, inbound: Inbound | None, caller: str) -> None:
+    def __init__(self, down: "Caller", request: Request, inbound: Inbound | None, caller: str) -> None:
         super().__init__(down, request)
         self._inbound = inbound
         self._caller = caller
-        self._application_pool: Pool | None = None
+        self._application_pool: Supplier | None = None
 
     def decide(self) -> None:
         inbound = self._inbound
@@ -56,13 +57,13 @@ class Incoming(Exchange):
         pool = self._application_pool = self.engine.runtime.application_pool(inbound)
         self._connect(pool)
 
-    def head_to_send(self) -> bytes:
+    def identity_line(self) -> bytes:
         inbound = self._inbound
         assert inbound is not None
-        return self._request_head(inbound.forwarded_cert(self._caller))
+        return inbound.forwarded_cert(self._caller)
 
     @property
-    def stale_pool(self) -> "Pool | None":
+    def stale_pool(self) -> "Supplier | None":
         return self._application_pool
 
     def on_attempt_failed(self, failure: Failure, reason: str) -> None:
@@ -73,7 +74,12 @@ class Incoming(Exchange):
         inbound = self._inbound
         if inbound is not None:
             inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls").count(
-                self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+                self.status,
+                self.flags,
+                duration_ms,
+                self.bytes_in,
+                self.bytes_out,
+                label_of(self.grpc_status),
             )
         log = self.engine.access_log
         if log is None:
@@ -82,7 +88,7 @@ class Incoming(Exchange):
         log.write(
             format_request(
                 time_text=log.timestamp(), reporter="destination", method=request.method,
-                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=f"HTTP/1.{request.minor}",
+                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=self.down.protocol(request),
                 code=self.status, flags=self.flags, duration_ms=duration_ms,
                 bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=self._caller,
                 destination=inbound.name if inbound is not None else "",

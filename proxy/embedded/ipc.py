@@ -127,7 +127,7 @@ def _pack_report(report: Report) -> list[Any]:
     series = [
         [
             s.reporter, s.source_service, s.source_namespace, s.source_principal, s.destination_service,
-            s.destination_namespace, s.destination_principal, s.protocol, s.code, s.flags, s.security,
+            s.destination_namespace, s.destination_principal, s.protocol, s.code, s.flags, s.security, s.grpc_status,
             d.requests, d.duration_sum_ms, d.buckets, d.request_bytes, d.response_bytes,
         ]
         for s, d in report.series
@@ -138,7 +138,7 @@ def _pack_report(report: Report) -> list[Any]:
 
 def _unpack_report(series: Any, counters: Any, ejections: Any, connections: Any) -> Report:
     return Report(
-        [(Series(*row[:11]), SeriesDelta(*row[11:])) for row in series],
+        [(Series(*row[:12]), SeriesDelta(*row[12:])) for row in series],
         {str(name): int(count) for name, count in counters.items()},
         tuple(
             Ejection(cluster=c, endpoint=e, node=n, reason=r, remaining_s=s, count=k)

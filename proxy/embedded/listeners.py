@@ -7,10 +7,12 @@ the mesh, and only the service it named by SNI.
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from proxy.embedded.caller import Caller
 from proxy.embedded.compiled import Listening, Target
 from proxy.embedded.downstream import Downstream
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.http1 import HeadError, Request
+from proxy.embedded.http2_downstream import Http2Downstream
 from proxy.embedded.incoming import Incoming
 from proxy.embedded.outgoing import Outgoing
 from proxy.embedded.tcp import CONNECT_ESTABLISHED, TcpIncoming, TcpOutgoing
@@ -45,6 +47,9 @@ class OutboundConnection(Downstream):
         self._connected_to = ""
 
     def exchange_for(self, request: Request) -> Exchange:
+        return self._outgoing(self, request)
+
+    def _outgoing(self, caller: Caller, request: Request) -> Exchange:
         runtime = self.engine.runtime
         # The identity may have changed since; a listener that is gone serves what it accepted as it was.
         listening = self._listening = runtime.listening.get(self._listening.listener.name, self._listening)
@@ -55,7 +60,17 @@ class OutboundConnection(Downstream):
             target = listening.target
         else:
             target = runtime.resolve(request.host, listening.namespace)
-        return Outgoing(self, request, listening, target)
+        return Outgoing(caller, request, listening, target)
+
+    def take_http2(self, early: bytes) -> bool:
+        self.detach()
+        engine = self.engine
+        connection = Http2Downstream(engine, self.peer_ip, self._outgoing)
+        engine.connections.discard(self)
+        engine.connections.add(connection)
+        self.transport.set_protocol(connection)
+        connection.adopt(self.transport, early)
+        return True
 
     def on_connect(self, request: Request) -> None:
         if self._listening.listener.kind != "outbound" or self._connected_to:

@@ -16,6 +16,7 @@ from proxy.embedded.access_log import format_request
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.exchange import Exchange
+from proxy.embedded.grpc import is_failure, label_of
 from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.runtime import NoCertificateError
@@ -26,8 +27,8 @@ from proxy.route import MatchedRule
 from proxy.snapshot import Redirect
 
 if TYPE_CHECKING:
-    from proxy.embedded.downstream import Downstream
-    from proxy.embedded.pool import Pool
+    from proxy.embedded.caller import Caller
+    from proxy.embedded.carrier import Supplier
 
 _clock = time.monotonic
 _NOT_ITS_FAULT = frozenset(("DC", "DPE", "SI"))  # the caller went away, broke its framing, or stopped sending
@@ -60,9 +61,7 @@ class Outgoing(Exchange):
         "_matched", "_target", "_tried", "_upstream_pool",
     )  # fmt: skip
 
-    def __init__(
-        self, down: "Downstream", request: Request, listening: Listening, target: Target | None
-    ) -> None:
+    def __init__(self, down: "Caller", request: Request, listening: Listening, target: Target | None) -> None:
         super().__init__(down, request)
         self._listening = listening
         self._target = target
@@ -70,7 +69,7 @@ class Outgoing(Exchange):
         self._cluster: Cluster | None = None
         self._load: EndpointLoad | None = None
         self._inbound: Inbound | None = None  # of a local endpoint
-        self._upstream_pool: Pool | None = None
+        self._upstream_pool: Supplier | None = None
         self._attempt = 1
         self._backoff: _Backoff | None = None
         self._tried: tuple[str, ...] = ()
@@ -199,15 +198,14 @@ class Outgoing(Exchange):
         self._reply(redirect.status, "-", "", [(b"location", where.encode("latin-1", "replace"))])
 
     @property
-    def stale_pool(self) -> "Pool | None":
+    def stale_pool(self) -> "Supplier | None":
         return self._upstream_pool
 
     # ------------------------------------------------------------------ sending
 
-    def head_to_send(self) -> bytes:
+    def identity_line(self) -> bytes:
         inbound = self._inbound
-        identity = inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
-        return self._request_head(identity)
+        return inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
 
     def edit_response(self, headers: list[bytes]) -> list[bytes]:
         self._latency_s = _clock() - self.sent_s
@@ -231,9 +229,12 @@ class Outgoing(Exchange):
     def may_retry_status(self, response: Response) -> bool:
         cluster = self._cluster
         assert cluster is not None
-        if not cluster.retry.status(response.status) or not self._may_try_again():
+        told = self.grpc_status
+        grpc_status = int(told) if told.isdigit() and len(told) < 3 else None
+        if not cluster.retry.status(response.status, grpc_status) or not self._may_try_again():
             return False
         self._fail_load("consecutive 5xx")
+        self.grpc_status = b""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.drop()  # its body is not worth reading
@@ -305,12 +306,17 @@ class Outgoing(Exchange):
         recorder = self.engine.recorder
         target = self._target
         listening.edge(recorder, target, cluster, endpoint).count(
-            self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+            self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out, label_of(self.grpc_status)
         )
         inbound = self._inbound
         if inbound is not None:
             inbound.edge(recorder, listening.source, "none").count(
-                self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out
+                self.status,
+                self.flags,
+                duration_ms,
+                self.bytes_in,
+                self.bytes_out,
+                label_of(self.grpc_status),
             )
         log = self.engine.access_log
         if log is None:
@@ -319,7 +325,7 @@ class Outgoing(Exchange):
         log.write(
             format_request(
                 time_text=log.timestamp(), reporter="source", method=request.method,
-                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=f"HTTP/1.{request.minor}",
+                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=self.down.protocol(request),
                 code=self.status, flags=self.flags, duration_ms=duration_ms,
                 bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=listening.identity,
                 destination=cluster.name if cluster is not None else target.name if target is not None else "",
@@ -335,6 +341,6 @@ class Outgoing(Exchange):
         if flags in _NOT_ITS_FAULT or self.policy:
             load.abandoned()
             return
-        failed = self.status >= 500 or flags in {"UC", "UT", "UPE"}
+        failed = self.status >= 500 or is_failure(self.grpc_status) or flags in {"UC", "UT", "UPE"}
         load.finished(now_s, self._latency_s or now_s - self.sent_s, failed)
         cluster.observe(load.endpoint.id, failed, now_s, "consecutive 5xx" if flags == "-" else flags)

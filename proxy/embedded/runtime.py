@@ -16,6 +16,7 @@ from proxy.breaker import Breaker
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target, guilty_authorizations, guilty_routes
 from proxy.embedded.dial import Place
+from proxy.embedded.http2_pool import Http2Pool
 from proxy.embedded.pool import Pool
 from proxy.retry import RetryRules
 from proxy.snapshot import MESH_SUFFIX, Certificate, CircuitBreaker, Endpoint, InboundService, Snapshot
@@ -27,6 +28,7 @@ from trust.svid import Svid
 from trust.tls import Caller, ServerContext, server_context
 
 if TYPE_CHECKING:
+    from proxy.embedded.carrier import Supplier
     from proxy.embedded.engine import Engine
 
 NAMES_CACHED_MAX: Final = 4096  # Host values resolved, per runtime
@@ -66,7 +68,7 @@ class Runtime:
         self.server_context: ServerContext | None = None
         self._by_service: dict[tuple[str, str], Target] = {}
         self._names: dict[tuple[bytes, str], Target] = {}
-        self._pools: dict[tuple[str, str], Pool] = {}
+        self._pools: dict[tuple[str, str], Supplier] = {}
         self._tls_callers: dict[str, tuple[str, Caller]] = {}
         self._tls_key = ""
         self._commits: list[Callable[[], None]] = []
@@ -239,7 +241,7 @@ class Runtime:
 
     # ------------------------------------------------------------------ connections
 
-    def pool(self, listening: Listening, endpoint: Endpoint, cluster: Cluster) -> Pool:
+    def pool(self, listening: Listening, endpoint: Endpoint, cluster: Cluster) -> "Supplier":
         """The mTLS connections of this caller to this endpoint. Raises NoCertificateError."""
         pool = self._pools.get((listening.identity, endpoint.id))
         if pool is None:
@@ -260,7 +262,7 @@ class Runtime:
         context = known[1].expecting(endpoint.identity)
         return Place(host=endpoint.host, port=endpoint.port, context=context, server_name=endpoint.sni)
 
-    def application_pool(self, inbound: Inbound) -> Pool:
+    def application_pool(self, inbound: Inbound) -> "Supplier":
         """The plain connections to an application of this host."""
         service = inbound.service
         pool = self._pools.get(("", service.sni))
@@ -269,7 +271,8 @@ class Runtime:
             pool = self._engine.pools.get(key)
             if pool is None:
                 place = Place(host=service.app_host, port=service.app_port)
-                pool = self._engine.pools[key] = Pool(self._engine, place, Breaker(CircuitBreaker()))
+                kind = Http2Pool if service.protocol == "grpc" else Pool
+                pool = self._engine.pools[key] = kind(self._engine, place, Breaker(CircuitBreaker()))
             self._pools["", service.sni] = pool
         return pool
 
@@ -313,4 +316,5 @@ def _digest(anchors: str, certificate: Certificate) -> str:
 
 
 def _application_key(service: InboundService) -> PoolKey:
-    return ("application", service.app_host, str(service.app_port))
+    version = "HTTP/2" if service.protocol == "grpc" else "HTTP/1.1"
+    return ("application", service.app_host, str(service.app_port), version)

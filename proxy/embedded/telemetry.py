@@ -1,7 +1,7 @@
 """Golden metrics of one worker: counts and latency histograms per series, sent as deltas.
 
 Hashing a `Series` of eleven strings for each request would cost more than routing it, so a request is counted on an
-`Edge` (who calls whom, looked up once per listener and destination) under the small key `(code, flags)`.
+`Edge` (who calls whom, looked up once per listener and destination) under the small key `(code, flags, gRPC status)`.
 
 Invariant: a request is counted exactly once per reporter; `take` returns each count once.
 """
@@ -26,16 +26,16 @@ class Edge:
     def __init__(self, recorder: "Recorder", key: EdgeKey) -> None:
         self._recorder = recorder
         self.key = key
-        self.deltas: dict[tuple[int, str], SeriesDelta] = {}
+        self.deltas: dict[tuple[int, str, str], SeriesDelta] = {}
 
     def count(
-        self, code: int, flags: str, duration_ms: float, request_bytes: int, response_bytes: int
-    ) -> None:
-        delta = self.deltas.get((code, flags))
+        self, code: int, flags: str, duration_ms: float, request_bytes: int, response_bytes: int, grpc_status: str = "",
+    ) -> None:  # fmt: skip
+        delta = self.deltas.get((code, flags, grpc_status))
         if delta is None:
             if not self.deltas:
                 self._recorder.counted.append(self)
-            delta = self.deltas[code, flags] = SeriesDelta()
+            delta = self.deltas[code, flags, grpc_status] = SeriesDelta()
         delta.requests += 1
         delta.duration_sum_ms += duration_ms
         delta.buckets[bisect_left(DURATION_BUCKETS_MS, duration_ms)] += 1
@@ -82,9 +82,9 @@ class Recorder:
         for edge in counted:
             deltas, edge.deltas = edge.deltas, {}
             reporter, *names, protocol, security = edge.key
-            for (code, flags), delta in deltas.items():
+            for (code, flags, grpc_status), delta in deltas.items():
                 # mypy sees strings where a key holds only the literals `edge` was given, and cannot count `names`.
-                labels = Series(reporter, *names, protocol, code, flags, security)  # type: ignore[arg-type, call-arg]
+                labels = Series(reporter, *names, protocol, code, flags, security, grpc_status)  # type: ignore[arg-type, call-arg]
                 series.append((labels, delta))
         counters, self.counters = self.counters, {}
         return series, counters

@@ -7,7 +7,8 @@ beyond the end of a response, end the connection.
 import asyncio
 from typing import TYPE_CHECKING
 
-from proxy.embedded.chunked import ChunkedDecoder, ChunkedError
+from proxy.embedded.chunked import ChunkedDecoder, ChunkedError, Pairs, encode_body
+from proxy.embedded.heads import request_head
 from proxy.embedded.http1 import CHUNKED, UNTIL_CLOSE, HeadError, Response, ResponseReader
 from proxy.embedded.wheel import NEVER, Timed
 
@@ -48,12 +49,32 @@ class Upstream(asyncio.Protocol, Timed):
 
     # ------------------------------------------------------------------ used by exchange and pool
 
-    def begin(self, exchange: "Exchange", data: bytes) -> None:
+    def begin(self, exchange: "Exchange", body: bytes, complete: bool, trailers: Pairs) -> None:
         """Send a request's head with what there is of its body."""
         self.exchange = exchange
         self.answered = False
         self.deadline_s = NEVER
-        self.transport.write(data)
+        request = exchange.request
+        head = request_head(
+            request, (exchange.path_sent + exchange.query).encode("latin-1"), exchange.host, exchange.headers,
+            b"traceparent: %b\r\nx-request-id: %b\r\n%b"
+            % (exchange.traceparent, exchange.request_id, exchange.identity_line()),
+        )  # fmt: skip
+        if request.body == 0:
+            self.transport.write(head)
+        elif request.body == CHUNKED:
+            self.transport.write(head + encode_body(body, complete, trailers))
+        else:
+            self.transport.write(head + body)
+
+    def send(self, body: bytes, complete: bool, trailers: Pairs) -> None:
+        """More of the request's body."""
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.request.body == CHUNKED:
+            body = encode_body(body, complete, trailers)
+        if body:
+            self.transport.write(body)
 
     def pause(self) -> None:
         """Read no more: the caller does not take what has come."""

@@ -54,20 +54,11 @@ def _true(value: object) -> object:
     return value
 
 
-def _carried(protocol: AppProtocol) -> AppProtocol:
-    if protocol == "grpc":
-        raise ValueError("grpc is not supported yet (tcp carries it as bytes, without balancing requests)")
-    return protocol
-
-
-Carried = Annotated[AppProtocol, AfterValidator(_carried)]
-
-
 class _PortModel(_Plain):
     name: Label | None = None
     port: Port
     target: Port | None = None
-    protocol: Carried | None = None
+    protocol: AppProtocol | None = None
 
 
 class _CheckModel(_Plain):
@@ -102,7 +93,7 @@ class _ServiceModel(_Plain):
     address: Annotated[StrictStr, AfterValidator(_address)] = "127.0.0.1"
     port: Port | None = None
     ports: Annotated[tuple[_PortModel, ...], Field(min_length=1, max_length=PORTS_MAX)] = ()
-    protocol: Carried = "http"
+    protocol: AppProtocol = "http"
     labels: Labels = Field(default_factory=dict)
     check: _CheckModel | None = None
     upstreams: Annotated[tuple[_UpstreamModel, ...], Field(max_length=UPSTREAMS_MAX)] = ()

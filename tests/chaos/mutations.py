@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from chaos.drivers.sim import SimDriver
+from chaos.drivers.sim import BEFORE_S, SimDriver
 from chaos.experiment import Experiment
 from chaos.journal import Journal
 from chaos.shrink import shrink
@@ -240,8 +240,8 @@ def drawn(seed: int) -> Experiment:
     return experiment.model_copy(update={"hypothesis": hypothesis})
 
 
-def play(experiment: Experiment, *, digest: bool = False) -> Journal:
-    return SimDriver().run(experiment, lambda _done, _total, _what: None, digest=digest)
+def play(experiment: Experiment, *, digest: bool = False, brief: bool = True) -> Journal:
+    return SimDriver().run(experiment, lambda _done, _total, _what: None, digest=digest, brief=brief)
 
 
 def broken_by(experiment: Experiment) -> frozenset[str]:
@@ -250,17 +250,23 @@ def broken_by(experiment: Experiment) -> frozenset[str]:
 
 def find(mutation: Mutation, seeds: Sequence[int] = range(SEEDS_MAX)) -> Found | None:
     """Look for it with the swarm, shrink what finds it, and run that twice; None: it was not found. Raises
-    AssertionError if the two runs differ, or if nothing is broken without the mutation's being there."""
+    AssertionError if the two runs differ, or if something is broken without the mutation's being there."""
     with planted(mutation):
         for seed in seeds:
             experiment = drawn(seed)
-            broken = broken_by(experiment)
-            if broken:
+            violations = play(experiment).violations
+            if violations:
                 break
         else:
             return None
-        small = shrink(experiment, lambda each: bool(broken & broken_by(each)), lambda _runs, _each: None)
-        first, second = play(small, digest=True), play(small, digest=True)
+        broken = frozenset(violation.invariant for violation in violations)
+        small = shrink(
+            experiment,
+            lambda each: bool(broken & broken_by(each)),
+            lambda _runs, _each: None,
+            broke_s=min(violation.at_s for violation in violations) - BEFORE_S,
+        )
+        first, second = (play(small, digest=True, brief=False) for _ in range(2))
     assert first.digest == second.digest, "the same experiment went another way"
     assert first.violations == second.violations, "the same experiment broke something else"
     assert not broken & broken_by(small), f"seed {seed} is broken without {mutation.name}"

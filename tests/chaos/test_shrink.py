@@ -46,6 +46,24 @@ def test_shortens_faults_and_leaves_out_nodes_nobody_names() -> None:
     assert small.method[0].lasts == 7.5
 
 
+def test_what_began_after_the_violation_goes_first() -> None:
+    text = (
+        "title: x\ntopology: {nodes: 3}\nlasts: 90s\nmethod:\n"
+        "- {at: 1s, for: 60s, fault: pause, pick: {nodes: [n1]}}\n"
+        "- {at: 5s, fault: join}\n"
+        "- {at: 30s, for: 60s, fault: pause, pick: {nodes: [n2]}}"
+    )
+    experiment, tried = resolve(parse(text, "f.yaml")), []
+
+    def fails(candidate: Experiment) -> bool:
+        tried.append(candidate)
+        return len(tried) == 1
+
+    assert shrink(experiment, fails, say_nothing, broke_s=11.5) == tried[0]
+    assert [(event.at, event.lasts) for event in tried[0].method] == [(1, 10.5), (5, None)]
+    assert tried[0].timeline_s == 11.5
+
+
 def test_a_newcomer_whose_join_is_left_out_is_left_out_of_all_else() -> None:
     text = (
         "title: x\ntopology: {nodes: 3}\nmethod:\n- {at: 1s, fault: join}\n"

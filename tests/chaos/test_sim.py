@@ -182,6 +182,16 @@ def test_the_same_experiment_has_the_same_digest() -> None:
     assert run(given.model_copy(update={"seed": 2})).digest != one.digest
 
 
+def test_a_brief_run_ends_at_the_first_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = "workload: {policies: {every: 100ms}}"
+    given = experiment("- {at: 1s, for: 20s, fault: pause, pick: {nodes: [n1]}}", more=more)
+    monkeypatch.setattr("simulations.invariants.DRIFT_MS_MAX", -(10**9))
+    journal = SimDriver().run(given, lambda _done, _total, _what: None, brief=True)
+    assert journal.status == "failed"
+    assert journal.lasted_s < 8
+    assert run(given).lasted_s > 20
+
+
 def test_a_bound_that_is_missed_is_a_violation() -> None:
     journal = run(
         experiment(

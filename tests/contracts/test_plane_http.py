@@ -298,7 +298,6 @@ MALFORMED = {
     "an asterisk for GET": b"GET * HTTP/1.1\r\nhost: echo\r\n\r\n",
     "HTTP/0.9": b"GET /\r\n\r\n",
     "HTTP/1.2": b"GET / HTTP/1.2\r\nhost: echo\r\n\r\n",
-    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "an unknown method": b"FROB / HTTP/1.1\r\nhost: echo\r\n\r\n",
     "an escape that is none": b"GET /%zz HTTP/1.1\r\nhost: echo\r\n\r\n",
     "a TLS client hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
 
 from proxy.embedded.ipc import FRAME_BYTES_MAX
@@ -43,6 +44,7 @@ from .conftest import (
     spiffe,
     until,
 )
+from .test_plane_grpc import Greeter, Stub
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -438,6 +440,26 @@ async def test_a_drain_finishes_what_is_under_way_and_takes_nothing_new(
             assert (reply.body, reply.header("connection")) == (b"done", "close")
             await asyncio.wait_for(draining, 5)
     await app.stop()
+
+
+async def test_a_drain_lets_grpc_calls_end_and_takes_no_new_ones(root: MeshRoot, make_plane: Any) -> None:
+    greeter = await Greeter().start()
+    async with mesh_of_its_own(root, make_plane) as mesh:
+        await mesh.serve(Service("echo", {"b": greeter.port}, protocol="grpc"))
+        async with Stub(mesh.port()) as idle, Stub(mesh.port()) as busy:
+            assert await idle.unary("Unary", b"hi") == b"hi"
+            call = asyncio.ensure_future(busy.unary("Wait"))
+            await until(lambda: greeter.calls == 2, "the call to be under way")
+            draining = asyncio.ensure_future(mesh.planes["a"].drain(10))
+            await until(
+                lambda: idle.channel.get_state() == grpc.ChannelConnectivity.IDLE,
+                "the idle channel to hear of it",
+            )
+            assert not draining.done()
+            greeter.gate.set()
+            assert await call == b"late"
+            await asyncio.wait_for(draining, 5)
+    await greeter.server.stop(None)
 
 
 async def test_a_drain_ends_with_its_timeout(root: MeshRoot, make_plane: Any) -> None:

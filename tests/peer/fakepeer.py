@@ -149,6 +149,8 @@ class FakePeer:
     async def ca_status(self) -> Json:
         signer = {"id": NODE, "name": "one", "state": "alive"}
         status = {"mode": "threshold", "root": "ab" * 32, "epoch": 0, "threshold": 1, "signers": [signer]}
+        signer["answers"] = True
+        status |= {"answering": 1, "margin": 0, "revocations": 2}
         return self._answer("ca_status", status | {"can_issue": True})
 
     def metrics(self) -> bytes:

@@ -231,6 +231,20 @@ def test_traffic_policy_changes_what_it_says_and_nothing_else() -> None:
     assert destination(found, "pay").request_timeout_s == 15.0
 
 
+def test_a_grpc_call_brings_its_own_deadline_unless_a_policy_says_otherwise() -> None:
+    found = snapshot(instance("cart", on=["80/grpc"]))
+    assert destination(found, "cart").request_timeout_s == 0.0
+    assert inbound(found, "cart.default.mesh").request_timeout_s == 0.0
+    strict = entry(
+        "TrafficPolicy",
+        "t",
+        {"targetRefs": [{"kind": "Service", "name": "cart"}], "timeouts": {"request": "3s"}},
+    )
+    found = snapshot(instance("cart", on=["80/grpc"]), strict)
+    assert destination(found, "cart").request_timeout_s == 3.0
+    assert inbound(found, "cart.default.mesh").request_timeout_s == 3.0
+
+
 def test_authorization_is_the_workloads_under_every_name() -> None:
     found = snapshot(
         instance("cart"),

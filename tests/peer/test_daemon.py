@@ -460,6 +460,26 @@ async def test_two_peers_hold_enforce_and_show_the_same(hosts: Any) -> None:
     assert {row["status"] for row in await two.operations.check()} == {"ok"}
 
 
+async def test_the_status_of_the_authority_says_who_answers_and_how_many_more_may_go(
+    hosts: Any, until: Any
+) -> None:
+    one, two = await pair(hosts)
+    for host in (one, two):
+        status = await host.operations.ca_status()
+        (signer,) = status["signers"]
+        assert (signer["name"], signer["state"], signer["answers"]) == ("host-1", "alive", True)
+        assert (status["can_issue"], status["answering"], status["margin"]) == (True, 1, 0)
+        assert status["revocations"] == 0
+    with pytest.raises(ApiError, match="0 signers would be left and 1 are needed"):
+        await one.operations.revoke("signer", "host-1", "")
+    with pytest.raises(ApiError, match="0 signers would be left and 1 are needed"):
+        await one.operations.leave(revoke=True)
+    await one.stop()
+    status = await two.operations.ca_status()
+    assert [signer["answers"] for signer in status["signers"]] == [False]
+    assert (status["can_issue"], status["answering"], status["margin"]) == (False, 0, -1)
+
+
 async def test_who_may_not_write_is_told_at_its_own_peer_and_ignored_by_the_others(
     hosts: Any, until: Any, caplog: Any
 ) -> None:

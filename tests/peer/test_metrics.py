@@ -102,7 +102,18 @@ def test_the_labels_are_istios():
         "response_code": "200",
         "response_flags": "-",
         "connection_security_policy": "mutual_tls",
+        "grpc_response_status": "",
     }
+
+
+def test_a_grpc_status_is_a_label_and_a_failure_where_it_stands_for_one():
+    traffic = Traffic()
+    ended = {series(protocol="grpc", grpc_status=status): delta(5) for status in ("0", "5", "14", "13")}
+    traffic.observe(telemetry(ended), 1.0)
+    found = samples(traffic_text(traffic))
+    assert value(found, "istio_requests_total", grpc_response_status="14") == 5
+    [row] = stat_rows(traffic, 60.0)
+    assert row["success_rate"] == 0.5
 
 
 def test_what_is_not_known_is_unknown():
@@ -127,7 +138,7 @@ def test_tcp_connections_have_istios_tcp_metrics_and_no_status():
     assert value(found, "istio_tcp_received_bytes_total") == 11
     assert value(found, "istio_tcp_sent_bytes_total") == 22
     assert not [name for name, _ in found if name == "istio_requests_total"]
-    assert "response_code" not in TCP_LABELS
+    assert not {"response_code", "grpc_response_status"} & set(TCP_LABELS)
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.embedded.heads import HeaderView, compile_edit, own_response, request_head, response_head
-from proxy.embedded.http1 import CHUNKED
+from proxy.embedded.http1 import CHUNKED, Request
 from proxy.snapshot import HeaderEdit
 
 
@@ -50,7 +50,9 @@ def test_filters_that_could_break_a_head_are_refused(edit: HeaderEdit) -> None:
     ],
 )
 def test_a_request_head_says_how_long_its_body_is(method: str, body: int, upgrade: bytes, end: bytes) -> None:
-    head = request_head(method, b"/p", b"h", [(b"x", b"y")], b"z: 1\r\n", body, upgrade)
+    request = Request()
+    request.method, request.body, request.upgrade, request.expects = method, body, upgrade, False
+    head = request_head(request, b"/p", b"h", [(b"x", b"y")], b"z: 1\r\n")
     assert head == f"{method} /p HTTP/1.1\r\nhost: h\r\n".encode() + end
 
 

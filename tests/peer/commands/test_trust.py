@@ -2,6 +2,7 @@
 
 import pytest
 
+from peer.commands.trust import _issuing
 from tests.peer.fakepeer import NODE
 
 
@@ -22,8 +23,22 @@ def test_token_create_prints_the_token_alone(gossamer, served):
 def test_ca_status(gossamer):
     ended = gossamer("ca", "status")
     assert "threshold:  1 of 1" in ended.out
-    assert "one     alive  " + NODE in ended.out
+    assert "can issue:  yes, but not if one more were gone" in ended.out
+    assert "revoked:    2" in ended.out
+    assert "one     alive  yes      " + NODE in ended.out
     assert gossamer("ca", "status", "-o", "json").data["can_issue"] is True
+
+
+@pytest.mark.parametrize(
+    ("can", "margin", "words"),
+    [
+        (True, 2, "yes, and still if 2 more were gone"),
+        (True, 0, "yes, but not if one more were gone"),
+        (False, -2, "no: 2 more must answer"),
+    ],
+)
+def test_the_margin_is_told_in_words(can, margin, words):
+    assert _issuing(can, margin) == words
 
 
 @pytest.mark.parametrize("kind", ["node", "workload", "certificate", "signer"])

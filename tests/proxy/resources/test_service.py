@@ -27,6 +27,12 @@ def problems(text: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc", "tcp"])
+def test_every_protocol_of_an_application(protocol: str) -> None:
+    [service] = parse(f"service: {{name: cart, port: 1, protocol: {protocol}}}")
+    assert [port.protocol for port in service.ports] == [protocol]
+
+
 def test_the_short_form() -> None:
     assert parse("service: {name: cart, port: 8080}") == (
         ServiceSpec(
@@ -89,7 +95,6 @@ def test_checks_of_each_kind() -> None:
         ("service: cart", "cart.yaml: document 1: service: must be a mapping, not a string"),
         ("service: {port: 1}", "cart.yaml: document 1: service.name: is required"),
         ("service: {name: cart}", "service default/cart: service: port or ports is required"),
-        ("service: {name: cart, port: 1, protocol: grpc}", "service.protocol: grpc is not supported yet"),
         ("service: {name: cart, port: 70000}", "service default/cart: service.port: must be <= 65535"),
         ("service: {name: cart, port: '80'}", "service.port: must be a whole number, not a string"),
         ("service: {name: Cart, port: 1}", "service.name: must be a DNS label"),

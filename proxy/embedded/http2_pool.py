@@ -1,0 +1,125 @@
+"""HTTP/2 connections to one application, shared by its requests.
+
+One connection carries as many requests at once as the application allows; another is made when none has room, up to
+`CONNECTIONS_MAX`, and beyond that requests wait. The breaker counts connections and waiting requests as for HTTP/1.1.
+
+Invariant: a waiting exchange is told exactly once: `on_connection` or `on_no_connection`, unless it called `forget`.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from proxy.breaker import Breaker
+from proxy.embedded.dial import Dial, Place
+from proxy.embedded.http2_upstream import Call, Http2Upstream
+from proxy.embedded.pool import CONNECT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+    from proxy.embedded.exchange import Exchange
+
+CONNECTIONS_MAX: Final = 8
+
+
+class Http2Pool:
+    """As `Pool`, and what exchanges need of either is in carrier.py."""
+
+    __slots__ = (
+        "_breaker", "_dial", "_engine", "_open", "_retired", "_waiting", "connect_timeout_s", "place",
+    )  # fmt: skip
+
+    def __init__(self, engine: "Engine", place: Place, breaker: Breaker) -> None:
+        self.place = place
+        self.connect_timeout_s = CONNECT_TIMEOUT_S
+        self._engine = engine
+        self._breaker = breaker
+        self._open: dict[Http2Upstream, None] = {}
+        self._dial: Dial | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._retired = False
+
+    def __repr__(self) -> str:
+        return f"<Http2Pool {self.place} open={len(self._open)} waiting={len(self._waiting)}>"
+
+    def take(self) -> Call | None:
+        for connection in self._open:
+            if connection.has_room:
+                return Call(connection)
+        return None
+
+    def wait(self, exchange: "Exchange") -> bool:
+        if not self._breaker.open_pending():
+            return False
+        self._waiting.append(exchange)
+        self._dial_for_waiting()
+        if self._dial is None:
+            if not self._open:  # the breaker allows no connection at all
+                self._waiting.pop()
+                self._breaker.close_pending()
+                return False
+            for connection in list(self._open):
+                self.on_room(connection)
+        return True
+
+    def forget(self, exchange: "Exchange") -> None:
+        try:
+            self._waiting.remove(exchange)
+        except ValueError:
+            return
+        self._breaker.close_pending()
+
+    def retire(self) -> None:
+        self._retired = True
+        for connection in list(self._open):
+            connection.retire()
+
+    @property
+    def unused(self) -> bool:
+        return not (self._open or self._dial or self._waiting)
+
+    # ------------------------------------------------------------------ called by connections and the dial
+
+    def on_connected(self, connection: Http2Upstream) -> None:
+        assert self._dial is not None
+        self._dial.settle()
+        self._dial = None
+        self._open[connection] = None
+        self.on_room(connection)
+        self._dial_for_waiting()
+        if self._retired:
+            connection.retire()
+
+    def on_room(self, connection: Http2Upstream) -> None:
+        """It may take another call."""
+        while self._waiting and connection.has_room:
+            exchange = self._waiting.popleft()
+            self._breaker.close_pending()
+            exchange.on_connection(Call(connection))
+
+    def on_going(self) -> None:
+        """A connection takes no new call."""
+        self._dial_for_waiting()
+
+    def on_closed(self, connection: Http2Upstream) -> None:
+        self._open.pop(connection, None)
+        self._breaker.close_connection()
+        self._dial_for_waiting()
+
+    def _dial_for_waiting(self) -> None:
+        if not self._waiting or self._dial is not None:
+            return
+        if len(self._open) >= CONNECTIONS_MAX or not self._breaker.open_connection():
+            return
+
+        def failed(reason: str) -> None:
+            self._dial = None
+            self._breaker.close_connection()
+            # Who waits, waits for this: to try again for each would take the time of all their timeouts.
+            waiting = [] if self._open else list(self._waiting)
+            for exchange in waiting:
+                if exchange in self._waiting:
+                    self.forget(exchange)
+                    exchange.on_no_connection(reason)
+
+        connection = Http2Upstream(self._engine, self)
+        self._dial = Dial(self._engine, self.place, self.connect_timeout_s, connection, failed)

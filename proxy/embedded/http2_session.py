@@ -1,0 +1,494 @@
+"""One HTTP/2 connection, whichever side of it this is: frames in, frames out, streams between (RFC 9113).
+
+`receive` takes whatever arrived and calls the hooks; streams that got something are told once for everything that
+arrived together (`deliver`), so that a head and a short body travel on as one message. What is to be sent is
+collected and written once a turn of the loop.
+
+A peer can make work with frames that ask for nothing. Each of them costs a token of a bucket that time and honest
+traffic fill; windows that let out a few bytes at a time are not honest (CVE-2019-9511). Streams begun and taken back
+have a bucket of their own (CVE-2023-44487), and so has whoever breaks a rule to have them reset (CVE-2025-8671). When
+one is empty the connection ends with ENHANCE_YOUR_CALM.
+
+Invariant: after an `Http2Error` nothing more is read, and every stream has been told.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from proxy.embedded import http2_frames as wire
+from proxy.embedded.chunked import Pairs
+from proxy.embedded.http2_flow import STREAM_WINDOW, Flow
+from proxy.embedded.http2_frames import BlockReader, Http2Error
+from proxy.embedded.wheel import Timed
+
+CONNECTION_WINDOW: Final = 1024 * 1024
+CONTINUATIONS_MAX: Final = 16  # of one block
+NUISANCES_MAX: Final = 1000  # at once: frames that carry nothing
+NUISANCES_PER_S: Final = 100.0
+RESETS_MAX: Final = 500  # at once: streams the peer takes back
+RESETS_PER_S: Final = 100.0
+DRIBBLE_BYTES: Final = 1024  # a window that lets out less of a body than this earns its peer nothing
+RESET_REMEMBERED_MAX: Final = 256  # streams reset here, for which frames may still be on their way
+WRITE_BYTES: Final = 64 * 1024  # collected, before they are written within a turn
+UNTAKEN_BYTES_MAX: Final = 1024 * 1024  # waiting for a peer that does not read; then the connection is cut
+_TOP: Final = 0x7FFF_FFFF
+
+
+class Bucket:
+    """Tokens, refilled by time up to `size`."""
+
+    __slots__ = ("_now", "_per_s", "_since_s", "_size", "_tokens")
+
+    def __init__(self, size: int, per_s: float, now: Callable[[], float]) -> None:
+        self._size = float(size)
+        self._tokens = float(size)
+        self._per_s = per_s
+        self._now = now
+        self._since_s = now()
+
+    def take(self) -> bool:
+        """False: empty."""
+        if self._tokens < 1.0:
+            now_s = self._now()
+            self._tokens = min(self._size, self._tokens + (now_s - self._since_s) * self._per_s)
+            self._since_s = now_s
+            if self._tokens < 1.0:
+                return False
+        self._tokens -= 1.0
+        return True
+
+    def give(self, tokens: float) -> None:
+        self._tokens = min(self._size, self._tokens + tokens)
+
+
+class Session(Timed):
+    """Base of both roles. `full`: the transport takes no more for now."""
+
+    __slots__ = (
+        "_block", "_block_bytes", "_block_end", "_block_stream", "_buffer", "_continuations", "_greeted",
+        "_header_bytes_max", "_nuisances", "_out", "_out_bytes", "_reader", "_receivable", "_received", "_resets",
+        "_scheduled", "_table_told", "_touched", "_we_reset", "blocked", "closed", "full", "initial_window",
+        "peer_streams_max", "send_window", "streams", "top",
+    )  # fmt: skip
+
+    streams: dict[int, Flow]
+
+    def __init__(self, header_bytes_max: int, now: Callable[[], float]) -> None:
+        super().__init__()
+        self.streams = {}
+        self.blocked: dict[Flow, None] = {}  # wait for a window, the longest first
+        self.closed = False
+        self.full = False
+        self.top = 0  # the highest stream there has been
+        self.initial_window = 65_535
+        self.send_window = 65_535
+        self.peer_streams_max = 100  # until the peer says otherwise
+        self._receivable = CONNECTION_WINDOW
+        self._header_bytes_max = header_bytes_max
+        self._reader = BlockReader(header_bytes_max)
+        self._greeted = False
+        self._buffer = b""
+        self._block: list[bytes] = []
+        self._block_bytes = self._block_stream = self._continuations = 0
+        self._block_end = False
+        self._touched: dict[Flow, None] = {}
+        self._we_reset: dict[int, None] = {}
+        self._nuisances = Bucket(NUISANCES_MAX, NUISANCES_PER_S, now)
+        self._resets = Bucket(RESETS_MAX, RESETS_PER_S, now)
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._scheduled = self._received = self._table_told = False
+
+    # ------------------------------------------------------------------ what a role does
+
+    def on_block(self, stream_id: int, fields: Pairs, *, end: bool) -> None:
+        """A whole header block. Raises Http2Error."""
+        raise NotImplementedError
+
+    def on_data(self, stream: Flow, body: bytes, *, end: bool) -> None:
+        raise NotImplementedError
+
+    def on_malformed(self, stream: Flow) -> None:
+        """The body is not as long as was said."""
+        raise NotImplementedError
+
+    def deliver(self, stream: Flow) -> None:
+        """Hand on what has come for this stream."""
+        raise NotImplementedError
+
+    def on_goaway(self, last: int) -> None:
+        raise NotImplementedError
+
+    def on_ping_answered(self) -> None: ...
+
+    def on_settings(self) -> None: ...
+
+    def on_idle(self) -> None:
+        """The last stream is gone."""
+        raise NotImplementedError
+
+    def flush_soon(self) -> None:
+        """Call `flush` before the loop waits again."""
+        raise NotImplementedError
+
+    def transmit(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def on_failed(self, reason: str) -> None:
+        """The connection is over; GOAWAY has been written where that makes sense."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ sending
+
+    def greet(self, preface: bytes, settings: list[tuple[int, int]]) -> None:
+        self.write(
+            preface + wire.settings(settings) + wire.window_update(0, CONNECTION_WINDOW - STREAM_WINDOW)
+        )
+
+    def write(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > WRITE_BYTES:
+            self.flush()
+        elif not (self._scheduled or self._received):
+            self._scheduled = True
+            self.flush_soon()
+
+    def write_headers(self, stream_id: int, block: bytes, *, end: bool) -> None:
+        if not self._table_told:
+            self._table_told = True
+            block = wire.TABLE_SIZE_ZERO + block
+        self.write(wire.headers(stream_id, block, end=end))
+
+    def write_data(self, data: bytes, *, cut: bool) -> None:
+        """A DATA frame; `cut`: the window did not let out all there was."""
+        if not cut or len(data) > DRIBBLE_BYTES:
+            self._nuisances.give(2.0)  # the peer answers with an update for each window, if it likes
+        self.write(data)
+
+    def flush(self) -> None:
+        self._scheduled = False
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self.transmit(data)
+
+    def pump(self) -> None:
+        """Windows have opened or the transport takes more: serve who waits longest first."""
+        for stream in list(self.blocked):
+            if self.full or self.send_window <= 0:
+                return
+            self._pump_one(stream)
+
+    def _pump_one(self, stream: Flow) -> None:
+        self.blocked.pop(stream, None)
+        stream.pump()
+        if not stream.blocked:
+            stream.on_unblocked()
+        elif stream.id in self.streams:
+            self.blocked[stream] = None  # the others come first next time
+
+    def reset(self, stream: Flow, code: int) -> None:
+        """Say RST_STREAM and forget the stream. `on_reset` is not called."""
+        self.write(wire.rst_stream(stream.id, code))
+        self._remember_reset(stream.id)
+        self.forget(stream)
+
+    def refuse(self, stream_id: int, code: int) -> None:
+        """Reset a stream that was never taken up."""
+        self.write(wire.rst_stream(stream_id, code))
+        self._remember_reset(stream_id)
+
+    def _remember_reset(self, stream_id: int) -> None:
+        self._we_reset[stream_id] = None
+        if len(self._we_reset) > RESET_REMEMBERED_MAX:
+            del self._we_reset[next(iter(self._we_reset))]
+
+    def forget(self, stream: Flow) -> None:
+        if self.streams.pop(stream.id, None) is not None:
+            self.blocked.pop(stream, None)
+            self._touched.pop(stream, None)
+            if not self.streams and not self.closed:
+                self.on_idle()
+
+    def fail(self, code: int, reason: str) -> None:
+        """GOAWAY, and every stream is over."""
+        if self.closed:
+            return
+        self.write(wire.goaway(self.top, code, reason))
+        self.flush()
+        self.end(code)
+        self.on_failed(reason)
+
+    def end(self, code: int) -> None:
+        """The connection is gone."""
+        self.closed = True
+        streams, self.streams = self.streams, {}
+        self.blocked.clear()
+        self._touched.clear()
+        self._buffer = b""
+        self._block.clear()
+        for stream in streams.values():
+            stream.on_reset(code)
+
+    def nuisance(self) -> None:
+        """Raises Http2Error when there have been too many."""
+        if not self._nuisances.take():
+            raise Http2Error(wire.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
+
+    # ------------------------------------------------------------------ receiving
+
+    def receive(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        at, size = 0, len(data)
+        self._received = True
+        try:
+            while size - at >= wire.FRAME_HEAD_BYTES:
+                length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+                if length > wire.FRAME_BYTES_MAX:
+                    raise Http2Error(wire.FRAME_SIZE_ERROR, "frame too large")
+                end = at + wire.FRAME_HEAD_BYTES + length
+                if end > size:
+                    break
+                stream_id = int.from_bytes(data[at + 5 : at + 9], "big") & _TOP
+                self._take(data[at + 3], data[at + 4], stream_id, data[at + 9 : end])
+                at = end
+                if self.closed:
+                    return
+            self._buffer = data[at:]
+            while self._touched:
+                stream = next(iter(self._touched))
+                del self._touched[stream]
+                self.deliver(stream)
+        except Http2Error as error:
+            self.fail(error.code, error.reason)
+        finally:
+            self._received = False
+        self.flush()
+
+    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block_stream and (kind != wire.CONTINUATION or stream_id != self._block_stream):
+            raise Http2Error(wire.PROTOCOL_ERROR, "a header block was interrupted")
+        if not self._greeted:
+            if kind != wire.SETTINGS or flags & wire.ACK:
+                raise Http2Error(wire.PROTOCOL_ERROR, "SETTINGS must come first")
+            self._greeted = True
+            self._nuisances.give(1.0)
+        take = _TAKE.get(kind)
+        if take is None:
+            self.nuisance()  # unknown: ignored (4.1)
+        else:
+            take(self, flags, stream_id, payload)
+
+    def _take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "DATA without a stream")
+        size = len(payload)
+        self._receivable -= size
+        if self._receivable < 0:
+            raise Http2Error(wire.FLOW_CONTROL_ERROR, "more than the connection's window")
+        if self._receivable <= CONNECTION_WINDOW // 2:
+            # What a stream may hold is bounded by its own window: this one only keeps streams from each other.
+            self.write(wire.window_update(0, CONNECTION_WINDOW - self._receivable))
+            self._receivable = CONNECTION_WINDOW
+        body = wire.without_padding(flags, payload)
+        end = bool(flags & wire.END_STREAM)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._for_nobody(stream_id)
+            return
+        if stream.remote_done:
+            self._break(stream, wire.STREAM_CLOSED)
+            return
+        if not body and not end:
+            self.nuisance()
+        code = stream.take(size, len(body), end=end)
+        if code == wire.FLOW_CONTROL_ERROR:
+            self._break(stream, code)
+        elif code:
+            self.count_reset()
+            self.on_malformed(stream)
+        else:
+            stream.remote_done = end
+            self.on_data(stream, body, end=end)
+            self._touched[stream] = None
+
+    def _for_nobody(self, stream_id: int) -> None:
+        """A frame for a stream that is over, or never was."""
+        if stream_id not in self._we_reset:
+            self._not_idle(stream_id)
+            raise Http2Error(wire.STREAM_CLOSED, "a frame after the end of its stream")
+        self.nuisance()
+
+    def _not_idle(self, stream_id: int) -> None:
+        if stream_id > self.top:
+            raise Http2Error(wire.PROTOCOL_ERROR, "a frame for a stream that was never begun")
+
+    def count_reset(self) -> None:
+        """The peer ends a stream, or makes it end. Raises Http2Error when there have been too many."""
+        if not self._resets.take():
+            raise Http2Error(wire.ENHANCE_YOUR_CALM, "too many streams taken back")
+
+    def _break(self, stream: Flow, code: int) -> None:
+        self.count_reset()
+        self.reset(stream, code)
+        stream.on_reset(code)
+
+    def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "HEADERS without a stream")
+        block = wire.without_padding(flags, payload)
+        if flags & wire.PRIORITISED:
+            if len(block) < 5:
+                raise Http2Error(wire.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+            if int.from_bytes(block[:4], "big") & _TOP == stream_id:
+                raise Http2Error(wire.PROTOCOL_ERROR, "a stream that depends on itself")
+            block = block[5:]
+        end = bool(flags & wire.END_STREAM)
+        if flags & wire.END_HEADERS:
+            self.on_block(stream_id, self._reader.read(block), end=end)
+            return
+        self._block = [block]
+        self._block_bytes = len(block)
+        self._block_end = end
+        self._block_stream = stream_id
+        self._continuations = 0
+
+    def _take_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not self._block_stream:
+            raise Http2Error(wire.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        self._continuations += 1
+        self._block_bytes += len(payload)
+        if self._continuations > CONTINUATIONS_MAX or self._block_bytes > self._header_bytes_max:
+            raise Http2Error(wire.ENHANCE_YOUR_CALM, "header block too long")
+        self._block.append(payload)
+        if flags & wire.END_HEADERS:
+            block = b"".join(self._block)
+            self._block.clear()
+            self._block_stream = 0
+            self.on_block(stream_id, self._reader.read(block), end=self._block_end)
+
+    @property
+    def block_open(self) -> bool:
+        """A header block has begun and is not complete."""
+        return bool(self._block_stream)
+
+    def _take_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "PRIORITY without a stream")
+        if len(payload) != 5:
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed PRIORITY")
+        if int.from_bytes(payload[:4], "big") & _TOP == stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "a stream that depends on itself")
+        self.nuisance()
+
+    def _take_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed RST_STREAM")
+        if not stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "RST_STREAM without a stream")
+        self._not_idle(stream_id)
+        self.count_reset()
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.forget(stream)
+            stream.on_reset(int.from_bytes(payload, "big"))
+
+    def _take_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "SETTINGS for a stream")
+        if len(payload) % 6 or (flags & wire.ACK and payload):
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed SETTINGS")
+        self.nuisance()
+        if flags & wire.ACK:
+            return
+        for at in range(0, len(payload), 6):
+            key = int.from_bytes(payload[at : at + 2], "big")
+            self._set(key, int.from_bytes(payload[at + 2 : at + 6], "big"))
+        self.write(wire.frame(wire.SETTINGS, wire.ACK, 0, b""))
+        self.on_settings()
+        self.pump()
+
+    def _set(self, key: int, value: int) -> None:
+        if key == wire.INITIAL_WINDOW_SIZE:
+            if value > wire.WINDOW_MAX:
+                raise Http2Error(wire.FLOW_CONTROL_ERROR, "initial window too large")
+            more, self.initial_window = value - self.initial_window, value
+            for stream in self.streams.values():
+                stream.send_window += more
+                if stream.send_window > wire.WINDOW_MAX:
+                    raise Http2Error(wire.FLOW_CONTROL_ERROR, "window too large")
+        elif key == wire.MAX_FRAME_SIZE:
+            if not wire.FRAME_BYTES_MAX <= value < 2**24:
+                raise Http2Error(wire.PROTOCOL_ERROR, "malformed MAX_FRAME_SIZE")
+        elif key == wire.ENABLE_PUSH:
+            if value > 1:
+                raise Http2Error(wire.PROTOCOL_ERROR, "malformed ENABLE_PUSH")
+        elif key == wire.MAX_CONCURRENT_STREAMS:
+            self.peer_streams_max = value
+
+    def _take_push(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise Http2Error(wire.PROTOCOL_ERROR, "PUSH_PROMISE, which nobody asked for")
+
+    def _take_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "PING for a stream")
+        if len(payload) != 8:
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed PING")
+        self.nuisance()
+        if flags & wire.ACK:
+            self.on_ping_answered()
+        else:
+            self.write(wire.frame(wire.PING, wire.ACK, 0, payload))
+
+    def _take_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise Http2Error(wire.PROTOCOL_ERROR, "GOAWAY for a stream")
+        if len(payload) < 8:
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed GOAWAY")
+        self.nuisance()
+        self.on_goaway(int.from_bytes(payload[:4], "big") & _TOP)
+
+    def _take_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed WINDOW_UPDATE")
+        self.nuisance()
+        more = int.from_bytes(payload, "big") & _TOP
+        if not stream_id:
+            self.send_window += more
+            if not more or self.send_window > wire.WINDOW_MAX:
+                code = wire.FLOW_CONTROL_ERROR if more else wire.PROTOCOL_ERROR
+                raise Http2Error(code, "malformed WINDOW_UPDATE")
+            self.pump()
+            return
+        self._not_idle(stream_id)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        stream.send_window += more
+        if not more or stream.send_window > wire.WINDOW_MAX:
+            self._break(stream, wire.FLOW_CONTROL_ERROR if more else wire.PROTOCOL_ERROR)
+        elif stream in self.blocked:
+            self._pump_one(stream)
+
+    # ------------------------------------------------------------------ streams that got something
+
+    def touch(self, stream: Flow) -> None:
+        self._touched[stream] = None
+
+
+_TAKE: Final[dict[int, Callable[[Session, int, int, bytes], None]]] = {
+    wire.DATA: Session._take_data,
+    wire.HEADERS: Session._take_headers,
+    wire.PRIORITY: Session._take_priority,
+    wire.RST_STREAM: Session._take_reset,
+    wire.SETTINGS: Session._take_settings,
+    wire.PUSH_PROMISE: Session._take_push,
+    wire.PING: Session._take_ping,
+    wire.GOAWAY: Session._take_goaway,
+    wire.WINDOW_UPDATE: Session._take_window_update,
+    wire.CONTINUATION: Session._take_continuation,
+}

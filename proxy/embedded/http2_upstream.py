@@ -1,0 +1,358 @@
+"""HTTP/2 to an application of this host, by prior knowledge: each request is a stream of a shared connection.
+
+Invariant: `exchange` of a call is set exactly while its request is out; a call that ends frees its stream before the
+exchange hears of it, for what the exchange does next may want it.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy.embedded import http2_frames as wire
+from proxy.embedded.chunked import Pairs
+from proxy.embedded.exchange import NO_TRAILERS
+from proxy.embedded.http1 import Response
+from proxy.embedded.http2_flow import Flow
+from proxy.embedded.http2_heads import MalformedError, read_response, read_trailers
+from proxy.embedded.http2_session import UNTAKEN_BYTES_MAX, Session
+from proxy.embedded.wheel import NEVER
+
+if TYPE_CHECKING:
+    from proxy.embedded.engine import Engine
+    from proxy.embedded.exchange import Exchange
+    from proxy.embedded.http2_pool import Http2Pool
+
+STREAMS_MAX: Final = 256  # at once on one connection, whatever the application allows
+_PAUSED: Final = 1
+
+
+class Call(Flow):
+    """One request. What an exchange calls is described in carrier.py."""
+
+    __slots__ = (
+        "_complete",
+        "_head_seen",
+        "_pieces",
+        "_response",
+        "_trailers_in",
+        "answered",
+        "exchange",
+        "reused",
+    )
+
+    session: "Http2Upstream"
+
+    def __init__(self, session: "Http2Upstream") -> None:
+        super().__init__(session)
+        self.exchange: Exchange | None = None
+        self.reused = session.top > 0
+        self.answered = False
+        self._response: Response | None = None
+        self._pieces: list[bytes] = []
+        self._head_seen = self._complete = False
+        self._trailers_in = NO_TRAILERS
+        self.open(session.next_id(), session.initial_window)
+
+    # ------------------------------------------------------------------ used by the exchange
+
+    def begin(self, exchange: "Exchange", body: bytes, complete: bool, trailers: Pairs) -> None:
+        self.exchange = exchange
+        self.session.begin(self)
+        end = complete and not body and not trailers
+        self.send_headers(_request_block(exchange), end=end)
+        if not end and (body or complete):
+            self.send(body, complete, trailers)
+
+    def send(self, body: bytes, complete: bool, trailers: Pairs) -> None:
+        block = wire.pairs_block(trailers) if complete and trailers else b""
+        self.send_body(body, end=complete, trailers=block)
+
+    def pause(self) -> None:
+        self.hold(_PAUSED)
+
+    def resume(self) -> None:
+        self.release(_PAUSED)
+
+    def limit(self, timeout_s: float) -> None:
+        self.session.engine.wheel.arm(self, timeout_s)
+
+    def drop(self) -> None:
+        self.exchange = None
+        self.deadline_s = NEVER
+        if self.id in self.session.streams:
+            self.session.reset(self, wire.CANCEL)
+
+    # ------------------------------------------------------------------ what came
+
+    def on_block(self, fields: Pairs, *, end: bool) -> None:
+        exchange = self.exchange
+        assert exchange is not None, "a call without an exchange has no stream"
+        headers_max = self.session.engine.limits.headers_max
+        self.answered = True
+        try:
+            if not self._head_seen:
+                to_head = exchange.request.method == "HEAD"
+                response = read_response(fields, headers_max, to_head=to_head, end=end)
+                if response.status < 200:
+                    exchange.on_informational(response)
+                    return
+                self._take_head(response, end=end)
+            elif end and not self.short:
+                self._trailers_in = read_trailers(fields, headers_max)
+            else:
+                raise MalformedError("trailers before the end of the body")
+        except MalformedError as error:
+            self.on_broken(error.reason)
+            return
+        self.remote_done = self._complete = end
+        self.session.touch(self)
+
+    def _take_head(self, response: Response, *, end: bool) -> None:
+        self._head_seen = True
+        self.deadline_s = NEVER
+        self._response = response
+        if not end:
+            self.expect(max(response.body, -1))
+
+    def add(self, body: bytes, *, end: bool) -> None:
+        if body:
+            self._pieces.append(body)
+        self._complete = end
+
+    def deliver(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        response, self._response = self._response, None
+        pieces, self._pieces = self._pieces, []
+        complete = self._complete
+        if complete:
+            self._free(exchange)
+        if response is not None:
+            exchange.on_response(response, pieces, complete, self._trailers_in)
+        elif pieces or complete:
+            exchange.on_response_body(pieces, complete, self._trailers_in)
+        if not complete and self.exchange is not None:
+            self.credit()
+
+    def _free(self, exchange: "Exchange") -> None:
+        self.exchange = None
+        exchange.upstream = None
+        if self.id in self.session.streams:
+            if self.local_done:
+                self.session.forget(self)
+            else:
+                self.session.reset(self, wire.CANCEL)  # the answer came before the request was complete
+
+    def on_broken(self, reason: str) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.deadline_s = NEVER
+        if self.id in self.session.streams:
+            self.session.reset(self, wire.PROTOCOL_ERROR)
+        if exchange is not None:
+            exchange.on_upstream_broken(reason)
+
+    def on_reset(self, code: int) -> None:
+        self.deadline_s = NEVER
+        self.deliver()  # what came before
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
+        if self.session.failure:
+            exchange.on_upstream_broken(self.session.failure)
+        elif code == wire.REFUSED_STREAM:
+            exchange.on_upstream_refused("the application refused the stream")
+        elif self.session.closed:
+            exchange.on_upstream_lost(self, "the connection was closed")
+        else:
+            exchange.on_upstream_lost(self, f"the stream was reset with code {code}")
+
+    def on_deadline(self) -> None:
+        exchange = self.exchange
+        if exchange is not None and not self._head_seen:
+            self.drop()
+            exchange.on_try_timeout()
+
+    # ------------------------------------------------------------------ flow
+
+    def on_blocked(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_full()
+
+    def on_unblocked(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_drained()
+
+    def on_sent(self) -> None: ...
+
+
+def _request_block(exchange: "Exchange") -> bytes:
+    request = exchange.request
+    block = b"".join(
+        (
+            wire.method_field(request.method), wire.SCHEME_HTTP,
+            wire.path_field((exchange.path_sent + exchange.query).encode("latin-1")),
+            wire.authority_field(exchange.host), wire.pairs_block(exchange.headers),
+            wire.field(b"traceparent", exchange.traceparent), wire.field(b"x-request-id", exchange.request_id),
+        )
+    )  # fmt: skip
+    identity = exchange.identity_line()
+    if identity:
+        block += wire.lines_block([identity.rstrip()])
+    if request.body > 0:
+        block += wire.field(b"content-length", b"%d" % request.body)
+    if request.expects:
+        block += wire.field(b"expect", b"100-continue")
+    return block + _TE_TRAILERS if exchange.grpc else block
+
+
+class Http2Upstream(asyncio.Protocol, Session):
+    """A connection of an `Http2Pool`. `failure`: how the application broke the protocol."""
+
+    __slots__ = ("_going", "_next", "_pool", "engine", "failure", "transport")
+
+    def __init__(self, engine: "Engine", pool: "Http2Pool") -> None:
+        Session.__init__(self, engine.limits.header_bytes_max, engine.loop.time)
+        self.engine = engine
+        self.transport: asyncio.Transport
+        self.failure = ""
+        self._pool = pool
+        self._next = 1
+        self._going = False  # no new call
+
+    def __repr__(self) -> str:
+        return f"<Http2Upstream {self._pool.place} calls={len(self.streams)}>"
+
+    # ------------------------------------------------------------------ used by calls and the pool
+
+    @property
+    def has_room(self) -> bool:
+        return not (self._going or self.closed) and len(self.streams) < min(
+            self.peer_streams_max, STREAMS_MAX
+        )
+
+    def next_id(self) -> int:
+        return self._next
+
+    def begin(self, call: Call) -> None:
+        assert call.id == self._next, "one call begins after the other"
+        self.top = call.id
+        self._next += 2
+        if self._next > wire.WINDOW_MAX:
+            self._going = True
+        self.streams[call.id] = call
+        self.deadline_s = NEVER
+
+    def retire(self) -> None:
+        """No new call; the end when there is none."""
+        self._going = True
+        if not self.streams:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.closed:
+            self.write(wire.goaway(0, wire.NO_ERROR))
+            self.flush()
+            self.end(wire.NO_ERROR)
+            self.transport.close()
+
+    # ------------------------------------------------------------------ asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        limits = self.engine.limits
+        self.greet(
+            wire.PREFACE, [(wire.ENABLE_PUSH, 0), (wire.MAX_HEADER_LIST_SIZE, limits.header_bytes_max)]
+        )
+        self._pool.on_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.closed:
+            self.receive(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deadline_s = NEVER
+        self._going = True
+        self._pool.on_closed(self)
+        if not self.closed:
+            self.end(wire.CANCEL)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.full = True
+        for call in list(self.streams.values()):
+            call.on_blocked()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        for call in list(self.streams.values()):
+            if call not in self.blocked:
+                call.on_unblocked()
+        self.pump()
+
+    def on_deadline(self) -> None:
+        if not self.streams:
+            self._finish()
+
+    # ------------------------------------------------------------------ Session
+
+    def flush_soon(self) -> None:
+        self.engine.loop.call_soon(self.flush)
+
+    def transmit(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.write(data)
+        if self.full and self.transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
+            self.transport.abort()
+
+    def fail(self, code: int, reason: str) -> None:
+        self.failure = reason
+        super().fail(code, reason)
+
+    def on_failed(self, reason: str) -> None:
+        self.transport.abort()
+
+    def on_settings(self) -> None:
+        self._pool.on_room(self)
+
+    def on_idle(self) -> None:
+        if self._going:
+            self._finish()
+        else:
+            self.engine.wheel.arm(self, self.engine.pool_idle_s)
+
+    def forget(self, stream: Flow) -> None:
+        super().forget(stream)
+        self._pool.on_room(self)
+
+    def on_goaway(self, last: int) -> None:
+        self._going = True
+        for call in [call for call in self.streams.values() if call.id > last]:
+            self.forget(call)
+            call.on_reset(wire.REFUSED_STREAM)
+        if not self.streams:
+            self._finish()
+        self._pool.on_going()
+
+    def on_block(self, stream_id: int, fields: Pairs, *, end: bool) -> None:
+        call = self.streams.get(stream_id)
+        if call is None:
+            self._for_nobody(stream_id)
+        elif call.remote_done:
+            self._break(call, wire.STREAM_CLOSED)
+        else:
+            cast(Call, call).on_block(fields, end=end)
+
+    def on_data(self, stream: Flow, body: bytes, *, end: bool) -> None:
+        cast(Call, stream).add(body, end=end)
+
+    def on_malformed(self, stream: Flow) -> None:
+        cast(Call, stream).on_broken("the body is not as long as was said")
+
+    def deliver(self, stream: Flow) -> None:
+        cast(Call, stream).deliver()
+
+
+_TE_TRAILERS: Final = wire.field(b"te", b"trailers")
