@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-gossip bench-state clean
+.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-gossip bench-state bench-ca clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make chaos-mutations   faults planted in the cores, and what it takes to find each (about 20 minutes)"
 	@echo "make bench   the data plane and the peers, measured beside a bare backend"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
+	@echo "make bench-ca      the threshold authority: signatures a second, and where the time goes (half a minute)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -59,6 +60,9 @@ bench: $(STAMP)
 
 bench-state: $(STAMP)
 	@$(BIN)/python -m benchmarks.state $(BENCH_ARGS)
+
+bench-ca: $(STAMP)
+	@$(BIN)/python -m benchmarks.ca $(BENCH_ARGS)
 
 bench-gossip: $(STAMP)
 	@$(BIN)/python -m benchmarks.gossip $(BENCH_ARGS)

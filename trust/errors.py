@@ -44,6 +44,28 @@ class RevokedError(TrustError):
     """The subject is well-formed and was valid, but has been revoked. No state was changed."""
 
 
+class GroupError(TrustError):
+    """Bytes are no scalar or point of the group, or an identifier is zero or there twice. No state was changed."""
+
+
+class DealingError(TrustError):
+    """What a participant of a key ceremony dealt is malformed, or its proof or a share is wrong. No state was
+    changed."""
+
+
+class SessionError(TrustError):
+    """A message of a signing session is malformed. No state was changed."""
+
+
+class FrostError(TrustError):
+    """A threshold signature cannot be made of these parts. `culprits` are the identifiers of the participants whose
+    parts are provably wrong; empty when it is the caller's doing. Nonces given to the call that raised are gone."""
+
+    def __init__(self, message: str, culprits: tuple[bytes, ...] = ()) -> None:
+        super().__init__(message)
+        self.culprits = culprits
+
+
 def span(seconds: float) -> str:
     """A length of time as people say it: "45 seconds", "3 hours", "2 days". For messages only."""
     for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):
