@@ -24,14 +24,13 @@ leaves it.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, assert_never
 
 from trust.ceremony_attempt import Attempt, Show
 from trust.ceremony_bodies import Join, Opening, check_body, decode_join, decode_opening
 from trust.ceremony_electorate import Electorate, by_id
 from trust.ceremony_events import (
-    BACKOFF_MAX,
+    CeremonyStatus,
     Convicted,
     Input,
     Learned,
@@ -52,6 +51,8 @@ from trust.ceremony_gathering import Gathering, Standing
 from trust.ceremony_growth import SignerRules
 from trust.ceremony_lock import Lock, check_justified, check_lock
 from trust.ceremony_memory import Memory, decode_memory, encode_memory
+from trust.ceremony_patience import Patience
+from trust.ceremony_pull import answers, want_of
 from trust.ceremony_selection import check_opening
 from trust.ceremony_statement import (
     ATTEMPT_MAX,
@@ -77,18 +78,6 @@ JUMP_MAX: Final = 1 << 20  # attempts, at a time: nobody uses the numbers up
 EARLY_MAX: Final = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CeremonyStatus:
-    """Where a ceremony stands, for people."""
-
-    epoch: int
-    attempt: int
-    stage: str
-    awaited: tuple[bytes, ...]
-    convicted: tuple[bytes, ...]
-    sealed: bool
-
-
 class Ceremony:
     """See the module's theory. `share` is this node's share of the epoch before, if it has one. `secret` is for a node
     that founds alone with a root that exists already: the scalar of the root key. `memory` is what was stored last:
@@ -109,7 +98,7 @@ class Ceremony:
         assert secret is None or (electorate.group is None and len(electorate.keys) == 1), "founds alone"
         self._identity, self._me = identity, identity.id
         self._electorate, self._rules = electorate, rules
-        self._timing = timing or Timing()
+        self._patience = Patience(timing or Timing())
         self._standing = Standing()
         self._gathering = Gathering(electorate, self._standing)
         self._voice = Voice(identity.id, electorate, entropy, share, secret)
@@ -123,14 +112,6 @@ class Ceremony:
         self._known: frozenset[bytes] = frozenset()
         self._answered: dict[bytes, float] = {}
         self._shown: set[tuple[bytes, bytes]] = set()
-        self._failures = 0
-        self._quiet = 0
-        self._target: int | None = None
-        self._entered_at = self._enter_at = 0.0
-        self._gather_at: float | None = None  # None once it is past
-        self._until: float | None = None
-        self._patience_until: float | None = None
-        self._resend_at: float | None = None
         self._out: list[Output] = []
         self._dirty = False
         self._begun = self._recalled = False
@@ -154,15 +135,16 @@ class Ceremony:
         """When `Tick` is due; None if only others can bring this further."""
         if self._record is not None:
             return None
-        times = [self._resend_at]
-        if self._target is not None:
-            times.append(self._enter_at)
+        patience = self._patience
+        times = [patience.resend_at]
+        if patience.target is not None:
+            times.append(patience.enter_at)
         elif not self._elects:
-            times.append(self._until)
+            times.append(patience.until)
         elif self._engaged:
-            times.append(self._until if self._begun else 0.0)
+            times.append(patience.until if self._begun else 0.0)
             if self._leads and self._attempt.opening is None and self._attempt.number >= 0:
-                times.append(self._gather_at)
+                times.append(patience.gather_until)
         return min((time for time in times if time is not None), default=None)
 
     def step(self, now: float, given: Input) -> list[Output]:
@@ -192,20 +174,16 @@ class Ceremony:
 
     def status(self) -> CeremonyStatus:
         """Where it stands."""
-        opening = self._attempt.opening
-        stage = (
-            "sealed"
-            if self._record
-            else "voting"
-            if self._attempt.value
-            else "dealing"
-            if opening
-            else "open"
-        )
+        if self._record is not None:
+            stage = "sealed"
+        elif self._attempt.value is not None:
+            stage = "voting"
+        else:
+            stage = "gathering" if self._attempt.opening is None else "dealing"
         return CeremonyStatus(
             epoch=self._electorate.epoch,
             attempt=self._attempt.number,
-            stage="gathering" if stage == "open" else stage,
+            stage=stage,
             awaited=tuple(sorted(self._attempt.awaited() - {self._me})),
             convicted=tuple(sorted(self._standing.convictions)),
             sealed=self._record is not None,
@@ -260,10 +238,14 @@ class Ceremony:
             case Want():
                 self._answer(now, node, frame)
             case Locked():
+                if node not in self._electorate.ids:
+                    raise CeremonyError("locks are told by electors")
                 lock = check_lock(frame.value, frame.prepares, self._electorate, self._standing.convictions)
                 if self._heard_lock is None or lock.attempt > self._heard_lock.attempt:
                     self._heard_lock = lock
             case Closed():
+                if node not in self._members:
+                    raise CeremonyError("the outcome is told by those who take part")
                 self._learn(node, frame.record)
             case _:
                 assert_never(frame)
@@ -291,15 +273,19 @@ class Ceremony:
                 self._early[kind, node] = said
         elif (other := self._attempt.put(said)) is not None:
             self._accuse(now, other, said)
-        self._quiet = 0
-        if self._resend_at is not None:
-            self._resend_at = min(self._resend_at, now + self._timing.resend_s)
+        self._patience.heard(now)
 
     def _check_member(self, said: Statement) -> None:
-        members = self._audience | self._known | {node_id(key) for key in self._wanted or ()}
-        if said.node in members or (said.attempt > self._attempt.number and not self._elects):
+        """Of an attempt that it does not know yet, a node that is no elector cannot tell who takes part."""
+        ahead = said.attempt > self._attempt.number and not self._elects
+        if said.node in self._members or (ahead and said.kind not in {Kind.ACCUSE, Kind.JOIN}):
             return
         raise CeremonyError("a statement is of somebody who does not take part")
+
+    @property
+    def _members(self) -> set[bytes]:
+        """Who may have a say: electors, participants, and whom this node knows as one that may sign."""
+        return self._audience | self._known | {node_id(key) for key in self._wanted or ()}
 
     def _learn(self, node: bytes, data: bytes) -> None:
         if self._record is not None:
@@ -363,9 +349,7 @@ class Ceremony:
         attempt.put(said)
         attempt.opened, attempt.opening = said, opening
         attempt.value = value
-        longer = min(2 ** (self._failures // 2), BACKOFF_MAX)
-        self._until = now + self._timing.attempt_s * longer
-        self._patience_until = now + self._timing.attempt_s * longer / 2
+        self._patience.opened(now)
         early, self._early = self._early, {}
         for each in early.values():
             if each.attempt >= attempt.number and self._standing.counts(each.node):
@@ -382,7 +366,7 @@ class Ceremony:
             max(locks, key=lambda each: each.attempt, default=None),
             self._rules,
             self._wanted or (),
-            patient=self._gather_at is not None or self._until is None,
+            patient=self._patience.gather_until is not None or self._patience.until is None,
         )
         if opening is None:
             return False
@@ -402,7 +386,7 @@ class Ceremony:
                 return
 
     def _speak(self) -> bool:
-        due = [] if self._target is not None else self._voice.due(self._attempt, self._prepared)
+        due = [] if self._patience.target is not None else self._voice.due(self._attempt, self._prepared)
         for kind, body, recipient in due:
             self._tell(self._sign(kind, body, recipient))
         return bool(due)
@@ -465,7 +449,6 @@ class Ceremony:
     def _close(self, record: EpochRecord) -> None:
         self._record = record
         self._dirty = True
-        self._target = self._until = self._resend_at = None
         for node in sorted(self._audience | set(record.value.ids) - {self._me}):
             self._send(node, Closed(record=record.encode()))
 
@@ -497,7 +480,7 @@ class Ceremony:
         self._convict(now, guilty, said)
 
     def _convict(self, now: float, guilty: bytes, said: Statement) -> None:
-        if guilty in self._standing.convictions or guilty == self._me:
+        if guilty in self._standing.convictions or guilty == self._me or guilty not in self._members:
             return
         self._standing.convictions[guilty] = said
         self._dirty = True
@@ -517,65 +500,55 @@ class Ceremony:
     # -------------------------------------------------------------- attempts and time
 
     def _time(self, now: float) -> None:
+        patience = self._patience
         if not self._begun and self._engaged:
             self._begun = True
             if self._attempt.number < 0:
-                self._target, self._enter_at = 0, now
+                patience.aim(now, 0, at_once=True)
         if self._recalled:
             self._resume(now)
-        if self._target is not None and now >= self._enter_at:
-            self._enter(now, self._target)
-        if (
-            self._until is None
-            and self._target is None
-            and self._attempt.opening is None
-            and self._gathering.quorate(self._attempt.number)
-        ):
-            self._gather_at = now + self._timing.gather_s
+        if patience.target is not None and patience.is_due(now):
+            self._enter(now, patience.target)
+        waits = patience.until is None and patience.target is None and self._attempt.opening is None
+        if waits and self._gathering.quorate(self._attempt.number):
             leader = self._electorate.leader(self._attempt.number)
-            self._until = now + (self._timing.open_s if self._standing.counts(leader) else 0)
-        if self._gather_at is not None and now >= self._gather_at:
-            self._gather_at = None
-        if self._until is not None and now >= self._until and (self._engaged or not self._elects):
+            patience.gathered(now, hopeless=not self._standing.counts(leader))
+        if patience.gather_until is not None and now >= patience.gather_until:
+            patience.gather_until = None
+        if patience.is_over(now) and (self._engaged or not self._elects):
             self._give_up(now)
-        if self._resend_at is not None and now >= self._resend_at:
-            self._ask(now)
+        if patience.must_ask(now):
+            for node in sorted(self._audience):
+                if self._standing.counts(node):
+                    self._send(node, self._want(node))
+            patience.asked(now)
 
     def _resume(self, now: float) -> None:
         """The first step after a restart. Nonces are gone: who promised them and did not sign leaves the attempt."""
         self._recalled = False
         if self._attempt.number < 0:
             return
-        self._entered_at = self._resend_at = now
-        if self._attempt.opening is not None:
-            self._until = now + self._timing.attempt_s
+        self._patience.resumed(now, opened=self._attempt.opening is not None)
         if self._did(Kind.ACCEPT) and not self._did(Kind.PROVE):
-            self._target, self._enter_at = self._attempt.number + 1, now
+            self._patience.aim(now, self._attempt.number + 1, at_once=True)
 
     def _move_on(self, now: float, number: int, reason: str, awaited: tuple[bytes, ...] = ()) -> None:
         number = min(number, self._attempt.number + JUMP_MAX, ATTEMPT_MAX)
-        if not self._elects or (self._target is not None and self._target >= number):
-            return
-        if self._target is None:
-            pace = min(self._timing.pace_s * 2 ** min(self._failures, 16), self._timing.pace_s_max)
-            self._enter_at = max(now, self._entered_at + pace)
+        if self._elects and self._patience.aim(now, number):
             self._out.append(Retrying(attempt=number, reason=reason, awaited=awaited))
-        self._target = number
 
     def _give_up(self, now: float) -> None:
-        self._until = None
+        self._patience.until = None
         awaited = tuple(sorted(self._attempt.awaited() - {self._me}))
-        if self._elects:
-            self._move_on(now, self._attempt.number + 1, "it took too long", awaited)
-        elif self._target is None:
-            # No elector, so no vote: but the others learn for whom this node has been waiting.
-            self._target, self._enter_at = self._attempt.number + 1, now
+        self._move_on(now, self._attempt.number + 1, "it took too long", awaited)
+        if not self._elects:
+            # It has no vote, but the others learn for whom it has been waiting.
+            self._patience.aim(now, self._attempt.number + 1, at_once=True)
 
     def _enter(self, now: float, number: int) -> None:
-        self._target = None
         if number <= self._attempt.number:
             return
-        if self._patience_until is not None and now >= self._patience_until:
+        if self._patience.may_blame(now):
             self._gathering.blame(self._attempt.awaited() - {self._me}, self._attempt.number)
         self._new_attempt(now, number)
         join = Join(able=self._voice.able, blamed=self._gathering.blamed(number))
@@ -594,66 +567,27 @@ class Ceremony:
 
     def _new_attempt(self, now: float, number: int) -> None:
         """Leave the attempt for another one, with nothing said in it yet."""
-        if self._attempt.number >= 0:
-            self._failures += 1
+        self._patience.entered(now, first=self._attempt.number < 0)
         self._voice.leave(self._attempt)
-        self._target = self._patience_until = None
         self._attempt = Attempt(number, self._me, self._electorate)
-        self._entered_at, self._gather_at, self._until = now, None, None
-        self._quiet, self._resend_at = 0, now + self._timing.resend_s
         self._shown.clear()
 
     # -------------------------------------------------------------- asking and answering
 
-    def _ask(self, now: float) -> None:
-        for node in sorted(self._audience):
-            if self._standing.counts(node):
-                self._send(node, Want(attempt=max(self._attempt.number, 0), kinds=self._held_of(node)))
-        self._quiet += 1
-        wait = self._timing.resend_s * 2 ** min(self._quiet - 1, 16)
-        self._resend_at = now + min(wait, self._timing.resend_s_max)
-
-    def _held_of(self, node: bytes) -> int:
-        """Bits: the kinds of the current attempt that this node holds of `node`, the opening whosoever's it is."""
-        kinds = 0
-        for kind in Kind:
-            recipient = self._me if kind is Kind.SHARE else b""
-            if self._attempt.get(kind, node, recipient) is not None:
-                kinds |= 1 << kind
-        join = self._gathering.joins.get(node)
-        if join is not None and join.attempt >= self._attempt.number:
-            kinds |= 1 << Kind.JOIN
-        if self._attempt.opened is not None:
-            kinds |= 1 << Kind.OPEN
-        if self._standing.convictions:
-            kinds |= 1 << Kind.ACCUSE
-        return kinds
+    def _want(self, node: bytes) -> Want:
+        return want_of(self._attempt, self._gathering, self._standing, self._me, node)
 
     def _answer(self, now: float, node: bytes, want: Want) -> None:
         entitled = self._audience | (set(self._record.value.ids) if self._record else set())
-        if node not in entitled or now - self._answered.get(node, -1e9) < self._timing.resend_s / 2:
+        if node not in entitled or not self._patience.may_answer(self._answered.get(node), now):
             return
         self._answered[node] = now
         if self._record is not None:
             self._send(node, Closed(record=self._record.encode()))
             return
-        if not want.kinds >> Kind.ACCUSE & 1:
-            for said in self._standing.convictions.values():
-                self._send(node, Said(statement=said))
-        attempt = self._attempt
-        if want.attempt > attempt.number:
-            self._send(node, Want(attempt=max(attempt.number, 0), kinds=self._held_of(node)))
-            return
-        current = want.attempt == attempt.number
-        if self._voice.lock is not None and not current:
-            self._send(node, self._voice.lock.frame())
-        for kind in Kind:
-            if current and want.kinds >> kind & 1:
-                continue
-            recipient = node if kind is Kind.SHARE else b""
-            own = attempt.opened if kind is Kind.OPEN else attempt.get(kind, self._me, recipient)
-            if own is not None:
-                self._send(node, Said(statement=own))
+        lock, me = self._voice.lock, self._me
+        for frame in answers(want, self._attempt, self._gathering, self._standing, lock, me, node):
+            self._send(node, frame)
 
     # -------------------------------------------------------------- memory
 

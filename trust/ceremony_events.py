@@ -129,3 +129,18 @@ class Rejected:
 
 
 Output: TypeAlias = Store | Send | Sealed | Convicted | Retrying | Rejected
+
+
+# ------------------------------------------------------------------ for people
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeremonyStatus:
+    """Where a ceremony stands, for people."""
+
+    epoch: int
+    attempt: int
+    stage: str
+    awaited: tuple[bytes, ...]
+    convicted: tuple[bytes, ...]
+    sealed: bool

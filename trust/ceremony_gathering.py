@@ -22,6 +22,7 @@ from trust.identity import node_id
 
 BLAME_ATTEMPTS: Final = 4  # for how many attempts a blame is remembered
 BLAMED_MAX: Final = 16
+JOINS_MAX: Final = 64  # of nodes that are no electors: what they say of each other helps, no more
 _ABANDONS_BORNE: Final = 2  # of one participant, before it is blamed: a crash is no habit
 
 
@@ -52,6 +53,8 @@ class Gathering:
     def add(self, said: Statement) -> None:
         """Note a genuine JOIN, if it is the latest of its node."""
         known = self.joins.get(said.node)
+        if known is None and said.node not in self._electorate.ids and len(self.joins) >= JOINS_MAX:
+            return
         if known is None or said.attempt > known.attempt:
             self.joins[said.node] = said
 

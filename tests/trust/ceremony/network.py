@@ -8,6 +8,7 @@ import heapq
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
 from trust.ceremony import Ceremony
 from trust.ceremony_electorate import Electorate, founding
@@ -245,6 +246,14 @@ def founded(
     count: int, *, seed: int = 0, rules: SignerRules | None = None, strict: bool = False
 ) -> tuple[EpochRecord, dict[bytes, KeyShare], list[NodeIdentity]]:
     """A group that exists."""
+    record, shares, founders = _founded(count, seed, rules, strict)
+    return record, dict(shares), list(founders)
+
+
+@cache
+def _founded(
+    count: int, seed: int, rules: SignerRules | None, strict: bool
+) -> tuple[EpochRecord, dict[bytes, KeyShare], list[NodeIdentity]]:
     network, _, founders = found(count, seed=seed, rules=rules, strict=strict)
     assert network.run()
     return outcome(network), shares_of(network), founders
