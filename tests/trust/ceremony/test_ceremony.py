@@ -150,6 +150,7 @@ def test_a_founder_may_crash_at_every_output(who: int) -> None:
         network, electorate, founders = found(3, seed=at)
         network.nodes[founders[who].id].crash_at = {at}
         assert network.run(120), f"not finished after a crash at output {at}"
+        assert network.now < TIMING.attempt_s, "who lost its nonces says so at once"
         check_outcome(network, electorate)
 
 
