@@ -66,6 +66,14 @@ class FrostError(TrustError):
         self.culprits = culprits
 
 
+class CeremonyError(TrustError):
+    """A statement, record or request of a key ceremony is malformed, forged or out of place. No state was changed."""
+
+
+class EpochError(TrustError):
+    """An epoch record is malformed, undecided, unproven, or does not follow on the one before. No state was changed."""
+
+
 def span(seconds: float) -> str:
     """A length of time as people say it: "45 seconds", "3 hours", "2 days". For messages only."""
     for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):
