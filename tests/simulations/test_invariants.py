@@ -188,7 +188,7 @@ def test_what_was_replaced_or_deleted_and_is_back_is_noticed(
 def test_a_verdict_on_a_word_nobody_signed_is_noticed(world: World) -> None:
     watch = Watch(world)
     world.crash(world.hosts[3])
-    judge = running(world, 0).engine._parts.judge
+    accusations = running(world, 0).engine._parts.judge.accusations
     entry = running(world, 0).engine._parts.roster.get(world.hosts[3].id)
     assert entry is not None
     for accuser in (1, 2):
@@ -196,18 +196,18 @@ def test_a_verdict_on_a_word_nobody_signed_is_noticed(world: World) -> None:
             sign_suspect(world.hosts[0].identity, subject=world.hosts[3].id, rank=entry.member.rank),
             accuser=world.hosts[accuser].id,
         )
-        judge._testify(world.now, entry, forged)
+        accusations._testify(world.now, entry, forged)
     world.run_until(lambda: world.hosts[0].states()[world.hosts[3].id] is State.DEAD, within_s=30)
     assert any("n0 condemned n3 on a word that n1 never signed" in broken for broken in watch.broken)
 
 
 def test_a_verdict_on_too_little_and_too_soon_is_noticed(world: World) -> None:
     watch = Watch(world)
-    judge = running(world, 0).engine._parts.judge
+    accusations = running(world, 0).engine._parts.judge.accusations
     entry = running(world, 0).engine._parts.roster.get(world.hosts[3].id)
     assert entry is not None
-    judge.accuse(world.now, entry)
-    judge._condemn(world.now, entry)
+    accusations.accuse(world.now, entry)
+    accusations.condemn(world.now, entry)
     world.run(2)
     assert any("n0 condemned n3 after 0.00 s on 1 accusations, " in broken for broken in watch.broken)
 
