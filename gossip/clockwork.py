@@ -68,10 +68,10 @@ class Clockwork:
     @property
     def _waiting_since(self) -> float:
         """When the first of those to be contacted is, or was, due; infinity if there is nobody."""
-        dead, seed = self._parts.dead.deadline, self._parts.seeds.deadline
-        if dead is None:
+        silent, seed = self._parts.silent.deadline, self._parts.seeds.deadline
+        if silent is None:
             return math.inf if seed is None else seed
-        return dead if seed is None else min(dead, seed)
+        return silent if seed is None else min(silent, seed)
 
     def awake(self, now: float) -> None:
         """There is something to tell again: the gossip timer ran on all the while."""
@@ -134,7 +134,7 @@ class Clockwork:
         relays, and try a stream, in case only datagrams are lost."""
         parts = self._parts
         entry = parts.roster.get(probe.target)
-        if entry is None or probe.purpose is Purpose.CONTACT:
+        if entry is None or not probe.judges:
             return
         entry.link.doubt()
         parts.ping(now, entry, probe.sequence)
@@ -156,7 +156,7 @@ class Clockwork:
     def _fail(self, now: float, probe: Probe) -> None:
         parts = self._parts
         entry = parts.roster.get(probe.target)
-        if entry is None or probe.purpose is Purpose.CONTACT or not entry.member.live:
+        if entry is None or not probe.judges or not entry.member.live:
             return
         if entry.member.rank > probe.rank:
             return  # meanwhile it announced something: it lives
@@ -164,6 +164,8 @@ class Clockwork:
             missing = len(probe.asked) - len(probe.nacked)
             parts.health.adjust(missing if probe.asked else 1)
         parts.judge.accusations.accuse(now, entry)
+        if parts.config.recall and entry.member.state is State.SUSPECT:
+            parts.silent.add(probe.target, now)
 
     # ------------------------------------------------------------ rounds
     def _rounds(self, now: float) -> None:
@@ -196,42 +198,40 @@ class Clockwork:
         assert_never(parts.config.probe_order)
 
     def _contact(self, now: float) -> None:
-        """Knock at one door: the dead member or the seed that has waited longest beyond its time."""
+        """Knock at one door: the silent member or the seed that has waited longest beyond its time."""
         parts = self._parts
         if self._waiting_since > now:
             return
         self._contact_at = now + parts.config.contact_interval_s
         seed = parts.seeds.overdue(now, lambda address: not self._held(address))
-        dead = parts.dead.overdue(
+        silent = parts.silent.overdue(
             now, self._reachable, known=lambda node: parts.roster.peek(node) is not None
         )
-        if seed is not None and (dead is None or seed[0] <= dead[0]):
+        if seed is not None and (silent is None or seed[0] <= silent[0]):
             alone = parts.roster.others == 0  # and of no use to anybody: many may be, who start together
             parts.seeds.tried(seed[1], now, share=parts.rng.uniform(0.5, 1.0), urgent=alone)
             parts.request_sync(now, seed[1], None, "seed", spaced=not alone)
-        elif dead is not None:
-            entry = parts.roster.get(dead[1])
+        elif silent is not None:
+            entry = parts.roster.get(silent[1])
             assert entry is not None, "only known members are contacted"
             share = parts.rng.uniform(0.75, 1.0)
-            if parts.dead.tried(dead[1], now, share=share) % parts.config.contact_stream_every == 0:
-                parts.request_sync(now, entry.member.address, dead[1], "dead member")
+            if parts.silent.tried(silent[1], now, share=share) % parts.config.contact_stream_every == 0:
+                parts.request_sync(now, entry.member.address, silent[1], f"{entry.member.state.value} member")
             else:
                 entry.link.doubt()
-                parts.probe(now, entry, Purpose.CONTACT)
+                parts.probe(now, entry, Purpose.RECALL if entry.member.live else Purpose.CONTACT)
 
     def _held(self, address: Address) -> bool:
         """Whether a live member is at that address, or this node itself."""
         return address == self._parts.presence.address or self._parts.roster.holder(address) is not None
 
     def _reachable(self, node: bytes) -> bool:
-        """Whether a dead member may be worth knocking at: known, not revoked, its address not another's now."""
+        """Whether a member may be worth knocking at: suspect, or dead, not revoked, its address not another's now."""
         entry = self._parts.roster.get(node)
-        return (
-            entry is not None
-            and entry.member.state is State.DEAD
-            and node not in self._parts.judge.evicted
-            and not self._held(entry.member.address)
-        )
+        if entry is None or node in self._parts.judge.evicted:
+            return False
+        dead = entry.member.state is State.DEAD and not self._held(entry.member.address)
+        return dead or entry.member.state is State.SUSPECT
 
     def _finish_leave(self, now: float) -> None:
         if self._leave_until is None:

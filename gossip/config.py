@@ -108,6 +108,7 @@ class GossipConfig:
     contact_interval_s: float = 1.0
     contact_backoff_s: float = 2.0
     contact_backoff_s_max: float = 30.0
+    recall: bool = True  # a suspect of this node's own is contacted too, like one dead
     contact_stream_every: int = 4  # each fourth attempt is a stream, for networks that carry no UDP
     leave_timeout_s: float = 3.0  # a leave is told for at most this long
     reap_grace_s: float = (
@@ -273,6 +274,7 @@ def memberlist() -> GossipConfig:
         push_pull_interval_s=30.0,
         compare_members=False,
         sync_whole=True,
+        recall=False,
     )
 
 

@@ -1,4 +1,5 @@
-"""Whom to try again who cannot be reached: dead members and seeds, for ever, ever more rarely, never many at once.
+"""Whom to try again who cannot be reached: dead members, suspects of this node's own, and seeds, for ever, ever more
+rarely, never many at once.
 
 A partition looks like the death of everybody on the other side, and it heals only if somebody still knocks. Each
 address waits about twice as long after each attempt, up to a cap, and all of them together get one attempt per

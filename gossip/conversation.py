@@ -105,7 +105,7 @@ class Conversation:
             except ForgedError as error:
                 self._reject(None, f"members: {error}")
         probe = None if event.node is None else parts.probes.finish_target(event.node)
-        if probe is not None and probe.purpose is not Purpose.CONTACT:
+        if probe is not None and probe.judges:
             parts.health.adjust(-1)
 
     # ------------------------------------------------------------ statements
@@ -182,12 +182,12 @@ class Conversation:
                 entry.link.proved = source
                 if now >= probe.begun_at:  # else it was put off for a lag, and says nothing of the network
                     parts.round_trips.measured(entry.member.zone, now - probe.begun_at)
-            if (
-                probe.purpose is Purpose.CONTACT
-            ):  # a partition may have healed: the two sides know different things
-                parts.request_sync(now, entry.member.address, node, "a dead member answered")
-            else:
+            if probe.judges:
                 parts.health.adjust(-1)
+                return
+            parts.recall(now)
+            if probe.purpose is Purpose.CONTACT:  # the two sides of a partition know different things
+                parts.request_sync(now, entry.member.address, node, "a dead member answered")
             return
         relay = parts.probes.finish_relay(sequence, sender=node)
         if relay is None:

@@ -19,6 +19,7 @@ whoever is behind: the sender gets what is newer, or this node asks for it.
 Invariant: a member's rank never falls; its state changes only by TRANSITIONS; `evidence` is for the present rank.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -229,6 +230,10 @@ class Judge:
     def suspecting(self) -> bool:
         """Whether any suspicion runs."""
         return bool(self._suspicions)
+
+    def suspects(self) -> Iterator[Entry]:
+        """Whoever is suspected, for longest first."""
+        return self._suspicions.entries()
 
     def condemn_due(self, now: float) -> None:
         """Turn the suspicions that ran out into verdicts."""

@@ -35,6 +35,9 @@ from trust.credential import Credential
 from trust.identity import NodeIdentity
 
 SUMMONS_MAX: Final = CHUNK_ITEMS_MAX  # of one step: a chunk of a stream is never about more members
+RECALLED_MAX: Final = (
+    128  # suspects told at once; at a probe a second a lone accuser's wait makes hardly more
+)
 
 
 class Parts:
@@ -93,7 +96,7 @@ class Parts:
         )
         self.probes = Probes(probes_max=config.probes_max, relays_max=config.relays_max, rng=rng)
         self.round_trips = RoundTrips(config)
-        self.dead: Contacts[bytes] = Contacts(
+        self.silent: Contacts[bytes] = Contacts(  # the dead, and suspects of this node's own
             backoff_s=config.contact_backoff_s, backoff_s_max=config.contact_backoff_s_max
         )
         self.seeds: Contacts[Address] = Contacts(
@@ -190,6 +193,16 @@ class Parts:
             self.ping(now, entry, probe.sequence)
         return probe
 
+    def recall(self, now: float) -> None:
+        """One that did not answer does again: perhaps the network was cut, and nothing this node said came through.
+        Whom it suspects since is told so, and can refute; its turn to be probed comes in n intervals."""
+        if not self.config.recall:
+            return
+        own = self.presence.id
+        told = [entry for entry in self.judge.suspects() if own in entry.evidence]
+        for entry in told[:RECALLED_MAX]:
+            self.send(now, entry, Gossip())
+
     def spread_now(self, now: float) -> None:
         """A gossip round before its time; beyond the rate for these the next regular round does it."""
         if self._urgent_rounds.take(now):
@@ -267,13 +280,14 @@ class Parts:
             self.out.append(Rejected(source=member.address, reason=reason))
         match member.state:
             case State.ALIVE:
-                self.dead.remove(member.id)
+                self.silent.remove(member.id)
             case State.SUSPECT:
                 self._call_witnesses(now, entry)
             case State.DEAD:
-                self.dead.add(member.id, now)
+                self.silent.remove(member.id)  # a suspect's attempts are over
+                self.silent.add(member.id, now)
             case State.LEFT:
-                self.dead.remove(member.id)
+                self.silent.remove(member.id)
 
     def _call_witnesses(self, now: float, entry: Entry) -> None:
         """A suspicion is new here: if it is this node's, its witnesses are told at once; a witness probes at once, and

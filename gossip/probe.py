@@ -36,6 +36,7 @@ class Purpose(Enum):
     ROUND = "round"  # the round robin's turn
     WITNESS = "witness"  # a suspicion reached one of the suspect's witnesses
     CONTACT = "contact"  # a dead member, in case it is back
+    RECALL = "recall"  # a suspect of this node's own that stays one, in case the way to it is open again
 
 
 @dataclass(slots=True)
@@ -52,6 +53,11 @@ class Probe:
     indirect: bool = False
     asked: tuple[bytes, ...] = ()
     nacked: tuple[bytes, ...] = ()
+
+    @property
+    def judges(self) -> bool:
+        """Whether it says something of a target that counts as alive, and of this node, when it fails."""
+        return self.purpose is Purpose.ROUND or self.purpose is Purpose.WITNESS
 
 
 @dataclass(slots=True)

@@ -170,9 +170,7 @@ class Tally:
 
         def noting_finish_target(target: bytes) -> Probe | None:
             probe = finish_target(target)
-            counts[Sometimes.FALLBACK] += (
-                probe is not None and probe.indirect and probe.purpose is not Purpose.CONTACT
-            )
+            counts[Sometimes.FALLBACK] += probe is not None and probe.indirect and probe.judges
             return probe
 
         def noting_failed(now: float) -> list[Probe]:

@@ -37,7 +37,7 @@ def test_members_that_are_reaped_are_not_contacted_for_ever() -> None:
         engine.step(now, Tick())
         ticks += 1
     assert len(engine.members()) == 1
-    assert len(engine._parts.dead) == 0, f"{len(engine._parts.dead)} contacts kept of members long gone"
+    assert len(engine._parts.silent) == 0, f"{len(engine._parts.silent)} contacts kept of members long gone"
 
 
 def test_a_full_list_comes_to_rest() -> None:

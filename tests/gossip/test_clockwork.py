@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 from gossip.config import lan
 from gossip.contact import URGENT_ATTEMPTS
@@ -7,6 +8,7 @@ from gossip.events import Datagram, LoopLag, MemberChanged, Output, RequestSync,
 from gossip.member import State
 from gossip.message import Message, Nack, Ping, PingRequest
 from gossip.probe import Probe, Purpose
+from gossip.statement import Suspect, decode_statement
 from tests.gossip.test_conversation import only, quiet
 from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, ping_request, suspicion
 
@@ -195,3 +197,58 @@ def test_seeds_are_tried_for_ever_at_a_capped_rate_until_a_live_member_has_the_a
         seeds += [output for output in outputs if isinstance(output, RequestSync) and output.reason == "seed"]
     assert now > asked[-1] + 30
     assert seeds == []
+
+
+def accusing(**settings: bool) -> Engine:
+    """An engine that has just accused `t`, and whose own probe rounds are far away."""
+    engine = quiet(*NAMES, config=replace(lan(), suspicion_max_mult=1e3, **settings))
+    clockwork = engine._clockwork
+    clockwork._probe_at = clockwork._gossip_at = clockwork._push_pull_at = clockwork._reap_at = START + 1e6
+    entry = engine._parts.roster.get(identity_of("t").id)
+    assert entry is not None
+    assert engine._parts.probe(START, entry, Purpose.ROUND) is not None
+    engine.step(START + 0.5, Tick())
+    engine.step(START + ENDS_S, Tick())
+    assert entry.member.state is State.SUSPECT
+    return engine
+
+
+def recalls(engine: Engine, until: float) -> list[float]:
+    """When `t` is pinged again, told each time that it is suspected."""
+    at, reader = [], Speaker("t")
+    while (now := engine.deadline) < until:
+        for output in engine.step(now, Tick()):
+            if isinstance(output, Send) and output.address == ADDRESS["t"]:
+                body = reader.read(output.data, of="own")[1]
+                if isinstance(body.message, Ping):
+                    told = [decode_statement(update) for update in body.updates]
+                    assert any(isinstance(s, Suspect) and s.subject == identity_of("t").id for s in told)
+                    at.append(now - START)
+    return at
+
+
+def test_a_suspect_of_this_nodes_own_is_asked_again_ever_more_rarely() -> None:
+    at = recalls(accusing(), START + 60)
+    assert 3 <= len(at) <= 6  # after about 2, 2, 4, 8 (a stream), 16 s
+    assert ENDS_S + 1.0 < at[0] < ENDS_S + 2.1
+    assert recalls(accusing(recall=False), START + 60) == []
+
+
+def test_who_refutes_is_asked_no_more_and_a_verdict_begins_anew() -> None:
+    engine = accusing()
+    engine._parts.judge.hear(START + 2, Speaker("t", address=ADDRESS["t"]).alive(incarnation=1))
+    engine.step(START + 2, Tick())
+    assert len(engine._parts.silent) == 0
+    engine = accusing()
+    recalls(engine, START + 30)
+    (suspect,) = engine._parts.judge.suspects()
+    engine._parts.judge._condemn(START + 30, suspect)
+    engine.step(START + 30, LoopLag(lag_s=0.0))
+    assert engine._parts.silent.deadline == START + 30 + lan().contact_backoff_s
+
+
+def test_an_unanswered_recall_says_nothing_of_this_node() -> None:
+    engine = accusing()
+    before = engine.statistics().health
+    recalls(engine, START + 60)
+    assert engine.statistics().health == before

@@ -35,9 +35,9 @@ from tests.gossip.world import (
 OTHER = b"f" * 16
 
 
-def quiet(*names: str) -> Engine:
+def quiet(*names: str, config: GossipConfig | None = None) -> Engine:
     """An engine that knows some members and has told everything it had to tell."""
-    engine = engine_of("own")
+    engine = engine_of("own", config=config)
     acquaint(engine, *names)
     engine._parts.broadcasts.clear()
     return engine

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
+from gossip.config import lan
+from gossip.engine import Engine
 from gossip.events import Datagram, Heard, MemberChanged, Output, Rejected, RequestSync, Send, Tick
 from gossip.member import State
 from gossip.message import Gossip, Ping
+from gossip.parts import RECALLED_MAX
 from gossip.probe import Purpose
-from gossip.statement import decode_statement
+from gossip.statement import Suspect, decode_statement
 from tests.gossip.test_conversation import only, quiet
 from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, suspicion
 
@@ -85,6 +90,57 @@ def test_a_dead_member_that_answers_a_knock_is_asked_for_a_stream() -> None:
     assert [(request.node, request.reason) for request in asked] == [
         (identity_of("s").id, "a dead member answered")
     ]
+
+
+def accused(*, recall: bool = True) -> tuple[Engine, list[str]]:
+    """An engine that has accused more members than it tells at once, and has nothing else to say."""
+    names = [f"m{index}" for index in range(RECALLED_MAX + 10)]
+    engine = quiet(*names, "s", config=replace(lan(), recall=recall))
+    for name in names:
+        entry = engine._parts.roster.get(identity_of(name).id)
+        assert entry is not None
+        engine._parts.judge.accuse(START, entry)
+    engine._parts.judge.hear(START, suspicion("m1", "s"))
+    engine._parts.settle(START)
+    engine._parts.out.clear()
+    engine._parts.broadcasts.clear()
+    return engine, names
+
+
+def accuses(outputs: list[Output], name: str, address: tuple[str, int]) -> bool:
+    """Whether a datagram to `name` carries this node's accusation of it."""
+    reader = Speaker(name, address=address)
+    bodies = [
+        reader.read(output.data, of="own")[1]
+        for output in outputs
+        if isinstance(output, Send) and output.address == address
+    ]
+    claims = [decode_statement(update) for body in bodies for update in body.updates]
+    own, subject = identity_of("own").id, identity_of(name).id
+    return any(isinstance(c, Suspect) and (c.accuser, c.subject) == (own, subject) for c in claims)
+
+
+def test_when_one_that_was_silent_answers_the_other_suspects_are_told() -> None:
+    engine, names = accused()
+    entry = engine._parts.roster.get(identity_of("m3").id)
+    assert entry is not None
+    probe = engine._parts.probe(START + 5, entry, Purpose.RECALL)
+    assert probe is not None
+    engine._parts.out.clear()
+    answer = ack(probe.sequence)
+    back = [Speaker("m3").alive(incarnation=1).encode()]
+    outputs = engine.step(START + 5.01, Speaker("m3").datagram("own", answer, updates=back))
+    assert only(outputs, RequestSync) == []  # it was not thought dead: the two know the same
+    told = [
+        name for index, name in enumerate(names) if accuses(outputs, name, ("10.9.0." + str(index + 1), 7946))
+    ]
+    assert told == [name for name in names if name != "m3"][:RECALLED_MAX]
+
+
+def test_as_memberlist_does_it_nobody_is_told() -> None:
+    engine, _ = accused(recall=False)
+    engine._parts.recall(START + 5)
+    assert only(engine._parts.out, Send) == []
 
 
 def test_with_nobody_to_tell_the_queues_are_emptied() -> None:
