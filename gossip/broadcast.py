@@ -11,15 +11,15 @@ suspicions nor a flood of records can starve the other: each is sure of every se
 Invariant: at most `items_max` items a queue; on overflow the one told most often (then the oldest) goes, counted.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, assert_never
 
-from sortedcontainers import SortedList
-
 from gossip.message import QUEUED_ITEMS_MAX, item_bytes
 from gossip.statement import Alive, Dead, Left, Statement, Suspect
 
+_ROUND: Final = 1 << 48  # more items than a queue ever takes in
 _MISFITS_MAX: Final = (
     64  # items tried that do not fit or need not go to this member before a datagram counts as full
 )
@@ -37,6 +37,11 @@ class _Item:
     told: dict[bytes, int] = field(default_factory=dict)  # how often to whom, at most `limit` of them
     known: dict[bytes, None] = field(default_factory=dict)  # who has it, because it came from them
 
+    @property
+    def place(self) -> int:
+        """The lower, the sooner it is told: fewer transmissions first, then the newer."""
+        return self.transmissions * _ROUND - self.serial
+
     def had_its_share(self, node: bytes, audience: int) -> bool:
         """Whether `node` was told more often than each of the `audience` that does not have it would be in turn."""
         told = self.told.get(node)
@@ -44,14 +49,16 @@ class _Item:
 
 
 class Queue(Generic[K]):
-    """Items by key, ordered by (fewest transmissions, newest)."""
+    """Items by key, ordered by (fewest transmissions, newest). The order is a plain list of numbers: of a few thousand
+    at most, where moving memory along costs less than any tree."""
 
-    __slots__ = ("_items", "_items_max", "_order", "_serial", "dropped")
+    __slots__ = ("_items", "_items_max", "_order", "_placed", "_serial", "dropped")
 
     def __init__(self, items_max: int) -> None:
         self._items_max = items_max
         self._items: dict[K, _Item] = {}
-        self._order: SortedList[tuple[int, int, K]] = SortedList()
+        self._order: list[int] = []  # places, ascending
+        self._placed: dict[int, K] = {}  # what is at each
         self._serial = 0
         self.dropped = 0
 
@@ -59,19 +66,38 @@ class Queue(Generic[K]):
         """Queue `data` under `key` with no transmissions yet, in place of what was there."""
         self.discard(key)
         if len(self._items) >= self._items_max:
-            _, _, loser = self._order.pop(-1)
+            loser = self._placed.pop(self._order.pop())
             del self._items[loser]
             self.dropped += 1
         self._serial += 1
         item = _Item(data, item_bytes(data), self._serial)
         self._items[key] = item
-        self._order.add((0, -item.serial, key))
+        self._place(key, item)
 
     def discard(self, key: K) -> None:
         """Tell `key` no more."""
         item = self._items.pop(key, None)
         if item is not None:
-            self._order.remove((item.transmissions, -item.serial, key))
+            self._displace(item)
+
+    def _place(self, key: K, item: _Item) -> None:
+        place = item.place
+        self._placed[place] = key
+        insort(self._order, place)
+
+    def _displace(self, item: _Item) -> None:
+        place = item.place
+        del self._placed[place]
+        del self._order[bisect_left(self._order, place)]
+
+    def _told(self, key: K, item: _Item, limit: int) -> None:
+        """It was transmitted once more."""
+        self._displace(item)
+        item.transmissions += 1
+        if item.transmissions >= limit:
+            del self._items[key]
+        else:
+            self._place(key, item)
 
     def echoed(self, key: K, node: bytes, *, audience: int, limit: int) -> None:
         """Member `node` has told this node what it has queued itself. It need not be told, and its first echo counts
@@ -83,16 +109,9 @@ class Queue(Generic[K]):
         item.known[node] = None
         if len(item.known) >= audience:
             self.discard(key)
-            return
-        if item.echoes >= limit // 2:
-            return
-        item.echoes += 1
-        if item.transmissions + 1 >= limit:
-            self.discard(key)
-            return
-        self._order.remove((item.transmissions, -item.serial, key))
-        item.transmissions += 1
-        self._order.add((item.transmissions, -item.serial, key))
+        elif item.echoes < limit // 2:
+            item.echoes += 1
+            self._told(key, item, limit)
 
     def take(
         self, room: int, limit: int, *, to: bytes = b"", audience: int = 1, skip: K | None = None
@@ -100,11 +119,13 @@ class Queue(Generic[K]):
         """Items that fit into `room` bytes together, for member `to` of `audience` members that could be told; each
         counts as sent, and is gone after `limit` times. Who has a thing is not told, and nobody is told it again before
         all others have been as often: in a small mesh the few transmissions would else go to the same members."""
+        items = self._items
         chosen: list[tuple[K, _Item]] = []
         misfits = 0
         over: list[K] = []
-        for _, _, key in self._order:
-            item = self._items[key]
+        for place in self._order:
+            key = self._placed[place]
+            item = items[key]
             if len(item.known) >= audience:
                 over.append(key)  # who did not know it is gone
                 continue
@@ -120,13 +141,8 @@ class Queue(Generic[K]):
         for key in over:
             self.discard(key)
         for key, item in chosen:
-            self._order.remove((item.transmissions, -item.serial, key))
-            item.transmissions += 1
             item.told[to] = item.told.get(to, 0) + 1
-            if item.transmissions >= limit:
-                del self._items[key]
-            else:
-                self._order.add((item.transmissions, -item.serial, key))
+            self._told(key, item, limit)
         return [item.data for _, item in chosen]
 
     @property
@@ -147,6 +163,7 @@ class Queue(Generic[K]):
         """Forget everything."""
         self._items.clear()
         self._order.clear()
+        self._placed.clear()
 
 
 UpdateKey = tuple[bytes, str, bytes]  # subject, kind of statement, accuser (empty unless a Suspect)

@@ -5,6 +5,7 @@ nesting is bounded by MessagePack's own stack limit and by the array length. Eve
 MalformedError naming the field.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -80,8 +81,10 @@ def as_text(value: object, field: str, *, size_max: int) -> str:
     return value
 
 
+@lru_cache(maxsize=1024)
 def pack_address(address: tuple[str, int]) -> tuple[bytes, int]:
-    """(4 or 16 bytes, port). Raises MalformedError unless it is a unicast IP literal with a port."""
+    """(4 or 16 bytes, port). Raises MalformedError unless it is a unicast IP literal with a port. Every statement of a
+    member that is told on has its address in it: the latest are remembered."""
     host, port = address
     try:
         packed = ip_address(host).packed
