@@ -148,7 +148,7 @@ class Queue(Generic[K]):
     @property
     def told_most(self) -> int:
         """How often the item told most often was, echoes included; 0 if there is none."""
-        return self._order[-1][0] if self._order else 0
+        return self._items[self._placed[self._order[-1]]].transmissions if self._order else 0
 
     def __len__(self) -> int:
         return len(self._items)

@@ -255,6 +255,7 @@ class Judge:
         if entry is not None:
             entry.evidence = NO_EVIDENCE
             self.moves.transit(now, entry, Event.EVICTED)
+            self._roster.mourn_no_more(node)
         self._broadcasts.forget(node)
         for suspect in [entry for entry in self._suspicions.entries() if node in entry.evidence]:
             self._withdraw(now, suspect, node)

@@ -212,9 +212,7 @@ class Parts:
         """Tell what is queued to a few members at random, the recently dead among them."""
         if not self.broadcasts:
             return
-        dead = self.roster.lately_dead(now, self.config.gossip_to_the_dead_s)
-        if self.judge.evicted:
-            dead = [entry for entry in dead if entry.member.id not in self.judge.evicted]
+        dead = len(self.roster.lately_dead(now, self.config.gossip_to_the_dead_s))
         if not dead and self.roster.others == 0:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
@@ -222,12 +220,12 @@ class Parts:
             if self.broadcasts:
                 self._gossip_to(now, entry)
 
-    def _audience(self, dead: list[Entry]) -> list[Entry]:
-        """Whom to tell in a round: members live or lately dead, each as likely as any other."""
-        count, everybody = self.config.gossip_nodes, self.roster.others + len(dead)
-        buried = sum(self.rng.random() * everybody < len(dead) for _ in range(count)) if dead else 0
+    def _audience(self, dead: int) -> list[Entry]:
+        """Whom to tell in a round: members live or lately dead (so many), each as likely as any other."""
+        count, everybody = self.config.gossip_nodes, self.roster.others + dead
+        buried = sum(self.rng.random() * everybody < dead for _ in range(count)) if dead else 0
         chosen = self.roster.sample_live(self.rng, count - buried)
-        return chosen + self.rng.sample(dead, min(len(dead), count - len(chosen)))
+        return chosen + self.roster.sample_dead(self.rng, count - len(chosen))
 
     def _gossip_to(self, now: float, entry: Entry) -> None:
         """Everything queued, to one member, as far as the datagrams for one round go. What was sent least is sent

@@ -19,6 +19,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Final, assert_never
 
+from gossip.burial import Burials
 from gossip.census import NOBODY, Census, Seat
 from gossip.digest import Mark, Standing
 from gossip.member import Member, State
@@ -129,7 +130,7 @@ class Roster:
         self._order.add(own)
         self._known.remove(own)
         self._holders: dict[tuple[str, int], tuple[bytes, ...]] = {}  # live, the last announced last
-        self._unsettled_dead: dict[bytes, float] = {}  # in order of death; see `lately_dead`
+        self._burials = Burials()
         self._expiry_at: float = census.expires_at if census.ids else float("inf")
         counted = len(census.ids) - (own in census.seats)
         self._counts = {State.ALIVE: counted, State.SUSPECT: 0, State.DEAD: 0, State.LEFT: 0}
@@ -297,13 +298,19 @@ class Roster:
         state = entry.member.state
         return state is State.ALIVE or (state is State.SUSPECT and not alive)
 
-    def lately_dead(self, now: float, within_s: float) -> list[Entry]:
-        """Members that died less than `within_s` ago, or have left the list by being alive again."""
-        for node in list(islice(self._unsettled_dead, 64)):
-            if now - self._unsettled_dead[node] < within_s:
-                break
-            del self._unsettled_dead[node]
-        return [self._entries[node] for node in self._unsettled_dead]
+    def lately_dead(self, now: float, within_s: float) -> Burials:
+        """Members that died less than `within_s` ago and are still dead; after a great dying some others too."""
+        self._burials.settle(now, within_s)
+        return self._burials
+
+    def mourn_no_more(self, node: bytes) -> None:
+        """It is none of the lately dead: it shall not come back."""
+        self._burials.remove(node)
+
+    def sample_dead(self, rng: random.Random, count: int) -> list[Entry]:
+        """Up to `count` of the lately dead at random."""
+        places = rng.sample(range(len(self._burials)), min(count, len(self._burials)))
+        return [self._entries[self._burials[place]] for place in places]
 
     # ------------------------------------------------------------ changes
     def add(self, entry: Entry) -> bool:
@@ -364,7 +371,7 @@ class Roster:
         self._count(entry.member, -1)
         del self._entries[node]
         self._known.remove(node)
-        self._unsettled_dead.pop(node, None)
+        self._burials.remove(node)
         self._prefixes.pop(node[:SENDER_BYTES], None)
         if node in self._census.seats:
             self._reaped.add(node)
@@ -390,9 +397,9 @@ class Roster:
                 del self._holders[address]
         elif member.state is State.DEAD:
             if by > 0:
-                self._unsettled_dead[node] = member.since
+                self._burials.add(node, member.since)
             else:
-                self._unsettled_dead.pop(node, None)
+                self._burials.remove(node)
 
     # ------------------------------------------------------------ time
     def expiring(self, now: float, grace_s: float) -> tuple[list[Entry], list[Entry]]:

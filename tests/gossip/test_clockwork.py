@@ -242,7 +242,7 @@ def test_who_refutes_is_asked_no_more_and_a_verdict_begins_anew() -> None:
     engine = accusing()
     recalls(engine, START + 30)
     (suspect,) = engine._parts.judge.suspects()
-    engine._parts.judge._condemn(START + 30, suspect)
+    engine._parts.judge.accusations.condemn(START + 30, suspect)
     engine.step(START + 30, LoopLag(lag_s=0.0))
     assert engine._parts.silent.deadline == START + 30 + lan().contact_backoff_s
 

@@ -99,7 +99,7 @@ def accused(*, recall: bool = True) -> tuple[Engine, list[str]]:
     for name in names:
         entry = engine._parts.roster.get(identity_of(name).id)
         assert entry is not None
-        engine._parts.judge.accuse(START, entry)
+        engine._parts.judge.accusations.accuse(START, entry)
     engine._parts.judge.hear(START, suspicion("m1", "s"))
     engine._parts.settle(START)
     engine._parts.out.clear()

@@ -193,11 +193,16 @@ def test_the_lately_dead_are_those_of_the_last_moments() -> None:
         entry = roster.get(identity_of(name).id)
         assert entry is not None
         roster.change(entry, replace(entry.member, state=State.DEAD, since=at))
-    assert [entry.member.name for entry in roster.lately_dead(35.0, 20.0)] == ["m1", "m2"]
+    assert list(roster.lately_dead(35.0, 20.0)) == [identity_of("m1").id, identity_of("m2").id]
+    rng = random.Random(1)
+    assert {entry.member.name for entry in roster.sample_dead(rng, 5)} == {"m1", "m2"}
+    assert len(roster.sample_dead(rng, 1)) == 1
     back = roster.get(identity_of("m1").id)
     assert back is not None
     roster.change(back, replace(back.member, state=State.ALIVE, since=36.0))
-    assert [entry.member.name for entry in roster.lately_dead(36.0, 20.0)] == ["m2"]
+    assert list(roster.lately_dead(36.0, 20.0)) == [identity_of("m2").id]
+    roster.mourn_no_more(identity_of("m2").id)
+    assert roster.sample_dead(rng, 5) == []
 
 
 def test_expiry_is_looked_for_only_when_one_is_due() -> None:
