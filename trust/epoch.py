@@ -12,7 +12,7 @@ An old signer keeps its share until it holds the next record, so whenever a cere
 Verifying a record takes the one before, back to epoch 0, whose electors are the founders; whoever pins the root needs
 to check of that one only that the root is the pinned one.
 
-If liars bring two records of one epoch about all the same (`ceremony_electorate` says when), both are of the same root
+If liars bring two records of one epoch about all the same (`ceremony.electorate` says when), both are of the same root
 and everybody follows the same one (`choose`), whatever came first.
 
 Invariant: a `Chain` only holds records each of which was decided by the signers of the one before.
@@ -23,8 +23,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from trust.ceremony_bodies import cut
-from trust.ceremony_electorate import (
+from trust.ceremony.bodies import cut
+from trust.ceremony.electorate import (
     DIGEST_BYTES,
     SIGNERS_MAX,
     Electorate,
@@ -32,8 +32,8 @@ from trust.ceremony_electorate import (
     check_electors,
     quorum,
 )
-from trust.ceremony_evidence import judge
-from trust.ceremony_statement import (
+from trust.ceremony.evidence import judge
+from trust.ceremony.statement import (
     ATTEMPT_MAX,
     Kind,
     Statement,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from tests.trust.ceremony.liars import LIARS
 from tests.trust.ceremony.network import Faults, Network, check_outcome, found, founded, people, reshare
-from trust.ceremony_electorate import Electorate
-from trust.ceremony_growth import SignerRules
-from trust.ceremony_selection import least_threshold
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.growth import SignerRules
+from trust.ceremony.selection import least_threshold
 from trust.epoch import succession
 
 UNTIL_S = 1800.0

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from trust.ceremony import Ceremony
-from trust.ceremony_bodies import (
+from trust.ceremony.bodies import (
     Accepted,
     Dealt,
     Join,
@@ -14,9 +13,10 @@ from trust.ceremony_bodies import (
     decode_join,
     decode_opening,
 )
-from trust.ceremony_events import Send
-from trust.ceremony_evidence import accusation
-from trust.ceremony_statement import Kind, Said, Statement, decode_frame, state
+from trust.ceremony.events import Send
+from trust.ceremony.evidence import accusation
+from trust.ceremony.machine import Ceremony
+from trust.ceremony.statement import Kind, Said, Statement, decode_frame, state
 from trust.group import base_mul, scalar_of
 from trust.keygen import Package
 

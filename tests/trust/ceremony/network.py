@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-from trust.ceremony import Ceremony
-from trust.ceremony_electorate import Electorate, founding
-from trust.ceremony_events import (
+from trust.ceremony.electorate import Electorate, founding
+from trust.ceremony.events import (
     Convicted,
     Input,
     Members,
@@ -27,7 +26,8 @@ from trust.ceremony_events import (
     Timing,
     Wish,
 )
-from trust.ceremony_growth import SignerRules
+from trust.ceremony.growth import SignerRules
+from trust.ceremony.machine import Ceremony
 from trust.epoch import EpochRecord, check_epoch, succession
 from trust.group import Scalar, base_mul
 from trust.groupkey import KeyShare, identifier_of

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trust.ceremony.network import founded, outcome, reshare, shares_of
-from trust.ceremony_electorate import Electorate, founding, quorum
-from trust.ceremony_statement import Kind, state
+from trust.ceremony.electorate import Electorate, founding, quorum
+from trust.ceremony.statement import Kind, state
 from trust.epoch import (
     RECORD_BYTES_MAX,
     Chain,

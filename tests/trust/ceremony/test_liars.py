@@ -4,9 +4,9 @@ import pytest
 
 from tests.trust.ceremony.liars import CONVICTED, LIARS, Liar, silent_from
 from tests.trust.ceremony.network import Network, check_outcome, found, founded, outcome, people, reshare
-from trust.ceremony_events import Received
-from trust.ceremony_evidence import judge
-from trust.ceremony_statement import Kind, decode_statement
+from trust.ceremony.events import Received
+from trust.ceremony.evidence import judge
+from trust.ceremony.statement import Kind, decode_statement
 from trust.epoch import check_epoch
 
 pytestmark = pytest.mark.timeout(120)

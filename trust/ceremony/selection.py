@@ -17,9 +17,9 @@ Invariant: what is chosen passes `check_opening` at every elector that knows the
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from trust.ceremony_bodies import Opening
-from trust.ceremony_electorate import Electorate, by_id
-from trust.ceremony_growth import SignerRules
+from trust.ceremony.bodies import Opening
+from trust.ceremony.electorate import Electorate, by_id
+from trust.ceremony.growth import SignerRules
 from trust.errors import CeremonyError
 from trust.identity import node_id
 

@@ -1,13 +1,13 @@
 """How long a participant waits: for electors to gather, for an opening, for an attempt, before it asks or moves on.
 
-The time of an attempt runs from when a quorum has come to it (`ceremony_gathering`), then from its opening. It doubles
+The time of an attempt runs from when a quorum has come to it (`gathering`), then from its opening. It doubles
 as attempts fail, so that in the end it suffices however slow the network is. What is missing is asked for again after
 twice as long each time, and soon after something came. Between two attempts lies a pause that doubles too.
 
 Invariant: every time a participant waits for has an end in `deadline`, unless only others can bring it further.
 """
 
-from trust.ceremony_events import BACKOFF_MAX, Timing
+from trust.ceremony.events import BACKOFF_MAX, Timing
 
 
 class Patience:

@@ -13,7 +13,7 @@ liar during a partition can bring two records about, of the same root, both usab
 it, and all replicas settle on the same one of the two (`epoch.choose`). A mesh founded `strict` takes f = t - 1 for
 ever.
 
-A convicted elector (`ceremony_evidence`) counts as one of the f: it is taken to have voted for everything. With f' of
+A convicted elector (`evidence`) counts as one of the f: it is taken to have voted for everything. With f' of
 them the remaining n - f' hold at most f - f' liars, and the condition above is the same inequality.
 
 Invariant: an electorate, and so the ceremony's name, is a function of the record before it, or of who founds.

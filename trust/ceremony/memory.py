@@ -12,11 +12,11 @@ lost, for it cannot know any more what it voted.
 from dataclasses import dataclass, field
 from typing import Final
 
-from trust.ceremony_electorate import DIGEST_BYTES
-from trust.ceremony_lock import Lock
-from trust.ceremony_statement import ATTEMPT_MAX, Statement, decode_statement, pack_many, unpack_many
+from trust.ceremony.dkg import SEED_BYTES
+from trust.ceremony.electorate import DIGEST_BYTES
+from trust.ceremony.lock import Lock
+from trust.ceremony.statement import ATTEMPT_MAX, Statement, decode_statement, pack_many, unpack_many
 from trust.codec import Reader, pack
-from trust.dkg import SEED_BYTES
 from trust.epoch import RECORD_BYTES_MAX, VALUE_BYTES_MAX, decode_value
 from trust.errors import CeremonyError, EpochError
 from trust.group import SCALAR_BYTES

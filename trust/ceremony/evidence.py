@@ -18,10 +18,10 @@ Invariant: `judge` is a function of its arguments. No honest participant makes s
 
 from typing import Final
 
-from trust.ceremony_bodies import decode_dealt, decode_join, decode_opening, decode_shared
-from trust.ceremony_electorate import Electorate
-from trust.ceremony_statement import Kind, Statement, decode_statement, pack_many, unpack_many
-from trust.dkg import check_dealt, check_shared
+from trust.ceremony.bodies import decode_dealt, decode_join, decode_opening, decode_shared
+from trust.ceremony.dkg import check_dealt, check_shared
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.statement import Kind, Statement, decode_statement, pack_many, unpack_many
 from trust.errors import CeremonyError, TrustError
 from trust.identity import node_id
 

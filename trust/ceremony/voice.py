@@ -10,18 +10,18 @@ before.
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from trust.ceremony_attempt import Attempt
-from trust.ceremony_bodies import Dealt, Echoed, Opening, Proved, Shared
-from trust.ceremony_electorate import Electorate
-from trust.ceremony_lock import Lock
-from trust.ceremony_memory import ACCEPTED_MAX
-from trust.ceremony_statement import Kind, Statement
-from trust.dkg import SEED_BYTES, deal_from
+from trust.ceremony.attempt import Attempt
+from trust.ceremony.bodies import Dealt, Echoed, Opening, Proved, Shared
+from trust.ceremony.dkg import SEED_BYTES, deal_from
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.lock import Lock
+from trust.ceremony.memory import ACCEPTED_MAX
+from trust.ceremony.resharing import constant_of
+from trust.ceremony.statement import Kind, Statement
 from trust.epoch import EpochRecord, Value
 from trust.group import Scalar, Secret
 from trust.groupkey import KeyShare, identifier_of
 from trust.keygen import Dealing
-from trust.resharing import constant_of
 
 Due: TypeAlias = tuple[Kind, bytes, bytes]  # kind, body, recipient
 

@@ -21,11 +21,12 @@ from tests.trust.ceremony.network import (
     shares_of,
 )
 from trust.authority import SoleAuthority
-from trust.ceremony import Ceremony
-from trust.ceremony_electorate import founding
-from trust.ceremony_events import Learned, Received, Rejected, Sealed, Send, Store, Tick, Wish
-from trust.ceremony_growth import SignerRules
-from trust.ceremony_statement import FRAME_BYTES_MAX, Want, encode_frame
+from trust.ceremony.electorate import founding
+from trust.ceremony.events import Learned, Received, Rejected, Sealed, Send, Store, Tick, Wish
+from trust.ceremony.growth import SignerRules
+from trust.ceremony.machine import Ceremony
+from trust.ceremony.resharing import expected_constant, scalar_of_seed
+from trust.ceremony.statement import FRAME_BYTES_MAX, Want, encode_frame
 from trust.epoch import check_epoch, succession
 from trust.errors import CeremonyError
 from trust.frost import aggregate, new_nonces, sign_share, transcript
@@ -33,7 +34,6 @@ from trust.group import base_mul, point_sum
 from trust.groupkey import KeyShare, identifier_of
 from trust.identity import NodeIdentity, verify
 from trust.polynomial import interpolate
-from trust.resharing import expected_constant, scalar_of_seed
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,19 +5,19 @@ of an attempt only runs while a quorum has come at least that far (who is ahead 
 straight to where the others must be (`common_attempt`). As in the view changes of PBFT, one liar alone moves nobody,
 unless the quorum cannot do without it.
 
-Invariant: an opening made here is justified (`ceremony_lock.check_justified`): a quorum joined, and no lock is passed
+Invariant: an opening made here is justified (`lock.check_justified`): a quorum joined, and no lock is passed
 over.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-from trust.ceremony_bodies import Join, Opening, decode_join
-from trust.ceremony_electorate import Electorate
-from trust.ceremony_growth import SignerRules
-from trust.ceremony_lock import Lock
-from trust.ceremony_selection import select
-from trust.ceremony_statement import Statement
+from trust.ceremony.bodies import Join, Opening, decode_join
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.growth import SignerRules
+from trust.ceremony.lock import Lock
+from trust.ceremony.selection import select
+from trust.ceremony.statement import Statement
 from trust.identity import node_id
 
 BLAME_ATTEMPTS: Final = 4  # for how many attempts a blame is remembered

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from trust.ceremony_bodies import (
+from trust.ceremony.bodies import (
     Accepted,
     Dealt,
     Echoed,
@@ -30,9 +30,9 @@ from trust.ceremony_bodies import (
     decode_proved,
     decode_shared,
 )
-from trust.ceremony_electorate import Electorate
-from trust.ceremony_statement import Kind, Statement
-from trust.dkg import check_dealt, check_shared, group_of
+from trust.ceremony.dkg import check_dealt, check_shared, group_of
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.statement import Kind, Statement
 from trust.epoch import Value, unproven
 from trust.errors import CeremonyError, FrostError
 from trust.frost import Commitment, Nonces, aggregate, new_nonces, sign_share, transcript

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from trust.ceremony_electorate import SIGNERS_MAX, by_id, majority
+from trust.ceremony.electorate import SIGNERS_MAX, by_id, majority
 from trust.errors import CeremonyError
 from trust.identity import node_id
 

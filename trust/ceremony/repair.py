@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final, TypeAlias, assert_never
 
-from trust.ceremony_bodies import cut as pieces_of
-from trust.ceremony_electorate import SIGNERS_MAX
-from trust.ceremony_events import Received, Rejected, Send, Tick
+from trust.ceremony.bodies import cut as pieces_of
+from trust.ceremony.electorate import SIGNERS_MAX
+from trust.ceremony.events import Received, Rejected, Send, Tick
 from trust.codec import Reader, pack
 from trust.errors import AuthorityError, CeremonyError, DealingError, GroupError
 from trust.group import SCALAR_BYTES, Scalar, decode_scalar

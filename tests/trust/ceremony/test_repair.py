@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trust.ceremony.network import founded
-from trust.ceremony_events import Received, Rejected, Send, Tick
-from trust.ceremony_repair import REPAIR_BYTES_MAX, SESSIONS_MAX, Repair, Restored
+from trust.ceremony.events import Received, Rejected, Send, Tick
+from trust.ceremony.repair import REPAIR_BYTES_MAX, SESSIONS_MAX, Repair, Restored
 from trust.codec import pack
 from trust.group import scalar_of
 from trust.groupkey import KeyShare

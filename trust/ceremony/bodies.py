@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from trust.ceremony_electorate import DIGEST_BYTES, SIGNERS_MAX, check_electors
-from trust.ceremony_statement import ATTEMPT_MAX, BODY_BYTES_MAX, Kind, Statement, pack_many, unpack_many
+from trust.ceremony.electorate import DIGEST_BYTES, SIGNERS_MAX, check_electors
+from trust.ceremony.statement import ATTEMPT_MAX, BODY_BYTES_MAX, Kind, Statement, pack_many, unpack_many
 from trust.codec import Reader, pack
 from trust.errors import CeremonyError, GroupError
 from trust.group import POINT_BYTES, SCALAR_BYTES, Point, Scalar, decode_point, decode_scalar

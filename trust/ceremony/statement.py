@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, assert_never
 
 import msgpack
 
-from trust.ceremony_electorate import DIGEST_BYTES, SIGNERS_MAX
+from trust.ceremony.electorate import DIGEST_BYTES, SIGNERS_MAX
 from trust.codec import Field, Reader, pack, signed_bytes
 from trust.errors import CeremonyError
 from trust.identity import ID_BYTES, KEY_BYTES, SIGNATURE_BYTES, NodeIdentity, node_id, verify

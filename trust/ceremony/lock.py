@@ -9,7 +9,7 @@ The electors agree as in PBFT (Castro and Liskov, OSDI 1999), attempts being its
 4. Prepares of a quorum are a *lock*: the elector stores it and makes its `CONFIRM`.
 5. Confirms of a quorum decide.
 
-Two quorums have an honest elector in common (`ceremony_electorate`). So in one attempt at most one value gets a lock;
+Two quorums have an honest elector in common (`electorate`). So in one attempt at most one value gets a lock;
 and if a value was decided in attempt k, each later quorum of joins contains an elector that was locked to it in k, so
 that by induction every later lock is of that value too.
 
@@ -19,9 +19,9 @@ Invariant: a `Lock` that was checked holds prepares of a quorum for its value, i
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from trust.ceremony_bodies import Join, Opening, decode_join
-from trust.ceremony_electorate import Electorate
-from trust.ceremony_statement import Kind, Locked, Statement, decode_statement
+from trust.ceremony.bodies import Join, Opening, decode_join
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.statement import Kind, Locked, Statement, decode_statement
 from trust.epoch import Value, check_value, decode_value
 from trust.errors import CeremonyError, EpochError
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trust.ceremony.network import people
-from trust.ceremony_bodies import Join, check_body, decode_join
-from trust.ceremony_electorate import founding
-from trust.ceremony_evidence import accusation, contradicts, judge
-from trust.ceremony_statement import (
+from trust.ceremony.bodies import Join, check_body, decode_join
+from trust.ceremony.electorate import founding
+from trust.ceremony.evidence import accusation, contradicts, judge
+from trust.ceremony.statement import (
     BODY_BYTES_MAX,
     FRAME_BYTES_MAX,
     STATEMENT_BYTES_MAX,

@@ -19,14 +19,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from trust.ceremony_bodies import Dealt, Opening, dealing_context
-from trust.ceremony_electorate import Electorate
+from trust.ceremony.bodies import Dealt, Opening, dealing_context
+from trust.ceremony.electorate import Electorate
+from trust.ceremony.resharing import expected_constant
 from trust.errors import AuthorityError, CeremonyError, DealingError, GroupError
 from trust.group import Point, Scalar
 from trust.groupkey import GroupKey, identifier_of
 from trust.identity import format_id
 from trust.keygen import Dealing, check_package, check_share, combine_packages, deal
-from trust.resharing import expected_constant
 
 SEED_BYTES: Final = 32
 

@@ -1,12 +1,12 @@
 """The ceremony that makes one epoch of the signer group: a pure machine, one at each participant.
 
 It founds a mesh (distributed key generation, `dkg`) or moves its key to other signers (`resharing`); the difference
-is only what is dealt. Electors (`ceremony_electorate`) decide, dealers deal, receivers become the signers. Attempts
+is only what is dealt. Electors (`electorate`) decide, dealers deal, receivers become the signers. Attempts
 follow one another until one is decided:
 
-    JOIN, OPEN     electors gather, the leader of the attempt says who deals to whom (`ceremony_selection`)
-    DEAL .. PROVE  the new group is made and signs its own record (`ceremony_attempt`)
-    PREPARE, CONFIRM   electors decide on it, so that no epoch has two outcomes (`ceremony_lock`)
+    JOIN, OPEN     electors gather, the leader of the attempt says who deals to whom (`selection`)
+    DEAL .. PROVE  the new group is made and signs its own record (`attempt`)
+    PREPARE, CONFIRM   electors decide on it, so that no epoch has two outcomes (`lock`)
 
 What is assumed: streams authenticate and encrypt. Messages may be lost, repeated, late, in any order; participants
 may stop anywhere and go on from what they stored last; up to `faults` electors, and any number of receivers, lie. Then
@@ -26,10 +26,10 @@ leaves it.
 from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
-from trust.ceremony_attempt import Attempt, Show
-from trust.ceremony_bodies import Join, Opening, check_body, decode_join, decode_opening
-from trust.ceremony_electorate import Electorate, by_id
-from trust.ceremony_events import (
+from trust.ceremony.attempt import Attempt, Show
+from trust.ceremony.bodies import Join, Opening, check_body, decode_join, decode_opening
+from trust.ceremony.electorate import Electorate, by_id
+from trust.ceremony.events import (
     CeremonyStatus,
     Convicted,
     Input,
@@ -46,15 +46,15 @@ from trust.ceremony_events import (
     Timing,
     Wish,
 )
-from trust.ceremony_evidence import accusation, contradicts, judge
-from trust.ceremony_gathering import Gathering, Standing
-from trust.ceremony_growth import SignerRules
-from trust.ceremony_lock import Lock, check_justified, check_lock
-from trust.ceremony_memory import Memory, decode_memory, encode_memory
-from trust.ceremony_patience import Patience
-from trust.ceremony_pull import answers, want_of
-from trust.ceremony_selection import check_opening
-from trust.ceremony_statement import (
+from trust.ceremony.evidence import accusation, contradicts, judge
+from trust.ceremony.gathering import Gathering, Standing
+from trust.ceremony.growth import SignerRules
+from trust.ceremony.lock import Lock, check_justified, check_lock
+from trust.ceremony.memory import Memory, decode_memory, encode_memory
+from trust.ceremony.patience import Patience
+from trust.ceremony.pull import answers, want_of
+from trust.ceremony.selection import check_opening
+from trust.ceremony.statement import (
     ATTEMPT_MAX,
     Closed,
     Frame,
@@ -67,7 +67,7 @@ from trust.ceremony_statement import (
     encode_frame,
     state,
 )
-from trust.ceremony_voice import Voice
+from trust.ceremony.voice import Voice
 from trust.epoch import EpochRecord, Value, check_epoch, decode_epoch, decode_value, with_votes
 from trust.errors import CeremonyError, EpochError
 from trust.group import Scalar

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.trust.ceremony.network import Network, check_outcome, found, people
-from trust.ceremony_bodies import Join, Opening
-from trust.ceremony_electorate import founding
-from trust.ceremony_lock import check_justified, check_lock
-from trust.ceremony_statement import Closed, Frame, Kind, Said, decode_frame, state
+from trust.ceremony.bodies import Join, Opening
+from trust.ceremony.electorate import founding
+from trust.ceremony.lock import check_justified, check_lock
+from trust.ceremony.statement import Closed, Frame, Kind, Said, decode_frame, state
 from trust.errors import CeremonyError
 
 

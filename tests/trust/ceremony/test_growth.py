@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trust.ceremony.network import people
-from trust.ceremony_growth import Candidate, SignerRules, wish
+from trust.ceremony.growth import Candidate, SignerRules, wish
 from trust.errors import CeremonyError
 from trust.identity import node_id
 

@@ -6,10 +6,10 @@ its own, so whom it comes from does not matter.
 
 from collections.abc import Iterator
 
-from trust.ceremony_attempt import Attempt
-from trust.ceremony_gathering import Gathering, Standing
-from trust.ceremony_lock import Lock
-from trust.ceremony_statement import Frame, Kind, Said, Want
+from trust.ceremony.attempt import Attempt
+from trust.ceremony.gathering import Gathering, Standing
+from trust.ceremony.lock import Lock
+from trust.ceremony.statement import Frame, Kind, Said, Want
 
 
 def want_of(attempt: Attempt, gathering: Gathering, standing: Standing, me: bytes, node: bytes) -> Want:
