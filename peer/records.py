@@ -7,6 +7,7 @@
     revocation  key `<what>/<end>/<hash>`        carries its own proof: signed by the mesh root or by the holder
     denial      key printed serial of a certificate  the node it is made out to, which did not ask for it
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
+    quota       key `<Kind>/<namespace>/<name>`  any member, of itself: what it used of that limit (`crdt/counter.py`)
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
 come, of a size that is allowed. Whether its writer was *entitled* to it is another question (`objection`),
@@ -30,6 +31,7 @@ from typing import Any, Final
 
 from crdt.clock import hlc_ms
 from crdt.codec import MalformedError, pack, unpack
+from crdt.counter import TALLY_BYTES_MAX, decode_tally
 from crdt.journal import Accept, Refuse, Verdict, Wait
 from crdt.record import Record
 from gossip.crypto import REAL, Crypto
@@ -48,6 +50,7 @@ REVOCATION: Final = "revocation"
 CLOSURE: Final = "closure"  # of a namespace
 QUARANTINE: Final = "quarantine"
 DENIAL: Final = "denial"  # of a certificate (`trust/transparency.py`)
+QUOTA: Final = "quota"
 
 PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     SERVICE: 8 * 1024,
@@ -56,6 +59,7 @@ PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     CLOSURE: 64,
     QUARANTINE: QUARANTINE_BYTES_MAX,
     DENIAL: DENIAL_BYTES_MAX,
+    QUOTA: TALLY_BYTES_MAX,
 }
 UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
 PORTS_MAX: Final = 32
@@ -341,6 +345,18 @@ def _judge_denial(registry: Registry, record: Record, _credential: Credential) -
     return "" if denial_key(svid) == record.key else "denial: key and certificate differ"
 
 
+def _judge_quota(_registry: Registry, record: Record, _credential: Credential) -> str:
+    if record.key.count("/") != 2:
+        return "quota: key is not Kind/namespace/name"
+    if not record.payload:
+        return ""
+    try:
+        decode_tally(record.payload)
+    except MalformedError as error:
+        return f"quota: {error}"
+    return ""
+
+
 def _judge_closure(_registry: Registry, record: Record, credential: Credential) -> str:
     if not credential.govern:
         return f"{credential.name} does not govern the mesh"
@@ -356,4 +372,5 @@ _RULES: Final[Mapping[str, Callable[[Registry, Record, Credential], str]]] = {
     CLOSURE: _judge_closure,
     QUARANTINE: _judge_quarantine,
     DENIAL: _judge_denial,
+    QUOTA: _judge_quota,
 }

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt.codec import pack
+from crdt.counter import Tally, encode_tally
 from crdt.journal import Accept, Refuse, Wait
 from crdt.record import Record
 from peer.catalog import ServicePort
 from peer.records import (
     PAYLOAD_BYTES_MAX,
     POLICY,
+    QUOTA,
     REVOCATION,
     SERVICE,
     UNKNOWN_KIND_BYTES_MAX,
@@ -261,13 +263,33 @@ def test_what_a_policy_record_may_say(
     assert (words in found) if words else not found
 
 
+USED = encode_tally(Tally(width_ms=1000).add({"default/cart": 3}, START_MS))
+
+
+@pytest.mark.parametrize(
+    ("key", "payload", "words"),
+    [
+        ("RateLimit/default/one", USED, ""),
+        ("RateLimit/default/one", b"", ""),
+        ("RateLimit/default", USED, "key is not"),
+        ("RateLimit/default/one/more", USED, "key is not"),
+        ("RateLimit/default/one", USED[:-1], "cut short"),
+        ("RateLimit/default/one", pack([1, 1000, 0, {"a": [0, -1]}]), "count"),
+    ],
+)
+def test_what_a_quota_record_may_say(world: Any, registry: Any, key: str, payload: bytes, words: str) -> None:
+    found = objection(world, registry, kind=QUOTA, key=key, payload=payload)
+    assert (words in found) if words else not found
+
+
 def test_a_writer_of_an_unknown_kind_is_not_objected_to(world: Any, registry: Any) -> None:
     assert objection(world, registry, kind="later", payload=b"\xff") == ""
     assert registry.objection(signed(world, 2)) == "unknown writer"
 
 
 @given(
-    kind=st.sampled_from([SERVICE, POLICY, "revocation"]), payload=st.binary(max_size=200) | values.map(pack)
+    kind=st.sampled_from([SERVICE, POLICY, QUOTA, "revocation"]),
+    payload=st.binary(max_size=200) | values.map(pack),
 )
 def test_no_payload_whatever_breaks_the_rules(make_world: Any, kind: str, payload: bytes) -> None:
     world = make_world()
