@@ -176,9 +176,10 @@ def _first_kept(start: int, width_ms: int) -> int:
 
 
 def _settled(width_ms: int, floor_ms: int, cells: Cells) -> Tally:
-    """The tally of these cells: with the lowest floor, not below `floor_ms`, that keeps the bounds."""
-    newest = max((start for _, start in cells), default=0)
-    floor_ms = max(floor_ms, _first_kept(newest, width_ms))
+    """The tally of these cells: with the lowest floor, not below `floor_ms`, that leaves no more keys than may be.
+
+    Of windows there are never too many: `floor_ms` is above what the newest of them leaves no room for.
+    """
     kept = {cell: count for cell, count in cells.items() if cell[1] >= floor_ms}
     if len({key for key, _ in kept}) > KEYS_MAX:
         latest: dict[str, int] = {}  # up to which floor each key stays

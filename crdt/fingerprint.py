@@ -1,59 +1,80 @@
 """Fingerprints of what a replica holds: incremental for the whole, by range for finding where two replicas differ.
 
-Each writer has a term, a keyed hash of its head and of the content of its live records; the fingerprint of a set of
-writers is the sum of their terms modulo 2^128. A sum needs no order, so one change costs one subtraction and one
-addition, and prefix sums over the sorted writers give every range at once (Meyer, "Range-Based Set Reconciliation",
-2023). Hashing content and not the head alone makes two replicas that hold different forks of one journal differ.
+Each writer has a term, a hash of its head and of the content of its live records; the fingerprint of a set of writers
+is a hash of the sum of their terms. A sum needs no order, so one change costs one subtraction and one addition, and
+prefix sums over the sorted writers give every range at once (Meyer, "Range-Based Set Reconciliation", 2023). Hashing
+content and not the head alone makes two replicas that hold different forks of one journal differ.
 
-The sum finds accidents, not attacks: who may write can make two different states of its *own* journal collide.
-Nothing is believed because of a fingerprint; it only decides what is compared.
+Members choose what they write, and could choose it so that two replicas which differ look alike. A secret key would not
+help, since every member would hold it. So sums are taken modulo 2^2048, where collisions are hard to find for anybody:
+with k addends to choose, Wagner's search ("A Generalized Birthday Problem", 2002) takes about 2^(n / (1 + log2 k))
+steps an addend for n bits. With the 16,384 records a writer may have, that is 2^9 for a sum of 128 bits and 2^136 for
+one of 2048 (see also Lewi et al., "Securing Update Propagation with Homomorphic Hashing", 2019).
+
+What travels is a hash of a sum: 16 bytes, for which a birthday search takes 2^64 steps, or the `CHECK_BYTES` of a range
+or a writer, under a key that changes with every record in the mesh (crdt.reconcile), so that collisions cannot be
+prepared. Who finds one nevertheless hides a difference until the next record: nothing is believed because of a
+fingerprint, it only decides what is compared.
 
 Invariant: equal states give equal fingerprints, whatever the order the records came in.
 """
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from hashlib import blake2b
+from hashlib import blake2b, shake_256
 from itertools import accumulate
 from typing import Final
 
+from crdt.record import DIGEST_BYTES
+
 FINGERPRINT_BYTES: Final = 16
 CHECK_BYTES: Final = 8  # of a range or a single writer, within one reconciliation
+SUM_BYTES: Final = DIGEST_BYTES
+SUM_MODULUS: Final = 2 ** (8 * SUM_BYTES)
 
-_MODULUS: Final = 2 ** (8 * FINGERPRINT_BYTES)
+_TERM_BYTES: Final = 32
 
 
 class Fingerprint:
     """The terms of all writers and their sum."""
 
-    __slots__ = ("_key", "_sum", "_terms")
+    __slots__ = ("_ranges", "_sum", "_terms", "_value")
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-        self._terms: dict[bytes, int] = {}
+    def __init__(self) -> None:
+        self._terms: dict[bytes, bytes] = {}
         self._sum = 0
+        self._value: bytes | None = None
+        self._ranges: Ranges | None = None
 
     @property
     def value(self) -> bytes:
         """16 bytes; zero for nothing held. O(1)."""
-        return self._sum.to_bytes(FINGERPRINT_BYTES, "big")
+        if self._value is None:
+            self._value = _digest(self._sum, FINGERPRINT_BYTES)
+        return self._value
 
-    @property
-    def terms(self) -> Mapping[bytes, int]:
-        return self._terms
+    def ranges(self) -> "Ranges":
+        """A picture of now: the same one until something changes."""
+        if self._ranges is None:
+            self._ranges = Ranges(self._terms)
+        return self._ranges
 
-    def check(self, writer: bytes) -> bytes | None:
+    def check(self, writer: bytes, key: bytes = b"") -> bytes | None:
         """A few bytes that tell this writer's state from another; None if nothing is held of it."""
         term = self._terms.get(writer)
-        return None if term is None else _check(term)
+        return None if term is None else blake2b(term, key=key, digest_size=CHECK_BYTES).digest()
 
     def note(self, writer: bytes, head: int, digest: int) -> None:
-        """The writer's journal is at `head` (0: known to have forked) with live records of that digest."""
-        data = writer + head.to_bytes(8, "big") + digest.to_bytes(FINGERPRINT_BYTES, "big")
-        hashed = blake2b(data, key=self._key, digest_size=FINGERPRINT_BYTES).digest()
-        term = int.from_bytes(hashed, "big")
-        self._sum = (self._sum - self._terms.get(writer, 0) + term) % _MODULUS
+        """The writer's journal is at `head` (0: known to have forked) with live records of that digest, the sum of
+        their content digests modulo `SUM_MODULUS`."""
+        data = writer + head.to_bytes(8, "big") + digest.to_bytes(SUM_BYTES, "big")
+        term = blake2b(data, digest_size=_TERM_BYTES).digest()
+        old = self._terms.get(writer)
+        if old is not None:
+            self._sum -= _element(old)
+        self._sum = (self._sum + _element(term)) % SUM_MODULUS
         self._terms[writer] = term
+        self._value = self._ranges = None
 
 
 class Ranges:
@@ -64,21 +85,25 @@ class Ranges:
 
     __slots__ = ("_sums", "writers")
 
-    def __init__(self, terms: Mapping[bytes, int]) -> None:
+    def __init__(self, terms: Mapping[bytes, bytes]) -> None:
         self.writers = sorted(terms)
-        self._sums = list(accumulate((terms[writer] for writer in self.writers), initial=0))
+        sums = accumulate((_element(terms[writer]) for writer in self.writers), initial=0)
+        self._sums = [total % SUM_MODULUS for total in sums]
+
+    def size(self, low: bytes, high: bytes | None) -> int:
+        """How many writers are in a range."""
+        start, end = self._span(low, high)
+        return end - start
 
     def within(self, low: bytes, high: bytes | None) -> list[bytes]:
         """The writers of a range, sorted."""
         start, end = self._span(low, high)
         return self.writers[start:end]
 
-    def fingerprint(self, low: bytes, high: bytes | None) -> bytes:
-        """Of a range; zero when it is empty."""
+    def fingerprint(self, low: bytes, high: bytes | None, key: bytes = b"") -> bytes:
+        """A few bytes that tell the state of a range from another; zero when it is empty."""
         start, end = self._span(low, high)
-        return ((self._sums[end] - self._sums[start]) % _MODULUS).to_bytes(FINGERPRINT_BYTES, "big")[
-            -CHECK_BYTES:
-        ]
+        return _digest((self._sums[end] - self._sums[start]) % SUM_MODULUS, CHECK_BYTES, key)
 
     def split(self, low: bytes, high: bytes | None, parts: int) -> list[bytes]:
         """Bounds that cut a range of at least `parts` writers into that many of about equal size.
@@ -94,8 +119,18 @@ class Ranges:
         return start, len(self.writers) if high is None else max(start, bisect_left(self.writers, high))
 
 
-def _check(term: int) -> bytes:
-    return term.to_bytes(FINGERPRINT_BYTES, "big")[-CHECK_BYTES:]
+def _element(term: bytes) -> int:
+    """The number a term stands for."""
+    return int.from_bytes(shake_256(term).digest(SUM_BYTES), "big")
+
+
+def _digest(total: int, size: int, key: bytes = b"") -> bytes:
+    """What a sum is compared by; zero for nothing."""
+    return (
+        blake2b(total.to_bytes(SUM_BYTES, "big"), key=key, digest_size=size).digest()
+        if total
+        else bytes(size)
+    )
 
 
 def _separator(below: bytes, above: bytes) -> bytes:

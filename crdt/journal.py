@@ -100,11 +100,10 @@ class Journal(Replica):
         self,
         *,
         verify: Verify,
-        fingerprint_key: bytes = b"",
         limits: JournalLimits | None = None,
         introductions: MutableMapping[bytes, bytes] | None = None,
     ) -> None:
-        super().__init__(fingerprint_key=fingerprint_key, limits=limits, introductions=introductions)
+        super().__init__(limits=limits, introductions=introductions)
         self._verify = verify
 
     # ------------------------------------------------------------------ writing our own

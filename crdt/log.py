@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
-from crdt.record import Record, content_digest, record_bytes
+from crdt.record import DIGEST_BYTES, Record, content_digest, record_bytes
 
-DIGEST_MASK: Final = 2**128 - 1
+DIGEST_MASK: Final = 2 ** (8 * DIGEST_BYTES) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class WriterLog:
         self.head = 0
         self.floor = 0
         self.live_sum = 0
-        self.digest = 0  # sum of the content digests of the live records, modulo 2^128
+        self.digest = 0  # sum of the content digests of the live records, modulo 2^2048
         self.bytes = 0
         self.by_seq: dict[int, Record] = {}
         self.by_kind: dict[str, dict[str, Record]] = {}

@@ -12,7 +12,9 @@ asks     "send me this writer from this seq on". Everything is pulled, so that n
          of what it did not ask for, and a large journal flows part by part.
 deltas   the answers, each with the writer's introduction if the asker has none.
 
-In sync it costs one probe of 16 bytes and an empty frame back. Head 0 in a list says that the sender holds a proof
+In sync it costs one probe of 16 bytes and an empty frame back. That probe, the initiator's fingerprint of everything,
+keys the short fingerprints and checks of the whole session: whoever writes records that should make two replicas look
+alike knows it only once nothing can be written any more. Head 0 in a list says that the sender holds a proof
 that the writer equivocated; asking for it from 0 brings the proof. Ranges and checks come from a picture taken when
 the session first needs it, asks and deltas from the journal as it is by then.
 
@@ -21,7 +23,7 @@ The caller absorbs deltas into the journal as they come; a session changes nothi
 Invariant: a session ends, or raises ReconcileError, within `FRAMES_MAX` frames, whatever the peer sends.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,6 +48,7 @@ from crdt.frame import (
     decode_frame,
     encode_frame,
 )
+from crdt.record import SEQ_MAX
 from crdt.replica import Replica
 
 __all__ = ["FRAME_BYTES_MAX", "ReconcileError", "ReconcileStatistics", "Reconciliation", "Step"]
@@ -59,6 +62,7 @@ QUEUE_MAX: Final = 200_000
 IDLE_TURNS_MAX: Final = 2
 RESTARTS_MAX: Final = 3  # of one writer's journal in one session: a claim that did not add up, a proof
 
+_UNANSWERED: Final = SEQ_MAX + 2  # beyond whatever is asked for
 WHOLE: Final = Span(b"", None)
 _CONTROL_BYTES_MAX: Final = (
     FRAME_BYTES_TARGET // 2
@@ -106,14 +110,19 @@ class Reconciliation:
         self._initiator = initiator
         self._ranges: Ranges | None = None
         self._spans: deque[Span] = deque()  # differ; to be split or listed
-        self._tell: dict[bytes, None] = {}  # writers whose head the peer should hear, in order
-        self._wants: dict[bytes, _Want] = {}
+        self._key = b""  # of the short fingerprints and checks
+        self._listed = 0  # writers in the ranges the peer has listed
+        # Taken from the front, which a dict does in time that grows with what was taken before.
+        self._tell: OrderedDict[bytes, None] = OrderedDict()  # writers whose head the peer should hear
+        self._wants: OrderedDict[bytes, _Want] = OrderedDict()
         self._asked: dict[bytes, _Want] = {}
         self._orders: deque[Ask] = deque()  # what the peer asked for
         self._frames_sent = self._frames_received = self._bytes_sent = self._bytes_received = 0
         self._records_received = self._records_sent = 0
         self._given_up: set[bytes] = set()  # what came of these writers was refused
-        self._restarts: dict[bytes, tuple[int, int]] = {}  # asked for: from where last, how often not further
+        self._restarts: dict[
+            bytes, tuple[int, int]
+        ] = {}  # asked for: next from where, how often from before it
         self._idle_turns = 0
         self.done = False
 
@@ -121,7 +130,8 @@ class Reconciliation:
         """The first frame; nothing for the side that answers."""
         if not self._initiator:
             return []
-        whole = Probe(low=b"", ranges=((None, self._journal.fingerprint()),))
+        self._key = self._journal.fingerprint()
+        whole = Probe(low=b"", ranges=((None, self._key),))
         return [self._seal(Frame(more=False, probes=(whole,)))]
 
     def receive(self, frame: bytes) -> Step:
@@ -174,14 +184,19 @@ class Reconciliation:
         low = probe.low
         for high, theirs in probe.ranges:
             if len(theirs) == FINGERPRINT_BYTES:
+                self._key = self._key or theirs
                 differs = theirs != self._journal.fingerprint()
             else:
-                differs = theirs != self._picture().fingerprint(low, high)
+                differs = theirs != self._picture().fingerprint(low, high, self._key)
             if differs:
                 self._spans.append(Span(low, high))
             low = high or b""
 
     def _take_listing(self, listing: Listing) -> None:
+        """A list of the peer's. Each range is listed once, so all together no more than we hold lies in them."""
+        self._listed += self._picture().size(*listing.span)
+        if self._listed > len(self._picture().writers):
+            raise ReconcileError("the peer lists the same again and again")
         theirs = {item.writer: item for item in listing.items}
         for writer in sorted(theirs.keys() | set(self._picture().within(*listing.span))):
             if writer not in theirs or self._compare(theirs[writer]):
@@ -217,12 +232,12 @@ class Reconciliation:
             self._wants[writer] = _Want(after, target)
 
     def _take_ask(self, ask: Ask) -> None:
-        """An order. Who reads on asks from further on each time; only few reasons let it begin again."""
-        last, restarts = self._restarts.get(ask.writer, (-1, 0))
-        restarts += ask.after <= last
+        """An order. Who reads on waits for the answer and asks from its end; only few reasons let it begin again."""
+        following, restarts = self._restarts.get(ask.writer, (0, 0))
+        restarts += ask.after < following
         if restarts > RESTARTS_MAX:
             raise ReconcileError("the peer asks for the same again and again")
-        self._restarts[ask.writer] = (ask.after, restarts)
+        self._restarts[ask.writer] = (_UNANSWERED, restarts)
         self._orders.append(ask)
 
     def _take_answer(self, answer: Answer) -> tuple[Delta, bytes | None] | None:
@@ -259,8 +274,7 @@ class Reconciliation:
         room = _CONTROL_BYTES_MAX
         heads: list[Item] = []
         while self._tell and room >= ITEM_BYTES_MAX:
-            writer = next(iter(self._tell))
-            del self._tell[writer]
+            writer, _ = self._tell.popitem(last=False)
             item = self._item(writer)
             if item is not None:
                 heads.append(item)
@@ -284,8 +298,7 @@ class Reconciliation:
                 )
         asks: list[Ask] = []
         while self._wants and len(self._asked) < ASKS_MAX and room >= ASK_BYTES_MAX:
-            writer = next(iter(self._wants))
-            want = self._wants.pop(writer)
+            writer, want = self._wants.popitem(last=False)
             if want.after > 0 and self._journal.heads.get(writer, 0) >= want.target:
                 continue  # it came another way
             asks.append(Ask(writer, want.after, writer not in self._journal.introductions))
@@ -313,6 +326,8 @@ class Reconciliation:
                 break
             self._orders.popleft()
             answers.append(answer)
+            following = answer.delta.upto + answer.delta.complete
+            self._restarts[ask.writer] = (following, self._restarts[ask.writer][1])
             self._records_sent += len(answer.delta.records)
         return tuple(answers)
 
@@ -323,13 +338,14 @@ class Reconciliation:
         return Probe(
             low=span.low,
             ranges=tuple(
-                (high, ranges.fingerprint(low, high)) for low, high in zip(lows, bounds, strict=False)
+                (high, ranges.fingerprint(low, high, self._key))
+                for low, high in zip(lows, bounds, strict=False)
             ),
         )
 
     def _item(self, writer: bytes) -> Item | None:
         """Our side of a writer, as of now; None if we know nothing of it."""
-        check = self._journal.check(writer)
+        check = self._journal.check(writer, self._key)
         if check is None:
             return None
         return Item(writer, 0 if writer in self._journal.forks else self._journal.heads[writer], check)

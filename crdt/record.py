@@ -19,7 +19,7 @@ Invariant: one record has one encoding, and the signature covers all of it under
 import re
 import sys
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import shake_256
 from typing import Any, Final, TypeAlias
 
 from crdt.clock import HLC_MAX, Dot
@@ -34,6 +34,7 @@ CONTEXT_ENTRIES_MAX: Final = 512  # one for each writer who ever edited the key
 SEQ_MAX: Final = 2**48 - 1
 WRITER_BYTES: Final = 16
 SIGNATURE_BYTES: Final = 64
+DIGEST_BYTES: Final = 256
 
 _FORMAT: Final = 1
 _LABEL: Final = b"gossamer/record/1\0"
@@ -168,8 +169,8 @@ def same_content(one: Record, other: Record) -> bool:
 
 
 def content_digest(record: Record) -> int:
-    """128 bits of what the record says, as an integer: addends of fingerprints."""
-    return int.from_bytes(blake2b(record.signing_bytes(), digest_size=16).digest(), "big")
+    """`DIGEST_BYTES` of what the record says, as an integer: addends of fingerprints (crdt.fingerprint)."""
+    return int.from_bytes(shake_256(record.signing_bytes()).digest(DIGEST_BYTES), "big")
 
 
 def _content(record: Record) -> list[Any]:

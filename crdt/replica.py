@@ -72,7 +72,6 @@ class Replica:
     def __init__(
         self,
         *,
-        fingerprint_key: bytes = b"",
         limits: JournalLimits | None = None,
         introductions: MutableMapping[bytes, bytes] | None = None,
     ) -> None:
@@ -85,7 +84,7 @@ class Replica:
         self._forks: dict[bytes, Equivocation] = {}
         self._contested: set[bytes] = set()  # what came did not add up: ask for the whole journal next time
         self._reserved: dict[bytes, int] = {}  # seqs known used but not held: nothing is drafted up to there
-        self._fingerprint = Fingerprint(fingerprint_key)
+        self._fingerprint = Fingerprint()
         self._quarantine = Quarantine(
             writer_bytes_max=self.limits.held_writer_bytes_max,
             bytes_max=self.limits.held_bytes_max,
@@ -117,13 +116,13 @@ class Replica:
         """16 bytes, equal on replicas that hold the same. O(1)."""
         return self._fingerprint.value
 
-    def check(self, writer: bytes) -> bytes | None:
+    def check(self, writer: bytes, key: bytes = b"") -> bytes | None:
         """A few bytes that tell a writer's state here from another one; None if nothing is known of it."""
-        return self._fingerprint.check(writer)
+        return self._fingerprint.check(writer, key)
 
     def ranges(self) -> Ranges:
         """The fingerprints of ranges of writers, as of now."""
-        return Ranges(self._fingerprint.terms)
+        return self._fingerprint.ranges()
 
     def get(self, writer: bytes, kind: str, key: str) -> Record | None:
         """The writer's newest record of that key, a tombstone too; None if there is none or it was evicted."""

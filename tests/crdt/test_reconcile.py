@@ -12,6 +12,8 @@ from crdt.frame import (
     Ask,
     Frame,
     Item,
+    Listing,
+    Span,
     decode_frame,
     encode_frame,
 )
@@ -373,18 +375,67 @@ def test_verdicts_stay_with_the_journal(crdt):
     assert session.merges[0].refused[0][1] == "signature does not verify"
 
 
+def ask_from(author, *afters: int) -> bytes:
+    return encode_frame(Frame(more=True, asks=tuple(Ask(author.id, after, False) for after in afters)))
+
+
 def test_whoever_asks_for_the_same_again_and_again_has_broken_the_protocol(crdt):
     author = crdt.Author(1).write_all([("a", b"1"), ("b", b"1")])
     session = Reconciliation(author.journal, initiator=False)
-    ask = encode_frame(Frame(more=True, asks=(Ask(author.id, 0, False),)))
-    further = encode_frame(Frame(more=True, asks=(Ask(author.id, 1, False),)))
-    session.receive(ask)
-    session.receive(further)  # reading on is no repetition
-    for _ in range(RESTARTS_MAX):
-        session.receive(ask)
+    for _ in range(1 + RESTARTS_MAX):
+        session.receive(ask_from(author, 0))
     with pytest.raises(ReconcileError, match="again and again"):
-        session.receive(ask)
-    assert session.statistics().records_sent == 2 + 1 + 2 * RESTARTS_MAX
+        session.receive(ask_from(author, 0))
+    assert session.statistics().records_sent == 2 * (1 + RESTARTS_MAX)
+
+
+def test_reading_on_from_the_end_of_each_answer_is_no_repetition(crdt):
+    author = crdt.Author(1).write_all((f"key{n}", bytes(20_000)) for n in range(30))
+    session = Reconciliation(author.journal, initiator=False)
+    upto = 0
+    while upto < 30:
+        (answer,) = decode_frame(session.receive(ask_from(author, upto)).send[0]).answers
+        upto = answer.delta.upto
+    assert session.statistics().records_sent == 30
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_overlapping_asks_do_not_multiply_what_is_sent(crdt, at_once):
+    """Each asks for a little more than the one before, and would be given nearly the whole journal."""
+    author = crdt.Author(1).write_all((f"key{n}", b"x") for n in range(50))
+    session = Reconciliation(author.journal, initiator=False)
+    frames = [ask_from(author, *range(50))] if at_once else [ask_from(author, after) for after in range(50)]
+    for frame in frames[: 1 + RESTARTS_MAX if len(frames) > 1 else 0]:
+        session.receive(frame)
+    with pytest.raises(ReconcileError, match="again and again"):
+        session.receive(frames[-1])
+    assert session.statistics().records_sent <= 50 * (1 + RESTARTS_MAX)
+
+
+def test_ranges_listed_over_and_over_are_an_offence(crdt):
+    """A list of a wide range takes five bytes, and comparing it walks over all the writers in it."""
+    session, _, authors = begun(crdt)
+    everything, half = Span(b"", None), Span(b"", max(author.id for author in authors))
+    session.receive(encode_frame(Frame(more=True, listings=(Listing(everything, ()),))))
+    with pytest.raises(ReconcileError, match="lists the same"):
+        session.receive(encode_frame(Frame(more=True, listings=(Listing(half, ()),))))
+    session, _, _ = begun(crdt)
+    with pytest.raises(ReconcileError, match="lists the same"):
+        session.receive(encode_frame(Frame(more=True, listings=(Listing(everything, ()),) * 1000)))
+
+
+def test_checks_are_keyed_with_the_fingerprint_the_session_began_with(crdt):
+    """One more record anywhere, and all checks are others."""
+    journal, authors = crowd(crdt, 40, 2)
+    other = copy(crdt, journal)
+    checks = []
+    for _ in range(2):
+        journal.merge([authors[0].write("more")], crdt.NOW_MS)
+        (opening,) = Reconciliation(journal, initiator=True).start()
+        (probe,) = decode_frame(Reconciliation(other, initiator=False).receive(opening).send[0]).probes
+        checks.append(probe.ranges)
+    assert [bound for bound, _ in checks[0]] == [bound for bound, _ in checks[1]]
+    assert all(one != two for (_, one), (_, two) in zip(*checks, strict=True))
 
 
 def test_no_more_is_asked_of_a_writer_once_it_is_given_up(crdt):
