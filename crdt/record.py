@@ -17,8 +17,8 @@ Invariant: one record has one encoding, and the signature covers all of it under
 """
 
 import re
-import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import shake_256
 from typing import Any, Final, TypeAlias
 
@@ -29,6 +29,7 @@ Context: TypeAlias = tuple[tuple[bytes, int], ...]
 
 RECORD_BYTES_MAX: Final = 240 * 1024  # one record and its envelope fit into one stream frame of 256 KiB
 KIND_BYTES_MAX: Final = 32
+KINDS_SHARED_MAX: Final = 64
 KEY_BYTES_MAX: Final = 512
 CONTEXT_ENTRIES_MAX: Final = 512  # one for each writer who ever edited the key
 SEQ_MAX: Final = 2**48 - 1
@@ -99,7 +100,7 @@ def decode_record(data: bytes) -> Record:
     record = Record(
         writer=writer,
         seq=seq,
-        kind=sys.intern(kind),  # a handful of kinds, many records
+        kind=_shared(kind) if len(kind) <= KIND_BYTES_MAX else kind,
         key=key,
         payload=payload,
         context=tuple(zip(flat[::2], flat[1::2], strict=True)),
@@ -112,6 +113,13 @@ def decode_record(data: bytes) -> Record:
     if fault is not None:
         raise MalformedError(fault)
     return record
+
+
+@lru_cache(maxsize=KINDS_SHARED_MAX)
+def _shared(kind: str) -> str:
+    """One string for each of the few kinds that many records have. Python 3.12 never forgets what `sys.intern` took,
+    and this is before any signature is checked."""
+    return kind
 
 
 def record_fault(record: Record) -> str | None:

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import fields, replace
 
 import pytest
@@ -179,3 +180,21 @@ def test_another_format_is_refused_by_name():
     values = unpack(encode_record(RECORD), bytes_max=10_000)
     with pytest.raises(MalformedError, match="format 1"):
         decode_record(pack([2, *values[1:]]))
+
+
+def test_records_share_their_kind_and_strange_kinds_stay_nowhere():
+    """Decoding comes before any signature: what it remembers has to be little."""
+    one, other = (decode_record(encode_record(replace(RECORD, seq=seq))) for seq in (9, 10))
+    assert one.kind is other.kind
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            decode_record(encode_record(replace(RECORD, kind=f"k{number:031}")))
+        for number in range(50):
+            parts = unpack(encode_record(RECORD), bytes_max=2000)
+            parts[3] = f"{number}".ljust(200_000, "k")
+            with pytest.raises(MalformedError, match="kind"):
+                decode_record(pack(parts))
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
