@@ -147,7 +147,7 @@ class Peer:
         return self.journal.heads.get(self.author.id, 0) == len(self.written)
 
 
-PEERS = 5
+PEERS = 4
 ONE = st.integers(0, PEERS - 1)
 
 
@@ -167,29 +167,27 @@ class Mesh(RuleBasedStateMachine):
     def history(self) -> list[Record]:
         return [record for peer in self.peers for record in peer.written]
 
-    @rule(one=ONE, key=st.sampled_from("ab"), delete=st.booleans())
-    def write(self, one: int, key: str, delete: bool) -> None:
+    def _write(self, one: int, key: str, payload: bytes) -> None:
         peer = self.peers[one]
         if not peer.up_to_date:
             return  # a node hears what it wrote before it writes
         held = [record for record in peer.journal.records("policy") if record.key == key]
-        payload = b"" if delete else b"%d" % len(self.saw)
         record = peer.author.write(key, payload, context=context_for(held, peer.author.id))
         peer.written.append(record)
         self.saw[record] = frozenset(held)
 
-    @rule(one=ONE, keys=st.integers(1, 3))
-    def write_and_delete_in_private(self, one: int, keys: int) -> None:
-        """Tombstones of one's own writes: the floor passes them."""
-        peer = self.peers[one]
-        if peer.up_to_date:
-            for payload in (b"x", b""):
-                for number in range(keys):
-                    record = peer.author.write(f"own{number}", payload)
-                    peer.written.append(record)
-                    self.saw[record] = frozenset()
+    @rule(one=ONE, key=st.sampled_from("ab"))
+    def edit(self, one: int, key: str) -> None:
+        self._write(one, key, b"%d" % len(self.saw))
 
-    @rule(one=ONE, other=ONE, frames=st.one_of(st.integers(1, 8), st.just(10_000)))
+    @rule(one=ONE, key=st.sampled_from("ab"), later=st.integers(0, 2))
+    def delete_and_go_on(self, one: int, key: str, later: int) -> None:
+        """The floor follows with the writes after a deletion, if nothing older is live."""
+        self._write(one, key, b"")
+        for _ in range(later):
+            self._write(one, f"own{one}", b"")
+
+    @rule(one=ONE, other=ONE, frames=st.sampled_from([10_000, 10_000, 10_000, *range(2, 8)]))
     def talk(self, one: int, other: int, frames: int) -> None:
         if one != other:
             exchange(self.library, self.peers[one].journal, self.peers[other].journal, frames)
@@ -206,33 +204,25 @@ class Mesh(RuleBasedStateMachine):
         journal = self.peers[one].journal
         self.backups = [*self.backups[-2:], (one, list(journal.records("policy")), dict(journal.heads))]
 
-    @rule(data=st.data())
-    def come_back_from_a_backup(self, data) -> None:
-        if self.backups:
+    @rule(
+        one=ONE, how=st.sampled_from(["restart", "lose the disk", "come back from a backup"]), data=st.data()
+    )
+    def fail(self, one: int, how: str, data) -> None:
+        if how == "restart":
+            journal = self.peers[one].journal
+            self._restore(one, list(journal.records("policy")), dict(journal.heads))
+        elif how == "lose the disk":
+            self._restore(one, [], {})
+        elif self.backups:
             self._restore(*data.draw(st.sampled_from(self.backups)))
 
-    @rule(one=ONE)
-    def restart(self, one: int) -> None:
-        journal = self.peers[one].journal
-        self._restore(one, list(journal.records("policy")), dict(journal.heads))
-
-    @rule(one=ONE)
-    def lose_the_disk(self, one: int) -> None:
-        """Unless nobody else has what it wrote."""
-        peer = self.peers[one]
-        if any(
-            o is not peer and o.journal.heads.get(peer.author.id) == len(peer.written) for o in self.peers
-        ):
-            self._restore(one, [], {})
-
     def _restore(self, one: int, records: list[Record], heads: dict[bytes, int]) -> None:
-        peer = self.peers[one]
-        others = (o.journal.heads.get(peer.author.id, 0) for o in self.peers if o is not peer)
-        if max([heads.get(peer.author.id, 0), *others]) < len(peer.written):
-            return
-        journal = self.library.replica()
-        assert journal.restore(records, heads) == ()
-        peer.author.journal = journal
+        """Unless with it the last copy of something were lost."""
+        left = [heads, *(peer.journal.heads for peer in self.peers if peer is not self.peers[one])]
+        if all(max(held.get(p.author.id, 0) for held in left) == len(p.written) for p in self.peers):
+            journal = self.library.replica()
+            assert journal.restore(records, heads) == ()
+            self.peers[one].author.journal = journal
 
     @invariant()
     def the_state_is_a_function_of_the_heads(self) -> None:
@@ -271,5 +261,5 @@ def test_no_deleted_key_comes_back_in_a_mesh_without_a_coordinator(crdt):
     class Run(Mesh):
         library = crdt
 
-    examples = settings().max_examples * 2 // 5
-    run_state_machine_as_test(Run, settings=settings(max_examples=examples, stateful_step_count=25))
+    examples = settings().max_examples * 2  # a trap takes six steps in a row
+    run_state_machine_as_test(Run, settings=settings(max_examples=examples, stateful_step_count=30))
