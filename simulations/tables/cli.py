@@ -35,6 +35,16 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str | No
     return sizes
 
 
+def _cuts(value: str) -> tuple[str, ...]:
+    from simulations.tables.heal import SHAPES
+
+    shapes = tuple(word.strip() for word in value.split(",") if word.strip())
+    unknown = [shape for shape in shapes if shape not in SHAPES]
+    if unknown:
+        raise click.UsageError(f"--cuts {', '.join(unknown)}: one or more of {', '.join(SHAPES)}")
+    return shapes
+
+
 @click.command("table")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--profiles", default=",".join(PROFILES_COMPARED), callback=_profiles, show_default=True)
@@ -51,6 +61,8 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--cpu-s", type=click.FloatRange(min=1), default=CPU_S, show_default=True, help="Of `healthy`, a profile."
 )
+@click.option("--cuts", metavar="CUT,CUT,...", default="", help="Of `heal`: only these, e.g. halves.")
+@click.option("--cut-s", type=click.FloatRange(min=0), help="Of `heal`: for so many seconds.")
 @click.option(
     "-o", "output", type=click.Choice(["table", "json", "markdown"]), default="table", show_default=True
 )
@@ -65,6 +77,8 @@ def table(
     runs: int | None,
     large: bool,
     cpu_s: float,
+    cuts: str,
+    cut_s: float | None,
     output: str,
     file: Path | None,
 ) -> None:
@@ -80,7 +94,16 @@ def table(
     if unknown:
         raise click.UsageError(f"no such table: {', '.join(unknown)} (there are {', '.join([*TABLES, ALL])})")
     chosen = list(TABLES) if ALL in names else list(dict.fromkeys(names))
-    options = Options(profiles=profiles, nodes=nodes, seed=seed, runs=runs, large=large, cpu_s=cpu_s)
+    options = Options(
+        profiles=profiles,
+        nodes=nodes,
+        seed=seed,
+        runs=runs,
+        large=large,
+        cpu_s=cpu_s,
+        cuts=_cuts(cuts),
+        cut_s=cut_s,
+    )
     results: list[Result] = []
     console = Console(width=None if Console().is_terminal else 220)
 

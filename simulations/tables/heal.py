@@ -18,6 +18,7 @@ from simulations.tables.summary import largest, median
 from simulations.tables.table import NODES, PROFILE, Column, Options, Row, Table
 from simulations.world import World
 
+SHAPES: Final = ("halves", "bridge", "majorities ring", "one way", "a rack")
 NODES_CUT: Final = 100
 NODES_BUSY: Final = 32  # a cut that is none for all keeps a mesh busy with suspicions: n^2 of them
 NODES_LONG: Final = 6
@@ -47,10 +48,14 @@ def heal(options: Options) -> Iterator[Row]:
 
 
 def _cases(options: Options) -> Iterator[_Case]:
-    shapes = ("halves", "bridge", "majorities ring", "one way")
     runs = options.times(RUNS)
+    if options.cuts or options.cut_s is not None:
+        for nodes in options.sizes((NODES_CUT,)):
+            for shape in options.cuts or SHAPES:
+                yield _Case(shape, nodes, MINUTE_S if options.cut_s is None else options.cut_s, runs)
+        return
     for nodes in options.sizes((NODES_CUT,)):
-        for shape in shapes:
+        for shape in SHAPES[:-1]:
             busy = shape in ("bridge", "majorities ring") and not options.nodes
             yield _Case(shape, NODES_BUSY if busy else nodes, MINUTE_S, runs)
     if options.nodes:

@@ -6,6 +6,7 @@ Invariant: the clock of the machine is read to time a run and to date it, never 
 
 import platform
 import resource
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -46,6 +47,10 @@ def command(table: Table, options: Options) -> str:
         words.append("--large")
     if options.cpu_s != CPU_S:
         words.append(f"--cpu-s {options.cpu_s:g}")
+    if options.cuts:
+        words.append(f"--cuts {shlex.quote(','.join(options.cuts))}")
+    if options.cut_s is not None:
+        words.append(f"--cut-s {options.cut_s:g}")
     return " ".join([*words, f"--seed {options.seed}"])
 
 

@@ -32,7 +32,8 @@ class Column:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What is asked of a run. Empty `nodes` and None `runs`: what the table itself takes. `large` adds the rows that
-    take minutes each; `cpu_s` is what the table `healthy` may use for each profile."""
+    take minutes each; `cpu_s` is what the table `healthy` may use for each profile. `cuts` and `cut_s` (seconds) have
+    the table `heal` measure these cuts alone."""
 
     profiles: tuple[str, ...] = PROFILES_COMPARED
     nodes: tuple[int, ...] = ()
@@ -40,6 +41,8 @@ class Options:
     runs: int | None = None
     large: bool = False
     cpu_s: float = CPU_S
+    cuts: tuple[str, ...] = ()
+    cut_s: float | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.profiles if name not in PROFILES]

@@ -258,6 +258,11 @@ def test_heal_brings_all_views_together_whatever_the_cut(
         assert row["median"] <= row["max"] < 60
 
 
+def test_heal_measures_the_rows_asked_for_one_by_one(measure: Measure) -> None:
+    (row,) = measure("heal", nodes=(9,), runs=1, profiles=("lan",), cuts=("halves",), cut_s=12.0)
+    assert (row["shape"], row["cut_s"], row["healed"]) == ("halves", 12, 1)
+
+
 def test_joins_ends_with_everybody_known_to_everybody(measure: Measure) -> None:
     for row in measure("joins", nodes=(16,)):
         assert 0 < row["took"] < 30

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simulations.tables.cli import table as command
 from simulations.tables.layout import data, markdown, shown
 from simulations.tables.results import FRAME, FrameError, placed, save
+from simulations.tables.run import command as command_of
 from simulations.tables.run import run
 from simulations.tables.summary import largest, median, quantile
 from simulations.tables.table import Column, Options, Row, Table
@@ -104,6 +105,8 @@ def test_the_command_names_what_is_not_as_usual_and_rows_are_told_as_they_come()
     result = run(SAMPLE, options, tell=lambda row, _: told.append(row))
     assert result.command == "gossamer sim table sample --profiles lan --runs 3 --large --cpu-s 7 --seed 9"
     assert [row["nodes"] for row in told] == [4, 40_000, 5]
+    cut = command_of(SAMPLE, Options(cuts=("halves", "a rack"), cut_s=90.0))
+    assert cut == "gossamer sim table sample --cuts 'halves,a rack' --cut-s 90 --seed 1"
 
 
 # ---------------------------------------------------------------------- the file
@@ -173,6 +176,8 @@ def test_the_command_prints_a_table_and_markdown() -> None:
         ["crash", "--nodes", "2"],
         ["crash", "--profiles", "fast"],
         ["crash", "--runs", "0"],
+        ["heal", "--cuts", "thirds"],
+        ["heal", "--cut-s", "-1"],
     ],
 )
 def test_wrong_use_ends_with_2(words: list[str]) -> None:
