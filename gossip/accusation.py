@@ -12,12 +12,13 @@ from enum import Enum
 from gossip.broadcast import Broadcasts
 from gossip.config import GossipConfig
 from gossip.crypto import Crypto
+from gossip.entry import Entry
 from gossip.errors import ForgedError
 from gossip.health import LocalHealth
 from gossip.member import Event, State
 from gossip.moves import Moves
 from gossip.presence import Presence
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 from gossip.statement import Dead, Suspect, sign_suspect
 from gossip.suspicion import Suspicions, accusers_needed
 from trust.identity import format_id

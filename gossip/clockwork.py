@@ -11,12 +11,12 @@ import math
 from typing import assert_never
 
 from gossip.config import ProbeOrder
+from gossip.entry import Entry
 from gossip.events import Address, LeaveSpread
 from gossip.member import State
 from gossip.message import Nack, PingRequest
 from gossip.parts import Parts
 from gossip.probe import Probe, Purpose, Rotation, RoundRobin
-from gossip.roster import Entry
 
 _REAP_INTERVAL_S = 10.0
 _GRACES_APART = (

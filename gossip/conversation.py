@@ -16,13 +16,13 @@ from typing import assert_never
 from gossip.accusation import Verdict
 from gossip.config import DATAGRAM_BYTES_MAX
 from gossip.courier import Opened
+from gossip.entry import Entry
 from gossip.errors import ForgedError, MalformedError
 from gossip.events import Address, Datagram, Diverged, Heard, MembersReceived, Rejected
 from gossip.member import State
 from gossip.message import Ack, Gossip, Nack, Ping, PingRequest
 from gossip.parts import Parts
 from gossip.probe import Purpose, Relay
-from gossip.roster import Entry
 from gossip.statement import Alive, Statement, decode_statement
 from gossip.sync import decode_members
 

@@ -25,13 +25,14 @@ from typing import Final, NamedTuple
 from gossip.broadcast import Broadcasts
 from gossip.config import DATAGRAM_BYTES_MAX, GossipConfig
 from gossip.crypto import Crypto
+from gossip.entry import Entry, Link
 from gossip.errors import ForgedError, MalformedError
 from gossip.events import Address, Send
 from gossip.judge import Judge
 from gossip.message import FRAMING_BYTES, Body, Gossip, Message, decode_body, encode_body, item_bytes
 from gossip.presence import Presence
 from gossip.rate import TokenBucket
-from gossip.roster import Entry, Link, Roster
+from gossip.roster import Roster
 from gossip.statement import Alive, decode_statement
 from gossip.wire import SENDER_BYTES, Packet, common_version, overhead_bytes, parse, seal, unseal
 from trust.credential import Credential

@@ -18,8 +18,8 @@ peer within `diverged_spacing_s`, and one stream of any kind to one address with
 from typing import Final
 
 from gossip.config import GossipConfig
+from gossip.entry import Link
 from gossip.events import Address
-from gossip.roster import Link
 
 _GATE_ADDRESSES_MAX: Final = 4096
 _QUIET_DOUBLINGS_MAX: Final = 5

@@ -27,12 +27,13 @@ from gossip.accusation import Accusations, Verdict
 from gossip.broadcast import Broadcasts
 from gossip.config import GossipConfig
 from gossip.crypto import Crypto
+from gossip.entry import NO_EVIDENCE, Entry, Link
 from gossip.errors import ForgedError
 from gossip.health import LocalHealth
 from gossip.member import TRANSITIONS, Event, Member, State
 from gossip.moves import Change, Moves
 from gossip.presence import RANK_MAX, Presence
-from gossip.roster import NO_EVIDENCE, Entry, Link, Roster
+from gossip.roster import Roster
 from gossip.statement import Alive, Dead, Left, Statement, Suspect
 from gossip.suspicion import Suspicions
 from trust.credential import Credential, decode_credential

@@ -9,9 +9,10 @@ Invariant: every visible change of a member is in `changes` once, in order.
 from dataclasses import dataclass, replace
 
 from gossip.broadcast import Broadcasts
+from gossip.entry import Entry
 from gossip.member import TRANSITIONS, Event, Member, State
 from gossip.presence import Presence
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 from gossip.suspicion import Suspicions
 
 

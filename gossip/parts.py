@@ -17,6 +17,7 @@ from gossip.contact import Contacts
 from gossip.courier import Courier
 from gossip.crypto import REAL, Crypto
 from gossip.divergence import Divergence, ListDivergence, SyncGate
+from gossip.entry import Entry
 from gossip.events import Address, AddressConflict, MemberChanged, MetaValue, Output, Rejected, RequestSync
 from gossip.health import LocalHealth
 from gossip.judge import Judge
@@ -26,7 +27,7 @@ from gossip.moves import Change
 from gossip.presence import Presence
 from gossip.probe import Probe, Probes, Purpose
 from gossip.rate import TokenBucket
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 from gossip.rtt import RoundTrips
 from gossip.sync import CHUNK_ITEMS_MAX
 from gossip.view import MemberList

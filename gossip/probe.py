@@ -25,9 +25,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
+from gossip.entry import Entry
 from gossip.member import Member
 from gossip.message import SEQUENCE_MAX
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 
 RELAYS_PER_MEMBER_MAX: Final = 16  # so that no member takes the places of all others
 

@@ -1,8 +1,9 @@
-"""The members this node knows besides itself, what proves their states, and how each peer link stands.
+"""The members this node knows besides itself (gossip/entry.py: what proves their states, how each peer link stands).
 
-No operation that runs while nothing changes costs more the more members there are: counts are kept, ranks and
-witnesses come from a sorted order (gossip/order.py), random members from slots that are drawn until one suits. An
-engine may start from a shared `Census`; a member of it gets an entry of its own when it is first dealt with.
+Nothing costs more the more members there are, but what asks for all of them: counts are kept, ranks and witnesses come
+from a sorted order (gossip/order.py), random members from slots that are drawn until one suits, and who has been gone
+for longest from an order too, so that a full roster takes in who joins as readily as an empty one. An engine may start
+from a shared `Census`; a member of it gets an entry of its own when it is first dealt with.
 
 Witnesses of a suspect are the living members that follow a hash of the suspect on the ring of ids (Karger et al.,
 1997): every node picks the same few observers for one suspect without agreeing on anything, the load spreads over
@@ -12,104 +13,23 @@ Invariant: at most `members_max` entries; counts, order, slots and the indices a
 """
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import islice
-from types import MappingProxyType
-from typing import Final, assert_never
+from typing import Final
+
+from sortedcontainers import SortedList
 
 from gossip.burial import Burials
 from gossip.census import NOBODY, Census, Seat
 from gossip.digest import Mark, Standing
+from gossip.entry import Entry, Link
 from gossip.member import Member, State
 from gossip.order import IdOrder
-from gossip.statement import Alive, Dead, Left, Suspect
-from gossip.wire import SENDER_BYTES, ReplayWindow
+from gossip.wire import SENDER_BYTES
 from trust.identity import ID_BYTES
 
-NO_EVIDENCE: Final[Mapping[bytes, Suspect]] = MappingProxyType({})
 _DRAWS_MAX: Final = 16  # draws per member wanted before the few that suit are listed instead
-
-
-@dataclass(slots=True)
-class Link:
-    """What is known of the datagram path to one member. `boot` is the latest that authenticated."""
-
-    boot: int = 0
-    window: ReplayWindow = field(default_factory=ReplayWindow)
-    counter: int | None = (
-        None  # of the last datagram sent to it; outlives its restarts, as our key for it does
-    )
-    knows_us: bool = False  # it can authenticate this node's boot
-    doubted: bool = False  # it seems not to: datagrams introduce this node until it shows that it does
-    common: bool = True  # there is a version of datagrams that both read
-    proved: tuple[str, int] | None = None  # it answered a ping sent to this address
-    differs_since: float | None = None  # its journal fingerprint has differed from ours since
-    diverged_at: float | None = None  # last told so
-    corrected_at: float | None = None  # last sent better news than it had, unasked
-
-    def enter(self, boot: int) -> None:
-        """A new life of the peer: old counters, and what its old life knew of us, mean nothing now."""
-        self.boot = boot
-        self.window = ReplayWindow()
-        self.doubt()
-        self.proved = None
-
-    def doubt(self) -> None:
-        """It may not know this node: introduce again."""
-        self.knows_us, self.doubted = False, True
-
-    def learn(self, *, knows_us: bool) -> None:
-        """It said at which boot it knows this node."""
-        self.knows_us, self.doubted = knows_us, not knows_us
-
-
-@dataclass(slots=True)
-class Entry:
-    """A member and its proofs: its own Alive (whole; `encoded` is its bytes), its Left, the signed suspicions of
-    its present rank."""
-
-    member: Member
-    alive: Alive
-    encoded: bytes
-    link: Link = field(default_factory=Link)
-    left: Left | None = None
-    evidence: Mapping[bytes, Suspect] = field(default_factory=lambda: NO_EVIDENCE)
-    suspected_at: float = 0.0
-    accused_at: float = 0.0  # when the latest of its evidence came
-    hearsay_until: float = 0.0  # until then only a stream has told of it
-    counted: Standing = Standing.NONE  # as what the roster's digest counts it, at the member's present rank
-
-    def standing(self) -> Standing:
-        """As what it should count."""
-        match self.member.state:
-            case State.ALIVE | State.SUSPECT:
-                return Standing.LIVE
-            case State.LEFT:
-                return Standing.LEFT
-            case State.DEAD:
-                return Standing.DEAD if self.evidence else Standing.NONE
-        assert_never(self.member.state)
-
-    def proofs(self) -> tuple[bytes, ...]:
-        """The encoded statements that tell why it is not alive; none if it is, or was dropped without accusation.
-        The suspicions of a suspect stay single: bundled they would be a verdict, which is not due yet."""
-        match self.member.state:
-            case State.ALIVE:
-                return ()
-            case State.SUSPECT:
-                return tuple(suspicion.encode() for suspicion in self.evidence.values())
-            case State.LEFT:
-                return () if self.left is None else (self.left.encode(),)
-            case State.DEAD:
-                if not self.evidence:
-                    return ()
-                boot, incarnation = self.member.rank
-                suspicions = tuple(self.evidence.values())
-                dead = Dead(subject=self.member.id, boot=boot, incarnation=incarnation, suspicions=suspicions)
-                return (dead.encode(),)
-        assert_never(self.member.state)
 
 
 class Roster:
@@ -131,6 +51,7 @@ class Roster:
         self._known.remove(own)
         self._holders: dict[tuple[str, int], tuple[bytes, ...]] = {}  # live, the last announced last
         self._burials = Burials()
+        self._gone: SortedList[tuple[float, bytes]] | None = None  # since when, and who: dead or left
         self._expiry_at: float = census.expires_at if census.ids else float("inf")
         counted = len(census.ids) - (own in census.seats)
         self._counts = {State.ALIVE: counted, State.SUSPECT: 0, State.DEAD: 0, State.LEFT: 0}
@@ -324,10 +245,9 @@ class Roster:
                 False  # two ids of one prefix: 2^-64 by chance, so somebody made it; the first one keeps it
             )
         if len(self) >= self._members_max:
-            gone = [member for member in self.members() if not member.live]
-            if not gone:
+            if not self._gone:
                 return False
-            self.remove(min(gone, key=lambda member: member.since).id)
+            self.remove(self._gone[0][1])
         self._entries[node] = entry
         self._prefixes[prefix] = node
         if node in self._census.seats:
@@ -395,7 +315,14 @@ class Roster:
             self._holders[address] = (*others, node) if by > 0 else others
             if not self._holders[address] and address not in self._census.addresses:
                 del self._holders[address]
-        elif member.state is State.DEAD:
+            return
+        if self._gone is None:
+            self._gone = SortedList()
+        if by > 0:
+            self._gone.add((member.since, node))
+        else:
+            self._gone.remove((member.since, node))
+        if member.state is State.DEAD:
             if by > 0:
                 self._burials.add(node, member.since)
             else:

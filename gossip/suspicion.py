@@ -25,8 +25,9 @@ import math
 from collections.abc import Iterator
 
 from gossip.config import GossipConfig
+from gossip.entry import Entry
 from gossip.health import LocalHealth
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 
 
 def confirmations_expected(config: GossipConfig, able: int) -> int:

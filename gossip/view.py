@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from gossip.census import NOBODY, Census, Seat
 from gossip.digest import BUCKETS, Mark, Standing
+from gossip.entry import Entry
 from gossip.presence import Presence
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 from gossip.statement import Alive, Left
 from gossip.sync import Lack
 

@@ -26,10 +26,10 @@ from enum import Enum
 from typing import Any, Final
 
 from crdt.record import Record, encode_record
+from gossip.entry import Entry
 from gossip.member import Member
 from gossip.message import Body, Gossip, encode_body
 from gossip.presence import RANK_MAX
-from gossip.roster import Entry
 from gossip.statement import VERSION_MAX, Alive, Dead, Left, Suspect, sign_alive, sign_suspect
 from gossip.wire import seal
 from peer.messages import CloseStream, Input, OpenStream, Output, SendDatagram, SendFrame

@@ -33,8 +33,8 @@ from crdt import register
 from crdt.clock import hlc_ms
 from crdt.record import Record, same_content
 from gossip.config import GossipConfig
+from gossip.entry import Entry
 from gossip.member import State
-from gossip.roster import Entry
 from gossip.suspicion import accusers_needed
 from peer.messages import MemberMoved, Written
 from simulations import views

@@ -28,9 +28,9 @@ from gossip import accusation
 from gossip.accusation import Accusations, Verdict
 from gossip.broadcast import Queue
 from gossip.clockwork import Clockwork
+from gossip.entry import Entry
 from gossip.judge import Judge
 from gossip.member import Event, State
-from gossip.roster import Entry
 from gossip.statement import Suspect
 from peer import memory
 from peer.memory import Memory

@@ -2,7 +2,7 @@ import itertools
 
 from gossip.config import lan
 from gossip.divergence import Divergence, ListDivergence, SyncGate
-from gossip.roster import Link
+from gossip.entry import Link
 
 OURS, THEIRS = b"o" * 16, b"t" * 16
 OWN, OTHER = b"o" * 8, b"t" * 8

@@ -1,11 +1,15 @@
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from sys import setprofile
+from types import FrameType
 
 from gossip.census import Census
+from gossip.entry import Entry
 from gossip.events import Address
 from gossip.member import Member, State
-from gossip.roster import Entry, Roster
+from gossip.roster import Roster
 from gossip.statement import Dead, Suspect, decode_statement
 from tests.gossip.world import Speaker, credential_of, identity_of, suspicion
 
@@ -73,6 +77,64 @@ def test_a_full_roster_gives_the_place_of_the_member_gone_longest() -> None:
     assert roster.add(entry_of("new"))
     assert roster.get(identity_of("m2").id) is None
     assert len(roster) == 3
+
+
+def test_who_comes_back_or_is_removed_makes_no_room() -> None:
+    roster = roster_of(3, members_max=3)
+    for name, state, since in (
+        ("m0", State.LEFT, 5.0),
+        ("m1", State.DEAD, 6.0),
+        ("m1", State.LEFT, 9.0),
+        ("m0", State.ALIVE, 10.0),
+        ("m2", State.DEAD, 7.0),
+    ):
+        entry = roster.get(identity_of(name).id)
+        assert entry is not None
+        roster.change(entry, replace(entry.member, state=state, since=since))
+    assert roster.add(entry_of("first"))
+    roster.remove(identity_of("first").id)
+    assert roster.add(entry_of("second"))
+    assert roster.add(entry_of("third"))
+    assert not roster.add(entry_of("fourth"))
+    assert {member.name for member in roster.members()} == {"m0", "second", "third"}
+
+
+def work_of(act: Callable[[], object]) -> int:
+    """How many calls it makes, resumed generators included."""
+    calls = 0
+
+    def count(_frame: FrameType, _event: str, _value: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    setprofile(count)
+    try:
+        act()
+    finally:
+        setprofile(None)
+    return calls
+
+
+def work_when_full(members: int) -> tuple[int, int]:
+    """What a newcomer costs a full roster where nobody is gone, and one where half are."""
+    roster = Roster(own=identity_of("own").id, members_max=members)
+    template, newcomer = entry_of("m"), entry_of("new")
+    for index in range(members):
+        node, address = index.to_bytes(8, "big") + bytes(8), ("10.9.0.1", index)
+        member = replace(template.member, id=node, address=address)
+        assert roster.add(Entry(member=member, alive=template.alive, encoded=b""))
+    refused = work_of(lambda: roster.add(newcomer))
+    for entry in list(roster.entries())[::2]:
+        roster.change(entry, replace(entry.member, state=State.DEAD, since=float(entry.member.id[7])))
+    taken = work_of(lambda: roster.add(newcomer))
+    assert roster.get(newcomer.member.id) is newcomer
+    return refused, taken
+
+
+def test_a_full_roster_does_not_look_at_everybody_to_take_somebody_in() -> None:
+    few, many = work_when_full(64), work_when_full(2048)
+    assert many[0] == few[0]
+    assert many[1] <= few[1] + 32  # a few more halvings; 1,984 members more are not looked at
 
 
 def test_two_ids_of_one_prefix_cannot_displace_each_other() -> None:
