@@ -366,5 +366,5 @@ def decode_snapshot(data: bytes) -> Snapshot:
         raise SnapshotError(f"snapshot of {len(data)} bytes, at most {SNAPSHOT_BYTES_MAX}")
     try:
         return _ADAPTER.validate_python(msgpack.unpackb(data, raw=False, strict_map_key=False))
-    except (ValueError, ValidationError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, ValidationError, msgpack.UnpackException) as error:
         raise SnapshotError(f"not a snapshot: {error}") from error
