@@ -44,11 +44,13 @@ _seed = click.option("--seed", type=click.IntRange(min=0), default=1, show_defau
 @_seed
 @click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True)
 def large(nodes: tuple[int, ...], seed: int, runs: int) -> None:
-    """Updates and deaths in meshes of up to a million nodes, by the numpy tier. Prints Markdown."""
+    """Updates, deaths and the ends of long partitions in meshes of up to a million nodes, by the numpy tier. Prints
+    Markdown."""
     try:
         import numpy as np
 
         from simulations.meanfield.detection import detection
+        from simulations.meanfield.healing import healing
         from simulations.meanfield.parameters import Network
         from simulations.meanfield.spread import spread
     except ImportError as error:
@@ -81,6 +83,20 @@ def large(nodes: tuple[int, ...], seed: int, runs: int) -> None:
             )  # fmt: skip
     _print(
         ("nodes", "profile", "first verdict (s)", "seen dead, p50 (s)", "p99 (s)", "by all, max (s)"), rows
+    )
+    rows = []
+    for size in nodes:
+        for loss in LOSSES:
+            ends = [
+                healing(PROFILES["lan"](), size, seed=seed + run, network=Network(loss=loss))
+                for run in range(runs)
+            ]
+            seconds = [max(end.seconds(share) for end in ends) for share in (0.5, 1.0)]
+            firsts = max(end.summoned_s for end in ends)
+            rows.append((f"{size:,}", f"{loss:.0%}", "lan", f"{firsts:.2f}", *(f"{s:.2f}" for s in seconds)))
+    _print(
+        ("nodes", "loss", "profile", "first stream across (s)", "half healed (s)", "all healed, max (s)"),
+        rows,
     )
     click.echo(f"{runs} runs each, seed {seed}, {time.process_time() - began:.0f} s of processor time")
 

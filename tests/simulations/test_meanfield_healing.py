@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from gossip.config import lan
+from simulations.large import large
 from simulations.meanfield.healing import healing, knock_interval_s, stream_s
 from simulations.meanfield.parameters import Network
 
@@ -49,3 +51,14 @@ def test_loss_makes_it_slower_and_comparing_lists_faster() -> None:
 
 def test_one_seed_gives_one_result() -> None:
     assert np.array_equal(healing(lan(), 500, seed=2).healed_at, healing(lan(), 500, seed=2).healed_at)
+
+
+def test_the_command_tells_of_updates_deaths_and_healing() -> None:
+    result = CliRunner().invoke(large, ["--nodes", "100", "--runs", "1", "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    updates, deaths, healed, told = result.stdout.strip().split("\n\n")
+    assert [len(table.splitlines()) for table in (updates, deaths, healed)] == [6, 4, 4]
+    row = [cell.strip() for cell in healed.splitlines()[2].strip("|").split("|")]
+    assert row[:3] == ["100", "0%", "lan"]
+    assert 0 < float(row[3]) < float(row[4]) <= float(row[5]) < 10
+    assert told.startswith("1 runs each, seed 3, ")
