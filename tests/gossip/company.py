@@ -247,6 +247,17 @@ class Company:
         self._arrive(own, 4 * LATENCY_S)
 
 
+def settled(*names: str) -> Company:
+    """A company in which nothing waits to be told."""
+    company = Company(*names)
+    company.run(10.0)
+    for peer in company.peers.values():
+        peer.heard.clear()
+    company.outputs.clear()
+    assert company.engine.statistics().updates_queued == 0
+    return company
+
+
 def silent(peer: Peer) -> None:
     """Nothing reaches it any more, by any path."""
     peer.answers = peer.relayed = peer.streams = peer.relays = False

@@ -1,3 +1,5 @@
+import pytest
+
 from gossip.broadcast import Broadcasts, Queue
 from gossip.message import item_bytes
 from tests.gossip.world import suspicion
@@ -133,3 +135,14 @@ def test_only_the_echo_of_the_same_statement_ends_it() -> None:
     broadcasts.echoed(first, b"x", audience=1, limit=9)
     updates, _ = broadcasts.fill(1000, 9, to=b"y", audience=2)
     assert updates == [second.encode()]
+
+
+@pytest.mark.parametrize(("larger", "found"), [(64, [b"s"]), (65, [])])
+def test_what_fits_is_looked_for_behind_so_many_that_do_not_and_no_more(
+    larger: int, found: list[bytes]
+) -> None:
+    queue: Queue[int] = Queue(100)
+    queue.put(0, b"s")
+    for number in range(1, larger + 1):
+        queue.put(number, b"L" * 500)
+    assert queue.take(100, 3) == found
