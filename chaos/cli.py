@@ -1,19 +1,21 @@
 """`gossamer chaos`: run experiments, make up many from seeds, replay, shrink and report them.
 
 Invariant: exit code 0 if every steady state held, 1 if one did not or a run could not be done, 2 if a file or an option
-is wrong. Nothing is done to any mesh before all files are read and the driver has said that it can do all they ask.
+is wrong, 130 if somebody ended it, when what there is so far is told. Nothing is done to any mesh before all files are
+read and the driver has said that it can do all they ask.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from peer.commands.options import Failure
+from peer.commands.options import EXIT_INTERRUPTED, Failure
 
 if TYPE_CHECKING:
     from chaos.drivers.driver import Driver
@@ -153,7 +155,11 @@ def run(
         wanted.append((chosen, experiment))
     if journal is not None and len(wanted) > 1:
         raise Failure("--journal takes one experiment: give one file", code=2)
-    journals = [_play(each, experiment) for each, experiment in wanted]
+    journals: list[Journal] = []
+    for each, experiment in wanted:
+        journals.append(_play(each, experiment))
+        if journals[-1].status == "aborted":
+            break
     if journal is not None:
         _write(journal, journals[0].json())
     _write_reports(journals, report, junit)
@@ -161,13 +167,14 @@ def run(
 
 
 def _play(driver: "Driver", experiment: "Experiment") -> "Journal":
-    from chaos.drivers.driver import DriverError
+    """One run; aborted where it breaks, or where somebody ends it."""
+    from chaos.attempt import INTERRUPTED, aborted, attempt
 
-    with _bar(experiment.title) as progress:
-        try:
-            return driver.run(experiment, progress)
-        except DriverError as error:
-            raise Failure(f"{driver.name}: {error}") from error
+    try:
+        with _bar(experiment.title) as progress:
+            return attempt(lambda: driver.run(experiment, progress), experiment, driver.name)
+    except KeyboardInterrupt:
+        return aborted(experiment, driver.name, INTERRUPTED)
 
 
 @chaos.command()
@@ -175,16 +182,20 @@ def _play(driver: "Driver", experiment: "Experiment") -> "Journal":
 @_output
 def replay(file: str, output: str) -> None:
     """Run what a journal, or a file that swarm kept, says; say whether the same came of it."""
+    from chaos.attempt import INTERRUPTED, signs
+
     experiment, before = _kept(file)
-    journal = _play(_driver_of(before.get("driver", "sim")), experiment)
-    broken = sorted({violation.invariant for violation in journal.violations})
-    expected = sorted({each["invariant"] for each in before.get("violations", [])})
-    same = not before or (broken == expected and before.get("digest", "") == journal.digest)
-    if before:
-        words = "exactly as before" if same else "NOT as before"
-        click.echo(f"{words}: {', '.join(broken) or 'everything held'}", err=output == "json")
-    _tell([journal], output, exits=not before)
-    if before and not same:
+    if before is not None and before.reason == INTERRUPTED:
+        before = None  # it came to nothing that could be compared
+    journal = _play(_driver_of(before.driver if before is not None else "sim"), experiment)
+    if before is None or journal.reason == INTERRUPTED:
+        _tell([journal], output)
+        return
+    same = signs(journal) == signs(before) and journal.digest == before.digest
+    words = "exactly as before" if same else "NOT as before"
+    click.echo(f"{words}: {', '.join(sorted(signs(journal))) or 'everything held'}", err=output == "json")
+    _tell([journal], output, exits=False)
+    if not same:
         sys.exit(1)
 
 
@@ -195,6 +206,7 @@ def replay(file: str, output: str) -> None:
 )
 def shrink(file: str, save: Path | None) -> None:
     """The fewest faults that still make a failing experiment fail in the same way (driver sim)."""
+    from chaos.attempt import attempt, signs
     from chaos.drivers.sim import BEFORE_S, SimDriver
     from chaos.experiment import dump
     from chaos.shrink import shrink as smaller
@@ -202,21 +214,22 @@ def shrink(file: str, save: Path | None) -> None:
     experiment, _ = _kept(file)
     driver = SimDriver()
     _check(driver, experiment, file)
-    violations = driver.run(experiment, _nothing).violations
-    broken = {each.invariant for each in violations}
+    first = attempt(lambda: driver.run(experiment, _nothing), experiment, driver.name)
+    broken = signs(first)
     if not broken:
         raise Failure(f"{file}: everything holds: there is nothing to shrink")
 
     def fails(candidate: "Experiment") -> bool:
-        told = driver.run(candidate, _nothing, digest=False, brief=True)
-        return bool(broken & {each.invariant for each in told.violations})
+        run = partial(driver.run, candidate, _nothing, digest=False, brief=True)
+        return bool(broken & signs(attempt(run, candidate, driver.name)))
 
     def say(runs: int, candidate: "Experiment") -> None:
         words = f"after {runs} runs {len(candidate.method)} faults, {candidate.topology.size} nodes"
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{words}", err=True, nl=False)
 
-    small = smaller(experiment, fails, say, broke_s=min(each.at_s for each in violations) - BEFORE_S)
+    broke_s = min((each.at_s for each in first.violations), default=None)
+    small = smaller(experiment, fails, say, broke_s=None if broke_s is None else broke_s - BEFORE_S)
     if sys.stderr.isatty():
         click.echo("", err=True)
     counts = f"{len(experiment.method)} faults became {len(small.method)}; {', '.join(sorted(broken))} still broken"
@@ -283,6 +296,7 @@ def swarm(seeds: str, jobs: int, keep: Path, output: str) -> None:
             json.dumps(
                 {
                     "experiments": len(told.outcomes),
+                    "interrupted": told.interrupted,
                     "node_hours": round(told.node_hours, 3),
                     "faults": dict(told.faults.most_common()),
                     "failed": [
@@ -297,6 +311,10 @@ def swarm(seeds: str, jobs: int, keep: Path, output: str) -> None:
         )
     else:
         _tell_campaign(Console(), told, keep)
+    if told.interrupted:
+        raise Failure(
+            f"interrupted after {len(told.outcomes)} of {len(chosen)} experiments", code=EXIT_INTERRUPTED
+        )
     if told.failed:
         sys.exit(1)
 
@@ -317,6 +335,7 @@ def _tell_campaign(console: Any, told: Any, keep: Path) -> None:
 
 def _keep(directory: Path, seed: int) -> None:
     """The experiment of a seed that failed, and its journal."""
+    from chaos.attempt import attempt
     from chaos.drivers.sim import SimDriver
     from chaos.experiment import dump
     from chaos.swarm import draw
@@ -327,10 +346,8 @@ def _keep(directory: Path, seed: int) -> None:
     except OSError as error:
         raise Failure(f"{directory}: cannot be made: {error.strerror or error}") from error
     _write(directory / f"seed-{seed}.yaml", dump(experiment))
-    try:
-        journal = SimDriver().run(experiment, _nothing)
-    except Exception:  # the campaign reports what broke; there is no journal of a world that broke
-        return
+    driver = SimDriver()
+    journal = attempt(lambda: driver.run(experiment, _nothing), experiment, driver.name)
     _write(directory / f"seed-{seed}.json", journal.json())
 
 
@@ -437,17 +454,17 @@ def _check(driver: "Driver", experiment: "Experiment", name: str) -> None:
         raise Failure(*(f"{name}: {lack.place}: driver {driver.name}: {lack.why}" for lack in lacks), code=2)
 
 
-def _kept(name: str) -> tuple["Experiment", dict[str, Any]]:
-    """An experiment, resolved, of a journal (with what it says) or of a file."""
+def _kept(name: str) -> tuple["Experiment", "Journal | None"]:
+    """An experiment, resolved, of a journal (with that journal) or of a file."""
     from chaos.journal import JournalError, read_journal
 
     if not name.endswith(".json"):
-        return _resolved(_load(name), None, name), {}
+        return _resolved(_load(name), None, name), None
     try:
         journal = read_journal(Path(name))
     except JournalError as error:
         raise Failure(str(error), code=2) from error
-    return journal.experiment, journal.data()
+    return journal.experiment, journal
 
 
 def _write_reports(journals: Sequence["Journal"], html_file: Path | None, junit_file: Path | None) -> None:
@@ -472,8 +489,24 @@ def _tell(journals: Sequence["Journal"], output: str, *, exits: bool = True) -> 
         click.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
     else:
         _print(journals)
-    if exits and any(journal.status != "completed" for journal in journals):
+    if not exits:
+        return
+    for journal in journals:
+        if journal.status == "aborted":
+            _abort(journal)
+    if any(journal.status != "completed" for journal in journals):
         sys.exit(1)
+
+
+def _abort(journal: "Journal") -> None:
+    from chaos.attempt import INTERRUPTED
+
+    if journal.reason == INTERRUPTED:
+        raise Failure(
+            f"interrupted in {journal.experiment.title!r}: what was done has been undone",
+            code=EXIT_INTERRUPTED,
+        )
+    raise Failure(f"{journal.driver}: {journal.reason}")
 
 
 def _print(journals: Sequence["Journal"]) -> None:
@@ -487,6 +520,8 @@ def _print(journals: Sequence["Journal"]) -> None:
         )
         pace = f"{journal.lasted_s:.1f} s in {journal.took_s:.1f} s, driver {journal.driver}, seed {journal.seed}"
         console.print(pace, style="dim")
+        if journal.reason:
+            console.print(f"  {_safe(journal.reason)}", style="red")
         for violation in journal.violations:
             console.print(
                 f"  {violation.invariant} at {violation.at_s:.3f} s: {_safe(violation.what)}", style="red"

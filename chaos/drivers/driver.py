@@ -37,4 +37,4 @@ class Driver(Protocol):
         """What of it cannot be done here."""
 
     def run(self, experiment: Experiment, progress: Progress) -> Journal:
-        """Do it and judge. Raises DriverError."""
+        """Do it and judge. Raises DriverError, and KeyboardInterrupt if somebody ends it; all is undone by then."""

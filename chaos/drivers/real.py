@@ -16,9 +16,13 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -41,12 +45,6 @@ from chaos.hypothesis import Invariant
 from chaos.journal import Journal
 
 NODES_MAX: Final = 40
-OUTBOUND_PORT: Final = 15001
-APPLICATION_PORT: Final = 9100
-BEFORE_S: Final = 3.0
-AFTER_S: Final = 2.0
-STANDS_S_MAX: Final = 90.0
-GRAIN_S: Final = 0.05
 
 _LACKS: Final = {
     "clock": "the clock of a real host is everybody's: only a simulated one can be set wrong",
@@ -69,7 +67,7 @@ _SEES: Final = frozenset(
 )
 
 
-class _Real:
+class _Real(ABC):
     """What both drivers share."""
 
     name = ""
@@ -116,8 +114,9 @@ class _Real:
     def _lacks_more(self, experiment: Experiment) -> tuple[Lack, ...]:
         return ()
 
+    @abstractmethod
     def _fabric(self, experiment: Experiment, mark: str) -> Fabric:
-        raise NotImplementedError
+        """The network between the nodes of the run with that mark."""
 
     def _fronts(self, mark: str) -> Fronts | None:
         """What stands in front of applications."""
@@ -125,6 +124,7 @@ class _Real:
 
     def _check(self) -> None:
         """Raises DriverError when this machine cannot do it."""
+        return
 
     def run(self, experiment: Experiment, progress: Progress) -> Journal:
         self._check()
@@ -133,11 +133,17 @@ class _Real:
         fabric = self._fabric(experiment, mark)
         mesh = RealMesh(experiment, fabric, directory, mark, fronts=self._fronts(mark))
         dead_man = _dead_man(mark, directory, [*mesh.commands_down(), *fabric.commands_down()])
+        run = RealRun(mesh, progress, driver=self.name)
         try:
-            return asyncio.run(RealRun(mesh, progress, driver=self.name).play())
+            return asyncio.run(run.play())
+        except (asyncio.CancelledError, DriverError):
+            if run.interrupted:  # a terminal tells everybody: what `ip` says of its own end is not the reason
+                raise KeyboardInterrupt from None
+            raise
         finally:
-            fabric.down()
-            dead_man.communicate()  # closes its standard input: it cleans up and ends
+            with _undisturbed():
+                fabric.down()
+                dead_man.communicate()  # closes its standard input: it cleans up and ends
 
 
 class NetnsDriver(_Real):
@@ -180,6 +186,16 @@ class ProcessDriver(_Real):
 
     def _fabric(self, experiment: Experiment, mark: str) -> Fabric:
         return Loopback(f"127.{64 + int(mark[3:5], 16) // 2}.{int(mark[5:7], 16)}")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C does nothing meanwhile: what is made undone is undone to the end."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _dead_man(mark: str, directory: Path, down: list[list[str]]) -> "subprocess.Popen[str]":

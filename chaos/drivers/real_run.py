@@ -37,6 +37,7 @@ class RealRun:
         self._rng = stream(experiment.seed, "chaos", "workload")
         self._journal = Journal(experiment=experiment, driver=driver, seed=experiment.seed)
         self._hands = RealHands(mesh)
+        self.interrupted = False  # by a signal
         self._open: dict[int, float] = {}
         self._detected: list[float] = []
         self._judging = asyncio.Event()
@@ -50,12 +51,13 @@ class RealRun:
         )
 
     async def play(self) -> Journal:
+        """The run. Raises DriverError, and CancelledError when SIGINT or SIGTERM comes: `interrupted` is set then."""
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
         here = asyncio.current_task()
         assert here is not None, "this runs in a task"
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, here.cancel)
+            loop.add_signal_handler(number, self._interrupt, here)
         try:
             await self._mesh.populate(self._say, self._views.differences, self._views.look)
             self._mesh.began_at, self._mesh.began_unix = time.monotonic(), time.time()
@@ -70,7 +72,10 @@ class RealRun:
                 await self._undo()
             finally:
                 self._judging.set()
-                await writing
+                if self.interrupted:
+                    writing.cancel()
+                await asyncio.wait([writing])
+            await writing
             await self._judge()
         finally:
             await asyncio.gather(*(caller.end() for caller in self._mesh.callers))
@@ -85,6 +90,12 @@ class RealRun:
         journal.lanes = [lane for lane in self._views.lanes() if lane.truth]
         journal.status = "failed" if journal.violations else "completed"
         return journal
+
+    def _interrupt(self, play: "asyncio.Task[object]") -> None:
+        """Once: a second signal does not stop the cleaning up."""
+        if not self.interrupted:
+            self.interrupted = True
+            play.cancel()
 
     def _wants_backup(self, node: RealNode) -> bool:
         return any(

@@ -1,6 +1,10 @@
 """`gossamer chaos` as a person uses it: what it says, what it writes, and how it ends."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,9 @@ from click.testing import CliRunner
 import chaos.cli
 from chaos.cli import LIBRARY
 from chaos.experiment import load
+from chaos.journal import read_journal
 from peer.cli import run as gossamer
+from peer.commands.options import EXIT_INTERRUPTED
 
 KILLED = "title: A kill\ntopology: {nodes: 4}\nmethod:\n- {at: 1s, for: 3s, fault: kill}\n"
 STRICT = KILLED + "steady-state-hypothesis: {bounds: {suspicions: 0, heals: 1ms}}\n"
@@ -101,6 +107,108 @@ def test_swarm_says_what_came_of_it(here: Path, capsys: pytest.CaptureFixture[st
     assert told["experiments"] == 3
     assert told["failed"] == []
     assert not (here / "chaos-failures").exists()
+
+
+INTERRUPTED = """
+import os
+import signal
+import sys
+
+from chaos import swarm
+from peer.cli import main
+
+BOSS, outcome_of = os.getpid(), swarm.outcome_of
+
+
+def interrupts(seed):
+    if seed == 4:
+        os.kill(BOSS, signal.SIGINT)
+        while True:
+            outcome_of(seed)
+    return outcome_of(seed)
+
+
+swarm.outcome_of = interrupts
+main()
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_swarm_tells_what_there_is_when_somebody_ends_it(here: Path, jobs: int) -> None:
+    """The signal comes while the fifth experiment runs, and never stops running by itself."""
+    words = ["chaos", "swarm", "--seeds", "1000", "-j", str(jobs), "-o", "json"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    told = json.loads(done.stdout)
+    assert done.returncode == EXIT_INTERRUPTED
+    assert told["interrupted"] is True
+    assert 5 - jobs <= told["experiments"] < 20
+    assert done.stderr == f"error: interrupted after {told['experiments']} of 1000 experiments\n"
+
+
+def _breaks(*_: object, **__: object) -> None:
+    raise KeyError("somebody")
+
+
+BROKE = "KeyError in tests/chaos/test_cli.py, line"
+
+
+def test_a_world_that_breaks_is_kept_with_the_reason(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("simulations.views.differences", _breaks)
+    with pytest.raises(SystemExit) as ended:
+        gossamer(["chaos", "swarm", "--seeds", "7-7"])
+    assert ended.value.code == 1
+    kept = read_journal(here / "chaos-failures" / "seed-7.json")
+    assert kept.status == "aborted"
+    assert BROKE in kept.reason
+    assert gossamer(["chaos", "report", "chaos-failures/seed-7.json", "--junit", "j.xml"]) == 0
+    assert "KeyError" in (here / "chaos-failures" / "seed-7.html").read_text()
+    assert 'errors="1"' in (here / "j.xml").read_text()
+    capsys.readouterr()
+    assert gossamer(["chaos", "replay", "chaos-failures/seed-7.json"]) == 0
+    assert "exactly as before: KeyError" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr("peer.cli._load_plugin", lambda _name: chaos.cli.chaos)
+    with pytest.raises(SystemExit):
+        gossamer(["chaos", "replay", str(here / "chaos-failures" / "seed-7.json")])
+    assert "NOT as before: everything held" in capsys.readouterr().out
+
+
+def test_what_breaks_a_world_is_shrunk(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chaos.drivers.sim_faults.sim.Skew", _breaks)
+    (here / "skewed.yaml").write_text(KILLED + "- {at: 2s, for: 1s, fault: clock, offset: 1}\n")
+    assert gossamer(["chaos", "shrink", "skewed.yaml", "--save", "small.yaml"]) == 0
+    assert [event.inject.fault for event in load(here / "small.yaml").method] == ["clock"]
+
+
+def test_run_tells_what_broke(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("simulations.views.differences", _breaks)
+    assert gossamer(["chaos", "run", "killed.yaml", "strict.yaml", "-o", "json", "--report", "r.html"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["status"] == "aborted"
+    assert f"error: sim: {BROKE}" in said.err
+    assert "aborted" in (here / "r.html").read_text()
+
+
+def test_run_tells_that_somebody_ended_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("chaos.drivers.sim_faults.Hands.begin", ends)
+    assert gossamer(["chaos", "run", "killed.yaml", "--journal", "j.json"]) == EXIT_INTERRUPTED
+    assert "interrupted in 'A kill': what was done has been undone" in capsys.readouterr().err
+    assert read_journal(here / "j.json").status == "aborted"
+    monkeypatch.undo()
+    monkeypatch.setattr("peer.cli._load_plugin", lambda _name: chaos.cli.chaos)
+    assert gossamer(["chaos", "replay", str(here / "j.json")]) == 0
+    assert "as before" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from chaos.drivers.real import NetnsDriver, ProcessDriver
 from chaos.drivers.toxiproxy import ToxiproxyDriver
 from chaos.experiment import Experiment, parse
 from chaos.hypothesis import Invariant
+from chaos.journal import read_journal
 from chaos.plan import resolve
 
 TEST = "CHAOS_TEST"
@@ -156,6 +157,27 @@ def test_a_killed_runner_leaves_nothing(tmp_path: Path) -> None:
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     _until(lambda: not list(tmp_path.glob("gsm*")))
+
+
+@pytest.mark.parametrize(
+    ("driver", "text"), [("netns", NETWORKED), ("process", PROCESSES), ("toxiproxy", CONNECTIONS)]
+)
+def test_an_interrupted_runner_says_so_and_leaves_nothing(driver: str, text: str, tmp_path: Path) -> None:
+    """Ctrl-C at a terminal: SIGINT to the command and to all it has started and not put elsewhere."""
+    (tmp_path / "story.yaml").write_text(text)
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "peer.cli", "chaos", "run", "story.yaml", "--driver", driver, "--journal", "j.json"],
+        cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    _until(lambda: len(list(tmp_path.glob("gsm*/n*/data/admin.sock"))) >= 2)
+    os.killpg(runner.pid, signal.SIGINT)
+    out, err = runner.communicate(timeout=60)
+    assert runner.returncode == 130, out + err
+    assert err.startswith("error: interrupted in ")
+    assert err.count("\n") == 1
+    assert read_journal(tmp_path / "j.json").status == "aborted"
+    assert not list(tmp_path.glob("gsm*"))
 
 
 def test_only_what_carries_the_mark_is_ended() -> None:
