@@ -121,7 +121,7 @@ def explain(file: str, seed: int | None, driver: str | None) -> None:
             console.print(f"{name}: this version has no such driver", style="yellow")
             continue
         chosen = driver_of(name)
-        for invariant in sorted(experiment.hypothesis.judged & chosen.sees, key=lambda each: each.value):
+        for invariant in sorted(experiment.judged & chosen.sees, key=lambda each: each.value):
             console.print(f"  {invariant.value}")
         lacks = chosen.lacks(experiment)
         console.print(f"{name}: can do all of it" if not lacks else f"{name} cannot do all of it:")

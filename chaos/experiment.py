@@ -29,16 +29,19 @@ import yaml
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from chaos.fault import Fault
-from chaos.hypothesis import Hypothesis
+from chaos.hypothesis import OF_SIGNERS, Hypothesis, Invariant
 from chaos.values import Model, NodeName, Seconds, Share
 from peer.yamlfile import YamlFileError, read_text
 from proxy.resources import ResourceError, load_yaml
 from proxy.resources.wording import problems_of
+from trust.credential import CREDENTIAL_TTL_S, CREDENTIAL_TTL_S_MAX
 
 FORMAT: Final = 1
 NODES_MAX: Final = 10_000
 RESTARTED_S: Final = 2.0  # a node that is asked to end does, and comes again
 METHOD_MAX: Final = 1_000
+SIGNERS_MAX: Final = 16
+CERTIFICATES_S_MIN: Final = 10.0
 _LIFTED: Final = re.compile(r"\.inject(\.[a-z-]+(?=[.:]))?")  # the file knows no such level
 DRIVERS: Final = ("sim", "netns", "process", "toxiproxy")
 
@@ -73,7 +76,9 @@ class Service(Model):
 
 
 class Topology(Model):
-    """Nodes n0, n1, …; `zones` divides them in that order. `start`: `warm` begins with nodes that know one another."""
+    """Nodes n0, n1, …; `zones` divides them in that order. `start`: `warm` begins with nodes that know one another.
+    With `signers` the first so many hold the mesh's root in shares, and a majority of them renews everybody's
+    certificates, which live for `certificates`."""
 
     nodes: int = Field(default=0, ge=0, le=NODES_MAX)
     zones: dict[str, int] = Field(default_factory=dict, max_length=64)
@@ -82,6 +87,8 @@ class Topology(Model):
     seeds: int = Field(default=2, ge=1, le=16)
     services: tuple[Service, ...] = ()
     links: tuple[Link, ...] = ()
+    signers: int = Field(default=0, ge=0, le=SIGNERS_MAX)
+    certificates: Seconds = Field(default=CREDENTIAL_TTL_S, ge=CERTIFICATES_S_MIN, le=CREDENTIAL_TTL_S_MAX)
 
     @model_validator(mode="after")
     def _agrees(self) -> "Topology":
@@ -92,6 +99,8 @@ class Topology(Model):
             raise ValueError(f"the zones have {total} nodes together, nodes says {self.nodes}")
         if self.size < 2:
             raise ValueError("a mesh has at least 2 nodes: give nodes or zones")
+        if self.signers > self.size:
+            raise ValueError(f"{self.signers} signers are more than the {self.size} nodes there are")
         for link in self.links:
             for zone in link.between:
                 if zone not in self.zones:
@@ -217,6 +226,12 @@ class Experiment(Model):
             if requests.service not in services:
                 raise ValueError(f"workload.requests: there is no service {requests.service!r}")
         return self
+
+    @property
+    def judged(self) -> frozenset[Invariant]:
+        """What is named, and safety, as far as there is something to judge."""
+        judged = self.hypothesis.judged
+        return judged if self.topology.signers else judged - OF_SIGNERS
 
     @property
     def timeline_s(self) -> float:

@@ -287,10 +287,18 @@ class Byzantine(_Fault):
 
 
 class Version(_Fault):
-    """They speak another version of the protocol."""
+    """They are started again as releases that read the versions `oldest` to `version` of datagrams; without `oldest`
+    that one only. Afterwards as before."""
 
     fault: Literal["version"] = "version"
-    version: int = Field(ge=0, le=255)
+    version: int = Field(ge=1, le=127)
+    oldest: int | None = Field(default=None, ge=1, le=127)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Version":
+        if self.oldest is not None and self.oldest > self.version:
+            raise ValueError("oldest is above version")
+        return self
 
 
 class Poisoned(_Fault):

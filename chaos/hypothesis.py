@@ -29,10 +29,12 @@ class Invariant(Enum):
     STAMPS = "no-record-counts-before-its-time"
     AUTHORIZED = "no-unauthorised-request-succeeds"
     ONE_ROOT = "one-root"
+    THRESHOLD = "no-certificate-below-the-threshold"
     # liveness, after everything was undone
     VIEWS = "views-agree"
     JOURNALS = "journals-agree"
     SERVING = "services-answer"
+    ISSUED = "certificates-are-issued"
 
 
 SAFETY: Final = frozenset(
@@ -47,8 +49,10 @@ SAFETY: Final = frozenset(
         Invariant.STAMPS,
         Invariant.AUTHORIZED,
         Invariant.ONE_ROOT,
+        Invariant.THRESHOLD,
     }
 )
+OF_SIGNERS: Final = frozenset({Invariant.ONE_ROOT, Invariant.THRESHOLD, Invariant.ISSUED})
 
 
 class Bounds(Model):

@@ -92,7 +92,7 @@ class _People:
             zone_of = {f"n{index}": self.topology.zone_of(index) for index in range(self.topology.size)}
             pool = [name for name in pool if zone_of.get(name) == pick.zone]
         elif pick.signers:
-            pool = pool[:1]  # who founds a mesh signs for it
+            pool = pool[: max(1, self.topology.signers)]  # who founds a mesh signs for it
         pool = [name for name in pool if name not in pick.but]
         if not pool:
             raise LookupError("nobody is left to be picked")

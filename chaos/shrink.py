@@ -16,6 +16,7 @@ from chaos.experiment import Event, Experiment, Topology, Workload
 from chaos.fault import Join, Loss, Partition, Pick, Signers
 
 RUNS_MAX: Final = 400
+OF_SIGNERS: Final = frozenset({"signers", "certificates"})
 
 Fails = Callable[[Experiment], bool]
 
@@ -102,10 +103,12 @@ def _simpler(experiment: Experiment) -> Iterator[Experiment]:
         yield experiment.model_copy(update={"topology": topology.model_copy(update={"links": ()})})
     if topology.start == "cold":
         yield experiment.model_copy(update={"topology": topology.model_copy(update={"start": "warm"})})
+    if topology.signers and not any(event.inject.fault in OF_SIGNERS for event in experiment.method):
+        yield experiment.model_copy(update={"topology": topology.model_copy(update={"signers": 0})})
     named = [int(name[1:]) for event in experiment.method for name in _nodes(event)]
     joins = any(isinstance(event.inject, Join) for event in experiment.method)
     if not topology.zones and not joins:  # newcomers are numbered after those of the beginning
-        for size in range(max([1, *named]) + 1, topology.size):
+        for size in range(max([1, topology.signers - 1, *named]) + 1, topology.size):
             yield experiment.model_copy(update={"topology": Topology(**{**dict(topology), "nodes": size})})
 
 

@@ -39,6 +39,8 @@ SPREAD_S: Final = (
 )
 HONEST_PER_LIAR: Final = 4
 SEEDS: Final = 2
+SIGNED: Final = 0.3  # of the meshes
+CERTIFICATES_S: Final = (20.0, 40.0, 120.0)
 WITHIN_S: Final = 120.0
 
 Plain = dict[str, Any]
@@ -278,6 +280,10 @@ def draw(seed: int) -> Experiment:
     count = rng.randint(0, nodes // (HONEST_PER_LIAR + 1))
     liars = tuple(sorted(rng.sample(range(SEEDS, nodes), count)))
     method = list(_timeline(_Author(rng, nodes, zones, lasts_s, liars)))
+    more, events = _signed(seed, nodes, lasts_s)
+    topology |= more
+    method = sorted([*method, *events], key=lambda event: float(event["at"]))
+    invariants = ["views-agree", "journals-agree", *(["certificates-are-issued"] if more else [])]
     given = {
         "title": f"swarm, seed {seed}",
         "seed": seed,
@@ -285,9 +291,28 @@ def draw(seed: int) -> Experiment:
         "workload": workload,
         "method": method,
         "lasts": lasts_s,
-        "steady-state-hypothesis": {"within": WITHIN_S},
+        "steady-state-hypothesis": {"within": WITHIN_S, "invariants": invariants},
     }
     return resolve(read(given, f"seed {seed}"), source=f"seed {seed}")
+
+
+def _signed(seed: int, nodes: int, lasts_s: float) -> tuple[Plain, list[Plain]]:
+    """In some meshes the root is held in shares: what the topology says of it, and what is done to it. Drawn by itself,
+    so that all else is what it would be without."""
+    rng = stream(seed, "swarm", "signers")
+    if rng.random() >= SIGNED:
+        return {}, []
+    topology = {"signers": min(rng.choice([1, 3, 3, 5]), nodes), "certificates": rng.choice(CERTIFICATES_S)}
+    events: list[Plain] = []
+    if rng.random() < 0.5:
+        at, names = round(rng.uniform(0, lasts_s / 2), 3), _names(rng.sample(range(nodes), rng.randint(1, 2)))
+        events.append(
+            {"at": at, "for": lasts_s - at, "fault": "certificates", "how": "expire", "pick": names}
+        )
+    if topology["signers"] > 1 and rng.random() < 0.4:
+        at = round(rng.uniform(0, lasts_s), 3)
+        events.append({"at": at, "fault": "signers", "how": "revoke", "count": 1})
+    return topology, events
 
 
 def _timeline(author: _Author) -> Iterator[Plain]:

@@ -6,7 +6,7 @@ Invariant: one fault has the same words everywhere.
 from typing import Any, Final
 
 from chaos.experiment import Event, Experiment
-from chaos.fault import Partition
+from chaos.fault import Join, Partition, Signers
 from chaos.values import written_s
 
 NAMES_MAX: Final = 4
@@ -65,6 +65,8 @@ def timeline_lines(experiment: Experiment) -> list[tuple[str, str, str, str]]:
         inject = event.inject
         if isinstance(inject, Partition) and len(inject.groups) > 1:
             whom = " | ".join(named(group) for group in inject.groups)
+        elif isinstance(inject, Join | Signers):
+            whom = "newcomers" if isinstance(inject, Join) else "signers"
         else:
             whom = named(nodes_of(event)) or "all"
         rows.append((written_s(event.at), until, label_of(event), whom))

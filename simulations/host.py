@@ -11,7 +11,7 @@ Invariant: `node` is None exactly while no process runs; at most one tick waits.
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -91,6 +91,7 @@ class Host:
     ticks_now: int = 0  # ticks without the time moving on
     ticked_at: float = -inf
     lags: int = 0  # how often its node was told that it ran late
+    versions: tuple[int, int] | None = None  # of datagrams that its release reads, where it is another one
     liar: "Liar | None" = None  # what speaks for its node (simulations/byzantine.py)
     # the processor
     stopped: bool = False
@@ -167,7 +168,7 @@ def start_node(
         credential=host.credential,
         registry=registry,
         journal=journal,
-        config=config,
+        config=config if host.versions is None else replace(config, versions=host.versions),
         address=host.address,
         boot=disk.boot,
         zone=host.zone,

@@ -62,6 +62,9 @@ class Rule(Enum):
     NO_RESURRECTION = "nothing deleted comes back"
     EVIDENCE = "nobody is condemned without evidence"
     STAMPS = "no record counts before its time"
+    THRESHOLD = "no certificate below the threshold"  # these three: simulations/thresholds.py
+    ONE_ROOT = "there is one root"
+    ISSUED = "certificates are issued"
 
 
 @dataclass(frozen=True, slots=True)

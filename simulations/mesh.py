@@ -9,6 +9,7 @@ Invariant: the keys of a member are a function of the seed, its index and its nu
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from hashlib import sha512
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
@@ -19,7 +20,9 @@ from simulations.crypto import FREE, Costs, Meter, ModelCrypto, ModelIdentity
 from simulations.randomness import digest
 from trust.admission import found
 from trust.authority import SoleAuthority
+from trust.ceremony.resharing import scalar_of_seed
 from trust.credential import SERIAL_BYTES, Credential
+from trust.group import Scalar
 from trust.identity import NodeIdentity
 from trust.revocation import RevocationSet
 
@@ -82,6 +85,10 @@ class RealMesh:
             entropy=_serials(self._seed, identity.id, now),
             ttl_s=self._ttl_s,
         )
+
+    def root_scalar(self) -> Scalar:
+        """The root's secret, for who deals it out in shares."""
+        return scalar_of_seed(sha512(digest(self._seed, "root")).digest())
 
     def registry(self, known: Mapping[bytes, Credential] = NOBODY) -> Registry:
         return _registry(self._authority.root_public, self.crypto, known)

@@ -43,6 +43,7 @@ from chaos.fault import (
 )
 from chaos.hypothesis import Invariant
 from chaos.journal import Journal
+from trust.credential import CREDENTIAL_TTL_S
 
 NODES_MAX: Final = 40
 
@@ -51,7 +52,7 @@ _LACKS: Final = {
     "dns": "peers know addresses, not names",
     "certificates": "a real peer renews by itself; no way to stop it is implemented here",
     "byzantine": "a real peer runs the real code and only that",
-    "version": "there is one version of the peer on this machine",
+    "version": "there is one release of the peer on this machine: see the driver sim",
     "tcp": "connections are not looked into here: see the driver toxiproxy",
 }
 _SEES: Final = frozenset(
@@ -86,6 +87,17 @@ class _Real(ABC):
                     "topology", f"{experiment.topology.size} real peers are too many, {NODES_MAX} are allowed"
                 )
             )
+        topology = experiment.topology
+        if topology.signers:
+            found.append(
+                Lack("topology.signers", "a mesh made here has one signer, who founds it: see the driver sim")
+            )
+        if topology.certificates != CREDENTIAL_TTL_S:
+            found.append(
+                Lack(
+                    "topology.certificates", "how long a real peer's live is not set here: see the driver sim"
+                )
+            )
         if experiment.rollbacks:
             found.append(Lack("rollbacks", "what is done is undone; nothing else is done afterwards"))
         if experiment.topology.start == "cold" and experiment.topology.services:
@@ -103,8 +115,8 @@ class _Real(ABC):
             return _LACKS[inject.fault]
         if isinstance(inject, Disk) and inject.how != "full":
             return f"a disk that is {inject.how} is not implemented here"
-        if isinstance(inject, Signers) and inject.how == "revoke":
-            return "revoking a signer is not implemented here"
+        if isinstance(inject, Signers) and (inject.how == "revoke" or inject.count > 1):
+            return "a mesh made here has one signer, who founds it: see the driver sim"
         if isinstance(inject, Slow) and inject.each:
             return "a real process is stopped and started again, not slowed at each input: give blocked and running"
         if isinstance(inject, Poisoned) and inject.effect is Poison.KILLS_WORKER:

@@ -23,12 +23,14 @@ from chaos.plan import Moment, moments
 from chaos.words import label_of, nodes_of
 from gossip.member import State
 from peer.messages import MemberMoved
+from simulations.authority import Authority
 from simulations.host import Host
-from simulations.invariants import Rule, Watch
+from simulations.invariants import Found, Rule, Watch
 from simulations.network import LAN, Latency
 from simulations.sometimes import Tally
+from simulations.thresholds import Thresholds
 from simulations.timeline import Timeline, Truth
-from simulations.world import World
+from simulations.world import REAL_CRYPTO_MAX, World
 
 BEFORE_S: Final = 5.0  # how long a mesh runs before its timeline begins
 AFTER_S: Final = 3.0  # how long it is watched once it is quiet
@@ -47,6 +49,9 @@ RULES: Final = {
     Rule.NO_RESURRECTION: Invariant.NO_RESURRECTION,
     Rule.EVIDENCE: Invariant.EVIDENCE,
     Rule.STAMPS: Invariant.STAMPS,
+    Rule.THRESHOLD: Invariant.THRESHOLD,
+    Rule.ONE_ROOT: Invariant.ONE_ROOT,
+    Rule.ISSUED: Invariant.ISSUED,
 }
 
 
@@ -54,23 +59,27 @@ class SimDriver:
     """See the module's theory."""
 
     name = "sim"
-    sees = frozenset(RULES.values())  # what needs a data plane, or an authority of its own, is not there
+    sees = frozenset(RULES.values())  # what needs a data plane is not there
 
     def lacks(self, experiment: Experiment) -> tuple[Lack, ...]:
         found = [
             Lack(f"{where}[{number}]", why)
             for where, method in (("method", experiment.method), ("rollbacks", experiment.rollbacks))
             for number, event in enumerate(method)
-            if (why := lack(event))
+            if (why := lack(event, experiment.topology))
         ]
+        if experiment.topology.signers and experiment.topology.size > REAL_CRYPTO_MAX:
+            found.append(Lack("topology.signers", f"over {REAL_CRYPTO_MAX} nodes sign with stand-ins"))
         if experiment.workload.requests:
             found.append(Lack("workload.requests", "the virtual world has no data plane"))
         hypothesis = experiment.hypothesis
-        found += [
-            Lack("steady-state-hypothesis.invariants", f"{each.value} cannot be seen without a data plane")
-            for each in hypothesis.invariants
-            if each not in self.sees
-        ]
+        for each in hypothesis.invariants:
+            if each not in self.sees:
+                why = f"{each.value} cannot be seen without a data plane"
+                found.append(Lack("steady-state-hypothesis.invariants", why))
+            elif each not in experiment.judged:
+                why = f"{each.value} needs signers: give topology.signers"
+                found.append(Lack("steady-state-hypothesis.invariants", why))
         bounds = hypothesis.bounds
         if bounds.success is not None or bounds.success_against_control is not None:
             found.append(Lack("steady-state-hypothesis.bounds", "there are no requests to succeed"))
@@ -108,6 +117,7 @@ class _Deaths:
             self.detected.append(self.world.now - self.pending.pop(subject.id))
         well = subject.member and not (subject.stopped or subject.stalls or subject.service_s)
         well = well and moved.member.boot == subject.boot
+        well = well and moved.member.credential.expires_at > self.world.now
         network = self.world.network
         if not well or network.is_cut(host.index, subject.index) or network.is_cut(subject.index, host.index):
             return
@@ -134,6 +144,7 @@ class _Run:
             config=topology.profile,
             size=topology.size,
             between=_apart(experiment),
+            ttl_s=int(topology.certificates),
             digest=digest,
         )
         self._watch = Watch(self._world)
@@ -142,7 +153,14 @@ class _Run:
         self._deaths = _Deaths(self._world)
         self._world.on_moved.append(self._deaths.moved)
         self._journal = Journal(experiment=experiment, driver=SimDriver.name, seed=experiment.seed)
-        self._hands = Hands(self._world, experiment)
+        self._populate()
+        self._authority = (
+            Authority(self._world, signers=topology.signers, ttl_s=int(topology.certificates))
+            if topology.signers
+            else None
+        )
+        self._thresholds = Thresholds(self._world, self._authority) if self._authority else None
+        self._hands = Hands(self._world, experiment, self._authority)
         self._open: dict[int, float] = {}
 
     # ------------------------------------------------------------------ the play
@@ -158,6 +176,8 @@ class _Run:
         journal.lasted_s = world.now - world.start_at
         journal.took_s = time.perf_counter() - began
         journal.sometimes = {each.value: count for each, count in self._tally.finish().items()}
+        if self._authority is not None:
+            journal.sometimes |= self._authority.counts
         journal.lanes = list(self._lanes())
         journal.digest = world.digest() if world.trace is not None else ""
         journal.status = "failed" if journal.violations else "completed"
@@ -166,7 +186,7 @@ class _Run:
     def _story(self) -> float | None:
         """From beginning to end; how long the mesh took to heal."""
         experiment, world = self._experiment, self._world
-        self._populate()
+        self._start()
         self._pass(BEFORE_S, "the mesh settles")
         begins_at = world.now
         for host in world.hosts:
@@ -180,6 +200,8 @@ class _Run:
             self._hands.begin(len(experiment.method) + number, event)
         healed_s = self._quiet()
         self._watch.final()
+        if self._thresholds is not None:
+            self._thresholds.final()
         return healed_s
 
     def _populate(self) -> None:
@@ -187,6 +209,9 @@ class _Run:
         for index in range(topology.size):
             seeds = tuple(range(min(topology.seeds, index)))
             world.add(zone=topology.zone_of(index), seeds=seeds)
+
+    def _start(self) -> None:
+        topology, world = self._experiment.topology, self._world
         if topology.start == "warm":
             world.start_warm(world.hosts)
         else:
@@ -241,14 +266,23 @@ class _Run:
         world, within_s = self._world, self._experiment.hypothesis.within
         since, healed_s = world.now, None
         while world.now - since < within_s:
-            if not self._watch.settled():
+            if not self._settled():
                 self._pass(0.05, "waiting for the mesh to heal")
                 continue
             healed_s = world.now - since if healed_s is None else healed_s
             self._pass(AFTER_S, "watching the quiet")
-            if self._watch.settled():
+            if self._settled():
                 break
         return healed_s
+
+    def _settled(self) -> bool:
+        return self._watch.settled() and (self._thresholds is None or self._thresholds.settled())
+
+    @property
+    def _found(self) -> list[Found]:
+        """What was violated, in order."""
+        of_signers = [] if self._thresholds is None else self._thresholds.found
+        return sorted([*self._watch.found, *of_signers], key=lambda found: found.at_s)
 
     @property
     def _now(self) -> float:
@@ -262,17 +296,17 @@ class _Run:
         while self._world.now < until:
             self._world.run_to(min(until, self._world.now + SLICE_S))
             self._progress(self._now, total, what)
-            if self._brief and self._watch.found:
+            if self._brief and self._found:
                 raise _EnoughError
 
     # ------------------------------------------------------------------ the verdict
 
     def _judge(self, healed_s: float | None) -> None:
         hypothesis, journal, deaths = self._experiment.hypothesis, self._journal, self._deaths
-        judged = hypothesis.judged
+        judged = self._experiment.judged
         journal.violations = [
             Violation(invariant=RULES[found.rule].value, at_s=found.at_s, what=found.what)
-            for found in self._watch.found
+            for found in self._found
             if RULES[found.rule] in judged
         ][:VIOLATIONS_MAX]
         journal.figures = {
@@ -283,6 +317,8 @@ class _Run:
             "events": self._world.events,
             "acknowledged": len(self._watch.acknowledged),
         }
+        if self._authority is not None:
+            journal.figures["certificates"] = self._authority.issued
         bounds = hypothesis.bounds
         if bounds.heals is not None and (healed_s is None or healed_s > bounds.heals):
             took = f"not within {hypothesis.within:g} s" if healed_s is None else f"after {healed_s:.2f} s"

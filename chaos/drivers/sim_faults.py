@@ -9,9 +9,10 @@ Invariant: after the last end the network is as it was before the first beginnin
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from chaos.experiment import Event, Experiment
+from chaos.experiment import Event, Experiment, Topology
 from chaos.fault import (
     Byzantine,
+    Certificates,
     Clock,
     Delay,
     Disk,
@@ -30,8 +31,10 @@ from chaos.fault import (
     Slow,
     Swizzle,
     Traffic,
+    Version,
 )
 from simulations import faults as sim
+from simulations.authority import Authority
 from simulations.byzantine import Lie as HostLie
 from simulations.host import Host
 from simulations.host import Keeps as HostKeeps
@@ -54,17 +57,20 @@ _WHAT_LACKS: Final = {
     "tcp": "streams are modelled as frames that arrive in order, not as TCP",
     "descriptors": "a virtual process has no file descriptors",
     "dns": "virtual nodes know addresses, not names",
-    "certificates": "virtual members have credentials for the whole time",
-    "signers": "virtual members get their credentials from the world, not from signers",
-    "version": "virtual nodes speak one version",
     "poison": "the virtual world has no data plane a policy could poison",
     "application": "the virtual world has no applications",
 }
 
 
-def lack(event: Event) -> str:
+def lack(event: Event, topology: Topology) -> str:
     """Why this fault cannot be had in the virtual world; empty if it can."""
     inject = event.inject
+    if isinstance(inject, Signers | Certificates) and not topology.signers:
+        return "without signers everybody has a certificate for the whole time: give topology.signers"
+    if isinstance(inject, Signers) and inject.count >= topology.signers and inject.how == "revoke":
+        return "somebody has to stay who signs"
+    if isinstance(inject, Certificates) and inject.how == "revoke":
+        return "revocations are records of a kind the virtual world's workload does not write"
     if inject.fault in _WHAT_LACKS:
         return _WHAT_LACKS[inject.fault]
     if isinstance(inject, Partition) and inject.traffic is not Traffic.ALL:
@@ -77,10 +83,12 @@ def lack(event: Event) -> str:
 class Hands:
     """Does faults to one world. Hosts are called as the experiment calls its nodes."""
 
-    def __init__(self, world: World, experiment: Experiment) -> None:
+    def __init__(self, world: World, experiment: Experiment, authority: Authority | None = None) -> None:
         self._world = world
+        self._authority = authority
         self._seed = experiment.seed
         self._standing: dict[int, Loss | Delay | Disorder] = {}
+        self._lost: dict[int, list[Host]] = {}  # signers, by the number of the fault
 
     def begin(self, number: int, event: Event) -> None:
         """Inject the fault with that number in the timeline."""
@@ -133,6 +141,17 @@ class Hands:
             case Byzantine():
                 for host in self._hosts(event):
                     world.lie(host, HostLie(inject.lie.value))
+            case Signers(how="lose"):
+                for host in self._seats(inject.count):
+                    self._lost.setdefault(number, []).append(host)
+                    self._do(sim.Crash(host=host.index))
+            case Signers(how="revoke", count=count) if self._authority is not None:
+                self._authority.revoke(self._seats(count))
+            case Certificates() if self._authority is not None:
+                self._authority.barred |= {host.index for host in self._hosts(event)}
+            case Version():
+                for host in self._hosts(event):
+                    self._speak(host, inject)
             case _:
                 raise AssertionError(f"a fault the driver says it lacks: {inject.fault}")
 
@@ -170,6 +189,14 @@ class Hands:
             case Byzantine():
                 for host in self._hosts(event):
                     self._world.lie(host, None)
+            case Signers(how="lose"):
+                for host in self._lost.pop(number, ()):
+                    self._start(host)
+            case Certificates() if self._authority is not None:
+                self._authority.barred -= {host.index for host in self._hosts(event)}
+            case Version():
+                for host in self._hosts(event):
+                    self._speak(host, None)
             case Restart() | Join() | Signers():
                 return  # over when they happened
             case _:
@@ -188,6 +215,16 @@ class Hands:
         pick = getattr(event.inject, "pick", None)
         names = pick.nodes if pick is not None else ()
         return [self._world.hosts[int(name[1:])] for name in names]
+
+    def _seats(self, count: int) -> list[Host]:
+        seats = () if self._authority is None else self._authority.seats[:count]
+        return [self._world.hosts[index] for index in seats]
+
+    def _speak(self, host: Host, fault: Version | None) -> None:
+        """Start the host's node again as one that reads these versions; None: as all do."""
+        host.versions = None if fault is None else (fault.oldest or fault.version, fault.version)
+        if host.up:
+            self._do(sim.Restart(host=host.index))
 
     def _later(self, after_s: float, what: Callable[[T, U], None], first: T, second: U) -> None:
         self._world.push(self._world.now + after_s, what, first, second)

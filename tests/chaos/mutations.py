@@ -40,6 +40,7 @@ from peer.records import Registry
 from simulations import host as hosts
 from simulations.host import Host
 from simulations.loop import Loop
+from trust.ceremony.growth import SignerRules
 
 SEEDS_MAX: Final = 200
 FAULTS_MAX: Final = 5
@@ -201,6 +202,12 @@ def _any_stamp(patch: Patch) -> None:
     patch.setattr(Registry, "judge", believes)
 
 
+def _one_signer_less(patch: Patch) -> None:
+    """Meshes are founded, and deal their root anew, with a threshold one below what was asked for."""
+    threshold_of = SignerRules.threshold_of
+    patch.setattr(SignerRules, "threshold_of", lambda self, count: max(1, threshold_of(self, count) - 1))
+
+
 def _equivocators_stay(patch: Patch) -> None:
     patch.setattr(Intake, "expel", lambda *_: None)
 
@@ -218,6 +225,7 @@ MUTATIONS: Final = (
     Mutation("no-heal", "seeds and dead members are never contacted", _no_heal),
     Mutation("last-writer-wins", "one of two concurrent edits is dropped", _last_writer_wins),
     Mutation("any-stamp", "a stamp an hour ahead is believed", _any_stamp),
+    Mutation("one-signer-less", "certificates are issued at t-1", _one_signer_less),
     Mutation("equivocators-stay", "who uses a number twice stays a member", _equivocators_stay),
 )
 BY_NAME: Final = {mutation.name: mutation for mutation in MUTATIONS}

@@ -43,6 +43,13 @@ def test_what_only_a_liar_shows_is_shown_by_one(name: str) -> None:
         assert broken_by(experiment)
 
 
+def test_a_certificate_below_the_threshold_is_found_where_the_root_is_held_in_shares() -> None:
+    found = find(BY_NAME["one-signer-less"], [10, 14, 19, 24])
+    assert found is not None
+    assert found.broken == {"no-certificate-below-the-threshold"}
+    assert found.faults <= FAULTS_MAX
+
+
 def test_what_is_not_there_is_not_found() -> None:
     assert find(Mutation("nothing", "is as it should be", lambda _patch: None), range(3)) is None
 
@@ -65,9 +72,10 @@ def _owners() -> list[object]:
     from peer.records import Registry
     from simulations import host
     from simulations.loop import Loop
+    from trust.ceremony.growth import SignerRules
 
     weighing = [accusation, accusation.Accusations, judge.Judge, Queue, Clockwork]
-    return [register, WriterLog, *weighing, Intake, Registry, host, Loop]
+    return [register, WriterLog, *weighing, Intake, Registry, host, Loop, SignerRules]
 
 
 def test_the_table_replaces_the_one_before() -> None:

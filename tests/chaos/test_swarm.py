@@ -26,9 +26,19 @@ def test_draws_every_kind_of_fault_and_of_partition() -> None:
         for event in experiment.method
         if isinstance(event.inject, Partition)
     )
-    assert len(kinds) == 15
+    assert len(kinds) == 17
     assert set(shapes) == {"halves", "one", "third", "bridge", "majorities-ring", "one-way", "deaf", "zones"}
     assert all(SimDriver().lacks(experiment) == () for experiment in drawn)
+
+
+def test_some_meshes_hold_their_root_in_shares_and_the_rest_are_as_they_would_be() -> None:
+    drawn = [draw(seed) for seed in range(200)]
+    signed = [each for each in drawn if each.topology.signers]
+    assert 0.2 < len(signed) / len(drawn) < 0.4
+    assert {each.topology.signers for each in signed} == {1, 3, 4, 5}
+    for each in drawn:
+        kinds = {event.inject.fault for event in each.method}
+        assert each.topology.signers or not kinds & {"certificates", "signers"}
 
 
 def test_disks_are_lost_only_where_somebody_can_tell_what_was_on_them() -> None:
