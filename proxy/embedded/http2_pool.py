@@ -1,18 +1,17 @@
 """HTTP/2 connections to one application, shared by its requests.
 
 One connection carries as many requests at once as the application allows; another is made when none has room, up to
-`CONNECTIONS_MAX`, and beyond that requests wait. The breaker counts connections and waiting requests as for HTTP/1.1.
+`CONNECTIONS_MAX`, and beyond that requests wait (pool_queue.py). The breaker counts connections as for HTTP/1.1.
 
-Invariant: a waiting exchange is told exactly once: `on_connection` or `on_no_connection`, unless it called `forget`.
+Invariant: one connection is being made at a time.
 """
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proxy.breaker import Breaker
 from proxy.embedded.dial import Dial, Place
 from proxy.embedded.http2_upstream import Call, Http2Upstream
-from proxy.embedded.pool import CONNECT_TIMEOUT_S
+from proxy.embedded.pool_queue import PoolQueue
 
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
@@ -21,22 +20,15 @@ if TYPE_CHECKING:
 CONNECTIONS_MAX: Final = 8
 
 
-class Http2Pool:
+class Http2Pool(PoolQueue):
     """As `Pool`, and what exchanges need of either is in carrier.py."""
 
-    __slots__ = (
-        "_breaker", "_dial", "_engine", "_open", "_retired", "_waiting", "connect_timeout_s", "place",
-    )  # fmt: skip
+    __slots__ = ("_dial", "_open")
 
     def __init__(self, engine: "Engine", place: Place, breaker: Breaker) -> None:
-        self.place = place
-        self.connect_timeout_s = CONNECT_TIMEOUT_S
-        self._engine = engine
-        self._breaker = breaker
+        super().__init__(engine, place, breaker)
         self._open: dict[Http2Upstream, None] = {}
         self._dial: Dial | None = None
-        self._waiting: deque[Exchange] = deque()
-        self._retired = False
 
     def __repr__(self) -> str:
         return f"<Http2Pool {self.place} open={len(self._open)} waiting={len(self._waiting)}>"
@@ -48,25 +40,16 @@ class Http2Pool:
         return None
 
     def wait(self, exchange: "Exchange") -> bool:
-        if not self._breaker.open_pending():
+        if not self._join(exchange):
             return False
-        self._waiting.append(exchange)
         self._dial_for_waiting()
         if self._dial is None:
             if not self._open:  # the breaker allows no connection at all
-                self._waiting.pop()
-                self._breaker.close_pending()
+                self._leave()
                 return False
             for connection in list(self._open):
                 self.on_room(connection)
         return True
-
-    def forget(self, exchange: "Exchange") -> None:
-        try:
-            self._waiting.remove(exchange)
-        except ValueError:
-            return
-        self._breaker.close_pending()
 
     def retire(self) -> None:
         self._retired = True
@@ -92,9 +75,7 @@ class Http2Pool:
     def on_room(self, connection: Http2Upstream) -> None:
         """It may take another call."""
         while self._waiting and connection.has_room:
-            exchange = self._waiting.popleft()
-            self._breaker.close_pending()
-            exchange.on_connection(Call(connection))
+            self._next().on_connection(Call(connection))
 
     def on_going(self) -> None:
         """A connection takes no new call."""

@@ -2,17 +2,16 @@
 
 The connection used last is used first, so that what a burst left over runs into the idle timeout. When none is free a
 request waits and a new connection is made for it; whichever connection becomes free first serves the request that
-waits longest. The cluster's breaker counts connections and waiting requests (`proxy/breaker.py`).
+waits longest (pool_queue.py). The cluster's breaker counts connections too (`proxy/breaker.py`).
 
-Invariant: a connection is in `idle` only while no exchange uses it, and a waiting exchange is told exactly once:
-`on_connection` or `on_no_connection`, unless it called `forget`.
+Invariant: a connection is in `idle` only while no exchange uses it.
 """
 
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proxy.breaker import Breaker
 from proxy.embedded.dial import Dial, Place
+from proxy.embedded.pool_queue import PoolQueue
 from proxy.embedded.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -20,26 +19,16 @@ if TYPE_CHECKING:
     from proxy.embedded.exchange import Exchange
 
 
-CONNECT_TIMEOUT_S: Final = 5.0  # unless the cluster says otherwise
-
-
-class Pool:
+class Pool(PoolQueue):
     """All connections of one (caller, endpoint)."""
 
-    __slots__ = (
-        "_breaker", "_dials", "_engine", "_idle", "_open", "_retired", "_waiting", "connect_timeout_s", "place",
-    )  # fmt: skip
+    __slots__ = ("_dials", "_idle", "_open")
 
     def __init__(self, engine: "Engine", place: Place, breaker: Breaker) -> None:
-        self.place = place
-        self.connect_timeout_s = CONNECT_TIMEOUT_S
-        self._engine = engine
-        self._breaker = breaker
+        super().__init__(engine, place, breaker)
         self._idle: list[Upstream] = []
         self._open: set[Upstream] = set()
         self._dials: dict[Upstream, Dial] = {}
-        self._waiting: deque[Exchange] = deque()
-        self._retired = False
 
     def __repr__(self) -> str:
         return (
@@ -57,25 +46,15 @@ class Pool:
 
     def wait(self, exchange: "Exchange") -> bool:
         """Queue for a connection, making one when the limit allows. False: the breaker is open (503, flag UO)."""
-        if not self._breaker.open_pending():
+        if not self._join(exchange):
             return False
-        self._waiting.append(exchange)
         self._dial_for_waiting()
         if (
             not self._dials and not self._open
         ):  # other endpoints of the cluster hold every connection it may have
-            self._waiting.pop()
-            self._breaker.close_pending()
+            self._leave()
             return False
         return True
-
-    def forget(self, exchange: "Exchange") -> None:
-        """The exchange waits no longer."""
-        try:
-            self._waiting.remove(exchange)
-        except ValueError:
-            return
-        self._breaker.close_pending()
 
     def retire(self) -> None:
         """Make no connection that outlives its request: the place or the certificate is no longer current."""
@@ -112,9 +91,7 @@ class Pool:
 
     def _offer(self, upstream: Upstream) -> None:
         if self._waiting:
-            exchange = self._waiting.popleft()
-            self._breaker.close_pending()
-            exchange.on_connection(upstream)
+            self._next().on_connection(upstream)
         elif self._retired:
             upstream.close()
         else:
@@ -130,9 +107,7 @@ class Pool:
             del self._dials[upstream]
             self._breaker.close_connection()
             if self._waiting:
-                exchange = self._waiting.popleft()
-                self._breaker.close_pending()
-                exchange.on_no_connection(reason)
+                self._next().on_no_connection(reason)
             self._dial_for_waiting()
 
         self._dials[upstream] = Dial(self._engine, self.place, self.connect_timeout_s, upstream, failed)

@@ -8,6 +8,7 @@ Invariant: not one byte is passed on before the caller's identity was authorised
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from proxy.balance import EndpointLoad
@@ -16,7 +17,7 @@ from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target, source_of
 from proxy.embedded.dial import Dial, Place
 from proxy.embedded.heads import own_response
-from proxy.embedded.pool import CONNECT_TIMEOUT_S
+from proxy.embedded.pool_queue import CONNECT_TIMEOUT_S
 from proxy.embedded.runtime import NoCertificateError
 from proxy.embedded.tunnel import splice
 from proxy.retry import Failure
@@ -40,7 +41,7 @@ class _Far(asyncio.Protocol):
         self._near.on_far(transport)  # type: ignore[arg-type]  # uvloop's TCPTransport is one, by duck typing
 
 
-class TcpConnection(asyncio.Protocol):
+class TcpConnection(asyncio.Protocol, ABC):
     """The caller's side, until it is joined with the far one. `greeting` is written first: CONNECT's answer."""
 
     __slots__ = (
@@ -66,15 +67,15 @@ class TcpConnection(asyncio.Protocol):
         self._upstream = ""
         self._started_s = _clock()
 
+    @abstractmethod
     def start(self) -> None:
         """Find the other side and `_reach` it, or `_refuse`."""
-        raise NotImplementedError
 
-    def on_unreachable(self, reason: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_unreachable(self, reason: str) -> None: ...
 
-    def account(self, received: int, sent: int, duration_ms: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def account(self, received: int, sent: int, duration_ms: float) -> None: ...
 
     # ------------------------------------------------------------------ asyncio.Protocol
 
