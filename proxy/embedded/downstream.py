@@ -12,6 +12,7 @@ read.
 """
 
 import asyncio
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from proxy.embedded.answers import Answers
@@ -78,9 +79,9 @@ class Downstream(asyncio.Protocol, Answers):
 
     # ------------------------------------------------------------------ for the kinds of listeners
 
+    @abstractmethod
     def exchange_for(self, request: Request) -> Exchange:
         """The exchange of a request on this connection."""
-        raise NotImplementedError
 
     def on_connect(self, request: Request) -> None:
         """CONNECT: only the outbound listener is a forward proxy."""

@@ -14,6 +14,7 @@ refers to it.
 """
 
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from proxy.embedded.chunked import Pairs
@@ -39,7 +40,7 @@ HOLD_PIPELINED: Final = 4  # the next request has to wait for this response
 _clock = time.monotonic
 
 
-class Exchange:
+class Exchange(ABC):
     """Base of `Outgoing` and `Incoming`. `request_complete` and `bytes_in` follow the body as the caller sends it."""
 
     __slots__ = (
@@ -86,29 +87,29 @@ class Exchange:
 
     # ------------------------------------------------------------------ what the two sides of a hop do differently
 
+    @abstractmethod
     def decide(self) -> None:
         """Route or authorise, then `_connect` or `_reply`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def identity_line(self) -> bytes:
         """The x-forwarded-client-cert line (with CRLF) for an application, or nothing."""
-        raise NotImplementedError
 
     def edit_response(self, headers: list[bytes]) -> list[bytes]:
         """The response's header lines as they go on."""
         return headers
 
+    @abstractmethod
     def on_attempt_failed(self, failure: Failure, reason: str) -> None:
         """Nothing of a response came. Try again or `_reply`."""
-        raise NotImplementedError
 
     def may_retry_status(self, response: Response) -> bool:
         """True: this response is discarded and another attempt is on its way."""
         return False
 
+    @abstractmethod
     def account(self, now_s: float, duration_ms: float) -> None:
         """The end: count, log, and give back what was taken."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ from the caller's connection
 
@@ -327,9 +328,9 @@ class Exchange:
             self.on_attempt_failed(Failure.REFUSED if safe else Failure.RESET, reason)
 
     @property
+    @abstractmethod
     def stale_pool(self) -> "Supplier | None":
         """Where to get a fresh connection to the same place."""
-        raise NotImplementedError
 
     def on_upstream_broken(self, reason: str) -> None:
         """What came back breaks the protocol."""

@@ -19,7 +19,7 @@ from proxy.embedded.heads import own_lines
 from proxy.embedded.http1 import Request
 from proxy.embedded.http2_flow import Flow
 from proxy.embedded.http2_heads import MalformedError, read_request, read_trailers
-from proxy.embedded.http2_session import UNTAKEN_BYTES_MAX, Session
+from proxy.embedded.http2_link import Link
 from proxy.embedded.http2_stream import CallerStream
 from proxy.embedded.wheel import NEVER
 
@@ -32,7 +32,7 @@ PREFACE_END: Final = b"SM\r\n\r\n"  # what follows the part that looks like an H
 ExchangeFor = Callable[[Caller, Request], Exchange]
 
 
-class Http2Downstream(asyncio.Protocol, Session):
+class Http2Downstream(Link):
     """`exchange_for` makes the exchange of a request, as the kind of listener wants it."""
 
     __slots__ = (
@@ -40,21 +40,17 @@ class Http2Downstream(asyncio.Protocol, Session):
         "_free",
         "_preface_left",
         "_welcomed",
-        "engine",
         "exchange_for",
         "peer_ip",
-        "transport",
     )
 
     reporter: ClassVar[str] = "source"
     version: ClassVar[str] = "HTTP/2"
 
     def __init__(self, engine: "Engine", peer_ip: str, exchange_for: ExchangeFor) -> None:
-        Session.__init__(self, engine.limits.header_bytes_max, engine.loop.time)
-        self.engine = engine
+        super().__init__(engine)
         self.peer_ip = peer_ip
         self.exchange_for = exchange_for
-        self.transport: asyncio.Transport
         self._preface_left = PREFACE_END
         self._free: list[CallerStream] = []  # the timer wheel forgets a stream late: it is used again
         self._draining = self._welcomed = False
@@ -102,21 +98,6 @@ class Http2Downstream(asyncio.Protocol, Session):
         if not self.closed:
             self.end(wire.CANCEL)
 
-    def eof_received(self) -> bool:
-        return False
-
-    def pause_writing(self) -> None:
-        self.full = True
-        for stream in list(self.streams.values()):
-            stream.on_blocked()
-
-    def resume_writing(self) -> None:
-        self.full = False
-        for stream in list(self.streams.values()):
-            if stream not in self.blocked:
-                stream.on_unblocked()
-        self.pump()
-
     def on_deadline(self) -> None:
         if not self.closed and (self.block_open or not self._greeted):
             self.fail(wire.PROTOCOL_ERROR, "a header block or the settings did not come in time")
@@ -134,16 +115,8 @@ class Http2Downstream(asyncio.Protocol, Session):
 
     # ------------------------------------------------------------------ Session
 
-    def flush_soon(self) -> None:
-        self.engine.loop.call_soon(self.flush)
-
-    def transmit(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        self.transport.write(data)
-        if self.full and self.transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
-            self.engine.recorder.increment("http2_cut")
-            self.transport.abort()
+    def on_untaken(self) -> None:
+        self.engine.recorder.increment("http2_cut")
 
     def on_failed(self, reason: str) -> None:
         self.deadline_s = NEVER

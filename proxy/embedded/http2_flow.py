@@ -8,6 +8,7 @@ Invariant: never more than the peer's windows allow is sent, and of what the pee
 `STREAM_WINDOW` bytes a stream are unaccounted for.
 """
 
+from abc import abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -50,20 +51,20 @@ class Flow(Timed):
 
     # ------------------------------------------------------------------ what follows to know
 
+    @abstractmethod
     def on_blocked(self) -> None:
         """The stream takes no more for now."""
-        raise NotImplementedError
 
-    def on_unblocked(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_unblocked(self) -> None: ...
 
+    @abstractmethod
     def on_sent(self) -> None:
         """Everything has been sent, END_STREAM included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_reset(self, code: int) -> None:
         """The stream is over before its time; the session has forgotten it."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ sending
 

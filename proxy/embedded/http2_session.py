@@ -1,88 +1,37 @@
 """One HTTP/2 connection, whichever side of it this is: frames in, frames out, streams between (RFC 9113).
 
 `receive` takes whatever arrived and calls the hooks; streams that got something are told once for everything that
-arrived together (`deliver`), so that a head and a short body travel on as one message. What is to be sent is
-collected and written once a turn of the loop.
-
-A peer can make work with frames that ask for nothing. Each of them costs a token of a bucket that time and honest
-traffic fill; windows that let out a few bytes at a time are not honest (CVE-2019-9511). Streams begun and taken back
-have a bucket of their own (CVE-2023-44487), and so has whoever breaks a rule to have them reset (CVE-2025-8671). When
-one is empty the connection ends with ENHANCE_YOUR_CALM.
+arrived together (`deliver`), so that a head and a short body travel on as one message. What is sent is written by
+http2_sender.py; how often a peer may ask for nothing is for http2_patience.py to say.
 
 Invariant: after an `Http2Error` nothing more is read, and every stream has been told.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
 from proxy.embedded import http2_frames as wire
 from proxy.embedded.chunked import Pairs
-from proxy.embedded.http2_flow import STREAM_WINDOW, Flow
+from proxy.embedded.http2_flow import Flow
 from proxy.embedded.http2_frames import BlockReader, Http2Error
-from proxy.embedded.wheel import Timed
+from proxy.embedded.http2_patience import RESETS_MAX, RESETS_PER_S, Bucket
+from proxy.embedded.http2_sender import CONNECTION_WINDOW, Sender
 
-CONNECTION_WINDOW: Final = 1024 * 1024
 CONTINUATIONS_MAX: Final = 16  # of one block
-NUISANCES_MAX: Final = 1000  # at once: frames that carry nothing
-NUISANCES_PER_S: Final = 100.0
-RESETS_MAX: Final = 500  # at once: streams the peer takes back
-RESETS_PER_S: Final = 100.0
-DRIBBLE_BYTES: Final = 1024  # a window that lets out less of a body than this earns its peer nothing
-RESET_REMEMBERED_MAX: Final = 256  # streams reset here, for which frames may still be on their way
-WRITE_BYTES: Final = 64 * 1024  # collected, before they are written within a turn
-UNTAKEN_BYTES_MAX: Final = 1024 * 1024  # waiting for a peer that does not read; then the connection is cut
 _TOP: Final = 0x7FFF_FFFF
 
 
-class Bucket:
-    """Tokens, refilled by time up to `size`."""
-
-    __slots__ = ("_now", "_per_s", "_since_s", "_size", "_tokens")
-
-    def __init__(self, size: int, per_s: float, now: Callable[[], float]) -> None:
-        self._size = float(size)
-        self._tokens = float(size)
-        self._per_s = per_s
-        self._now = now
-        self._since_s = now()
-
-    def take(self) -> bool:
-        """False: empty."""
-        if self._tokens < 1.0:
-            now_s = self._now()
-            self._tokens = min(self._size, self._tokens + (now_s - self._since_s) * self._per_s)
-            self._since_s = now_s
-            if self._tokens < 1.0:
-                return False
-        self._tokens -= 1.0
-        return True
-
-    def give(self, tokens: float) -> None:
-        self._tokens = min(self._size, self._tokens + tokens)
-
-
-class Session(Timed):
-    """Base of both roles. `full`: the transport takes no more for now."""
+class Session(Sender):
+    """Base of both roles: what is received."""
 
     __slots__ = (
         "_block", "_block_bytes", "_block_end", "_block_stream", "_buffer", "_continuations", "_greeted",
-        "_header_bytes_max", "_nuisances", "_out", "_out_bytes", "_reader", "_receivable", "_received", "_resets",
-        "_scheduled", "_table_told", "_touched", "_we_reset", "blocked", "closed", "full", "initial_window",
-        "peer_streams_max", "send_window", "streams", "top",
+        "_header_bytes_max", "_reader", "_receivable", "_resets",
     )  # fmt: skip
 
-    streams: dict[int, Flow]
-
     def __init__(self, header_bytes_max: int, now: Callable[[], float]) -> None:
-        super().__init__()
-        self.streams = {}
-        self.blocked: dict[Flow, None] = {}  # wait for a window, the longest first
-        self.closed = False
-        self.full = False
-        self.top = 0  # the highest stream there has been
-        self.initial_window = 65_535
-        self.send_window = 65_535
-        self.peer_streams_max = 100  # until the peer says otherwise
+        super().__init__(now)
         self._receivable = CONNECTION_WINDOW
         self._header_bytes_max = header_bytes_max
         self._reader = BlockReader(header_bytes_max)
@@ -91,151 +40,36 @@ class Session(Timed):
         self._block: list[bytes] = []
         self._block_bytes = self._block_stream = self._continuations = 0
         self._block_end = False
-        self._touched: dict[Flow, None] = {}
-        self._we_reset: dict[int, None] = {}
-        self._nuisances = Bucket(NUISANCES_MAX, NUISANCES_PER_S, now)
         self._resets = Bucket(RESETS_MAX, RESETS_PER_S, now)
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._scheduled = self._received = self._table_told = False
 
     # ------------------------------------------------------------------ what a role does
 
+    @abstractmethod
     def on_block(self, stream_id: int, fields: Pairs, *, end: bool) -> None:
         """A whole header block. Raises Http2Error."""
-        raise NotImplementedError
 
-    def on_data(self, stream: Flow, body: bytes, *, end: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_data(self, stream: Flow, body: bytes, *, end: bool) -> None: ...
 
+    @abstractmethod
     def on_malformed(self, stream: Flow) -> None:
         """The body is not as long as was said."""
-        raise NotImplementedError
 
+    @abstractmethod
     def deliver(self, stream: Flow) -> None:
         """Hand on what has come for this stream."""
-        raise NotImplementedError
 
-    def on_goaway(self, last: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_goaway(self, last: int) -> None: ...
 
     def on_ping_answered(self) -> None: ...
 
     def on_settings(self) -> None: ...
 
-    def on_idle(self) -> None:
-        """The last stream is gone."""
-        raise NotImplementedError
-
-    def flush_soon(self) -> None:
-        """Call `flush` before the loop waits again."""
-        raise NotImplementedError
-
-    def transmit(self, data: bytes) -> None:
-        raise NotImplementedError
-
-    def on_failed(self, reason: str) -> None:
-        """The connection is over; GOAWAY has been written where that makes sense."""
-        raise NotImplementedError
-
-    # ------------------------------------------------------------------ sending
-
-    def greet(self, preface: bytes, settings: list[tuple[int, int]]) -> None:
-        self.write(
-            preface + wire.settings(settings) + wire.window_update(0, CONNECTION_WINDOW - STREAM_WINDOW)
-        )
-
-    def write(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_bytes += len(data)
-        if self._out_bytes > WRITE_BYTES:
-            self.flush()
-        elif not (self._scheduled or self._received):
-            self._scheduled = True
-            self.flush_soon()
-
-    def write_headers(self, stream_id: int, block: bytes, *, end: bool) -> None:
-        if not self._table_told:
-            self._table_told = True
-            block = wire.TABLE_SIZE_ZERO + block
-        self.write(wire.headers(stream_id, block, end=end))
-
-    def write_data(self, data: bytes, *, cut: bool) -> None:
-        """A DATA frame; `cut`: the window did not let out all there was."""
-        if not cut or len(data) > DRIBBLE_BYTES:
-            self._nuisances.give(2.0)  # the peer answers with an update for each window, if it likes
-        self.write(data)
-
-    def flush(self) -> None:
-        self._scheduled = False
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            self._out_bytes = 0
-            self.transmit(data)
-
-    def pump(self) -> None:
-        """Windows have opened or the transport takes more: serve who waits longest first."""
-        for stream in list(self.blocked):
-            if self.full or self.send_window <= 0:
-                return
-            self._pump_one(stream)
-
-    def _pump_one(self, stream: Flow) -> None:
-        self.blocked.pop(stream, None)
-        stream.pump()
-        if not stream.blocked:
-            stream.on_unblocked()
-        elif stream.id in self.streams:
-            self.blocked[stream] = None  # the others come first next time
-
-    def reset(self, stream: Flow, code: int) -> None:
-        """Say RST_STREAM and forget the stream. `on_reset` is not called."""
-        self.write(wire.rst_stream(stream.id, code))
-        self._remember_reset(stream.id)
-        self.forget(stream)
-
-    def refuse(self, stream_id: int, code: int) -> None:
-        """Reset a stream that was never taken up."""
-        self.write(wire.rst_stream(stream_id, code))
-        self._remember_reset(stream_id)
-
-    def _remember_reset(self, stream_id: int) -> None:
-        self._we_reset[stream_id] = None
-        if len(self._we_reset) > RESET_REMEMBERED_MAX:
-            del self._we_reset[next(iter(self._we_reset))]
-
-    def forget(self, stream: Flow) -> None:
-        if self.streams.pop(stream.id, None) is not None:
-            self.blocked.pop(stream, None)
-            self._touched.pop(stream, None)
-            if not self.streams and not self.closed:
-                self.on_idle()
-
-    def fail(self, code: int, reason: str) -> None:
-        """GOAWAY, and every stream is over."""
-        if self.closed:
-            return
-        self.write(wire.goaway(self.top, code, reason))
-        self.flush()
-        self.end(code)
-        self.on_failed(reason)
-
     def end(self, code: int) -> None:
-        """The connection is gone."""
-        self.closed = True
-        streams, self.streams = self.streams, {}
-        self.blocked.clear()
-        self._touched.clear()
+        super().end(code)
         self._buffer = b""
         self._block.clear()
-        for stream in streams.values():
-            stream.on_reset(code)
-
-    def nuisance(self) -> None:
-        """Raises Http2Error when there have been too many."""
-        if not self._nuisances.take():
-            raise Http2Error(wire.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
 
     # ------------------------------------------------------------------ receiving
 

@@ -13,7 +13,7 @@ from proxy.embedded.exchange import NO_TRAILERS
 from proxy.embedded.http1 import Response
 from proxy.embedded.http2_flow import Flow
 from proxy.embedded.http2_heads import MalformedError, read_response, read_trailers
-from proxy.embedded.http2_session import UNTAKEN_BYTES_MAX, Session
+from proxy.embedded.http2_link import Link
 from proxy.embedded.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -205,15 +205,13 @@ def _request_block(exchange: "Exchange") -> bytes:
     return block + _TE_TRAILERS if exchange.grpc else block
 
 
-class Http2Upstream(asyncio.Protocol, Session):
+class Http2Upstream(Link):
     """A connection of an `Http2Pool`. `failure`: how the application broke the protocol."""
 
-    __slots__ = ("_going", "_next", "_pool", "engine", "failure", "transport")
+    __slots__ = ("_going", "_next", "_pool", "failure")
 
     def __init__(self, engine: "Engine", pool: "Http2Pool") -> None:
-        Session.__init__(self, engine.limits.header_bytes_max, engine.loop.time)
-        self.engine = engine
-        self.transport: asyncio.Transport
+        super().__init__(engine)
         self.failure = ""
         self._pool = pool
         self._next = 1
@@ -276,36 +274,13 @@ class Http2Upstream(asyncio.Protocol, Session):
         if not self.closed:
             self.end(wire.CANCEL)
 
-    def eof_received(self) -> bool:
-        return False
-
-    def pause_writing(self) -> None:
-        self.full = True
-        for call in list(self.streams.values()):
-            call.on_blocked()
-
-    def resume_writing(self) -> None:
-        self.full = False
-        for call in list(self.streams.values()):
-            if call not in self.blocked:
-                call.on_unblocked()
-        self.pump()
-
     def on_deadline(self) -> None:
         if not self.streams:
             self._finish()
 
     # ------------------------------------------------------------------ Session
 
-    def flush_soon(self) -> None:
-        self.engine.loop.call_soon(self.flush)
-
-    def transmit(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        self.transport.write(data)
-        if self.full and self.transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
-            self.transport.abort()
+    def on_untaken(self) -> None: ...
 
     def fail(self, code: int, reason: str) -> None:
         self.failure = reason

@@ -20,11 +20,10 @@ IDLE_TIMEOUT_S: Final = 3600.0
 Ended = Callable[[int, int], None]  # bytes from the first side to the second, and back
 
 
-class _Side(asyncio.Protocol, Timed):
+class _Side(asyncio.Protocol):
     __slots__ = ("_engine", "_finished", "_pipe", "lost", "other", "received", "transport")
 
     def __init__(self, engine: "Engine", pipe: "_Pipe", transport: asyncio.Transport) -> None:
-        Timed.__init__(self)
         self._engine = engine
         self._pipe = pipe
         self.transport = transport

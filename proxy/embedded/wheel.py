@@ -9,6 +9,7 @@ Invariant: an entry never fires before its deadline, and at most one resolution 
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
@@ -18,7 +19,7 @@ NEVER: Final = float("inf")
 _UNPLACED: Final = 1 << 62
 
 
-class Timed:
+class Timed(ABC):
     """Base of what has a deadline. `deadline_s` is on the loop's clock; `NEVER` is none."""
 
     __slots__ = ("deadline_s", "slot", "slot_s")
@@ -28,9 +29,9 @@ class Timed:
         self.slot = _UNPLACED  # the earliest slot that holds this entry
         self.slot_s = NEVER  # and when that is
 
+    @abstractmethod
     def on_deadline(self) -> None:
         """The deadline has passed; it is `NEVER` again when this is called."""
-        raise NotImplementedError
 
 
 class TimerWheel:

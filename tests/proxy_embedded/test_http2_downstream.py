@@ -15,13 +15,10 @@ from proxy.embedded.exchange import HOLD_UPSTREAM
 from proxy.embedded.http1 import Response
 from proxy.embedded.http2_downstream import PREFACE_END, STREAMS_MAX, Http2Downstream
 from proxy.embedded.http2_flow import STREAM_WINDOW
-from proxy.embedded.http2_session import (
-    CONTINUATIONS_MAX,
-    NUISANCES_MAX,
-    RESET_REMEMBERED_MAX,
-    RESETS_MAX,
-    UNTAKEN_BYTES_MAX,
-)
+from proxy.embedded.http2_link import UNTAKEN_BYTES_MAX
+from proxy.embedded.http2_patience import NUISANCES_MAX, RESETS_MAX
+from proxy.embedded.http2_sender import RESET_REMEMBERED_MAX
+from proxy.embedded.http2_session import CONTINUATIONS_MAX
 from proxy.embedded.runtime import Runtime
 from proxy.snapshot import Limits, Snapshot
 
