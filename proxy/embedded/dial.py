@@ -32,17 +32,19 @@ class Place:
 class Dial(Timed):
     """One attempt. The task it starts belongs to the connection, never to a request."""
 
-    __slots__ = ("_engine", "_failed", "_place", "_protocol", "_stream", "_task")
+    __slots__ = ("_engine", "_failed", "_negotiated", "_place", "_protocol", "_stream", "_task")
 
     def __init__(
         self, engine: "Engine", place: Place, timeout_s: float, protocol: asyncio.Protocol,
-        failed: Callable[[str], None],
+        failed: Callable[[str], None], negotiated: Callable[[str], asyncio.Protocol] | None = None,
     ) -> None:  # fmt: skip
+        """`negotiated`, told what ALPN came to ("" for nothing), may choose another protocol."""
         super().__init__()
         self._engine = engine
         self._place = place
         self._protocol = protocol
         self._failed: Callable[[str], None] | None = failed
+        self._negotiated = negotiated
         self._stream: TlsStream | None = None
         self._task: asyncio.Task[None] | None = engine.loop.create_task(self._connect())
         engine.wheel.arm(self, timeout_s)
@@ -71,6 +73,8 @@ class Dial(Timed):
 
     def _established(self, stream: TlsStream) -> asyncio.Protocol:
         self._engine.streams.add(stream)
+        if self._negotiated is not None:
+            return self._negotiated(stream.ssl_object.selected_alpn_protocol() or "")
         return self._protocol
 
     def _refused(self, stream: TlsStream, error: Exception) -> None:

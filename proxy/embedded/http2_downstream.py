@@ -1,4 +1,6 @@
-"""A caller's HTTP/2 connection: each stream is a request with its exchange (RFC 9113, prior knowledge, 3.3).
+"""A caller's HTTP/2 connection: each stream is a request with its exchange (RFC 9113).
+
+It begins by prior knowledge (3.3) on plain connections of this host, and by ALPN (3.2) on those of other hosts.
 
 A request is the same to everything behind it as one that came in HTTP/1.1. Streams are bounded in number; a drain is
 announced, and what was on its way until the caller has heard of it is still taken (6.8).
@@ -17,7 +19,7 @@ from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.heads import own_lines
 from proxy.embedded.http1 import Request
-from proxy.embedded.http2_flow import Flow
+from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
 from proxy.embedded.http2_heads import MalformedError, read_request, read_trailers
 from proxy.embedded.http2_link import Link
 from proxy.embedded.http2_stream import CallerStream
@@ -59,6 +61,16 @@ class Http2Downstream(Link):
         return f"<Http2Downstream from {self.peer_ip} streams={len(self.streams)}>"
 
     # ------------------------------------------------------------------ asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Agreed on in a handshake: all of the preface is to come, and this is another host."""
+        self._preface_left = wire.PREFACE
+        self.stream_window = MESH_STREAM_WINDOW
+        if self.engine.on_connection(self):
+            self.adopt(cast(asyncio.Transport, transport), b"")
+        else:
+            self.closed = True
+            cast(asyncio.Transport, transport).abort()
 
     def adopt(self, transport: asyncio.Transport, early: bytes) -> None:
         """Take over a connection on which the first part of the preface has been read."""

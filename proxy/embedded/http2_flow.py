@@ -4,8 +4,8 @@ A body that the windows do not let out waits in the stream, and whoever feeds it
 is received is opened again only as somebody takes it. So a slow reader on either side holds back its own stream, end
 to end, and none of the others.
 
-Invariant: never more than the peer's windows allow is sent, and of what the peer may send no more than
-`STREAM_WINDOW` bytes a stream are unaccounted for.
+Invariant: never more than the peer's windows allow is sent, and of what the peer may send no more than the session's
+`stream_window` bytes a stream are unaccounted for.
 """
 
 from abc import abstractmethod
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.embedded.http2_session import Session
 
 STREAM_WINDOW: Final = 65_535  # what a peer may send unasked; the initial value of the protocol
+MESH_STREAM_WINDOW: Final = 256 * 1024  # the same between hosts, where a round trip takes its time
 UNKNOWN_LENGTH: Final = -1
 
 
@@ -39,7 +40,7 @@ class Flow(Timed):
         self.id = stream_id
         self.send_window = send_window
         self.local_done = self.remote_done = False
-        self._receivable = STREAM_WINDOW
+        self._receivable = self.session.stream_window
         self._expected = UNKNOWN_LENGTH
         self._held = 0
         self._queue: deque[bytes] = deque()
@@ -157,6 +158,7 @@ class Flow(Timed):
 
     def credit(self) -> None:
         """Let the peer send on, unless held."""
-        if not self._held and not self.remote_done and self._receivable <= STREAM_WINDOW // 2:
-            self.session.write(wire.window_update(self.id, STREAM_WINDOW - self._receivable))
-            self._receivable = STREAM_WINDOW
+        window = self.session.stream_window
+        if not self._held and not self.remote_done and self._receivable <= window // 2:
+            self.session.write(wire.window_update(self.id, window - self._receivable))
+            self._receivable = window

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 import hpack
+from hpack.table import HeaderTable
 
 from proxy.embedded.chunked import Pairs
 
@@ -197,12 +198,57 @@ def authority_field(authority: bytes) -> bytes:
 # ---------------------------------------------------------------------------------------------- reading blocks
 
 
+_STATIC: Final[tuple[tuple[bytes, bytes], ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)
+
+
+def read_plain(block: bytes, list_bytes_max: int) -> Pairs | None:
+    """The fields of a block that refers to nothing but the static table and spells the rest out, as those written above
+    do: such a block leaves a decoder as it is, so none is needed. None: the decoder has to look."""
+    pairs: Pairs = []
+    at, size, room = 0, len(block), list_bytes_max
+    try:
+        while at < size:
+            first = block[at]
+            at += 1
+            if first > 0x80:
+                pair = _STATIC[first & 0x7F]
+                pairs.append(pair)
+                room -= len(pair[0]) + len(pair[1]) + 32
+                continue
+            if first == 0:
+                length = block[at]
+                at += 1
+                if length > 126:
+                    return None
+                name = block[at : at + length]
+                at += length
+            elif first < 15:
+                name = _STATIC[first][0]
+            else:
+                return None
+            length = block[at]
+            at += 1
+            if length > 126:
+                if length != 127 or block[at] > 127:
+                    return None
+                length += block[at]
+                at += 1
+            value = block[at : at + length]
+            at += length
+            pairs.append((name, value))
+            room -= len(name) + length + 32
+    except IndexError:
+        return None
+    return pairs if at == size and room >= 0 else None
+
+
 class BlockReader:
     """One direction's decoder, and what it said of blocks that leave it as it is."""
 
-    __slots__ = ("_decoder", "_known")
+    __slots__ = ("_decoder", "_known", "_list_bytes_max")
 
     def __init__(self, list_bytes_max: int) -> None:
+        self._list_bytes_max = list_bytes_max
         self._decoder = hpack.Decoder(list_bytes_max)
         self._known: dict[bytes, Pairs] = {}
 
@@ -212,6 +258,9 @@ class BlockReader:
         known = self._known.get(block)
         if known is not None:
             return known
+        plain = read_plain(block, self._list_bytes_max)
+        if plain is not None:
+            return plain
         table = self._decoder.header_table
         size, count = table.maxsize, len(table.dynamic_entries)
         newest = table.dynamic_entries[0] if count else None

@@ -1,4 +1,4 @@
-"""HTTP/2 to an application of this host, by prior knowledge: each request is a stream of a shared connection.
+"""HTTP/2 to an application of this host, or under TLS to another host: each request is a stream of a shared connection.
 
 Invariant: `exchange` of a call is set exactly while its request is out; a call that ends frees its stream before the
 exchange hears of it, for what the exchange does next may want it.
@@ -11,7 +11,7 @@ from proxy.embedded import http2_frames as wire
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import NO_TRAILERS
 from proxy.embedded.http1 import Response
-from proxy.embedded.http2_flow import Flow
+from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
 from proxy.embedded.http2_heads import MalformedError, read_response, read_trailers
 from proxy.embedded.http2_link import Link
 from proxy.embedded.wheel import NEVER
@@ -212,6 +212,8 @@ class Http2Upstream(Link):
 
     def __init__(self, engine: "Engine", pool: "Http2Pool") -> None:
         super().__init__(engine)
+        if pool.place.context is not None:
+            self.stream_window = MESH_STREAM_WINDOW
         self.failure = ""
         self._pool = pool
         self._next = 1

@@ -16,6 +16,7 @@ from proxy.embedded.http2_downstream import Http2Downstream
 from proxy.embedded.incoming import Incoming
 from proxy.embedded.outgoing import Outgoing
 from proxy.embedded.tcp import CONNECT_ESTABLISHED, TcpIncoming, TcpOutgoing
+from proxy.embedded.tls_identity import H2
 from proxy.embedded.tls_stream import TlsStream
 from proxy.embedded.wheel import NEVER, Timed
 from trust.tls import PeerObject
@@ -108,6 +109,21 @@ class InboundConnection(Downstream):
         return Incoming(self, request, self.engine.runtime.inbound.get(self._sni), self._caller)
 
 
+class InboundHttp2(Http2Downstream):
+    """From the mesh, where the handshake agreed on HTTP/2: each stream is judged for itself."""
+
+    __slots__ = ("_caller", "_sni")
+    reporter = "destination"
+
+    def __init__(self, engine: "Engine", peer_ip: str, sni: str, caller: str) -> None:
+        super().__init__(engine, peer_ip, self._incoming)
+        self._sni = sni
+        self._caller = caller
+
+    def _incoming(self, caller: Caller, request: Request) -> Exchange:
+        return Incoming(caller, request, self.engine.runtime.inbound.get(self._sni), self._caller)
+
+
 class _InboundAcceptance(Timed):
     """An inbound connection while it shakes hands."""
 
@@ -148,6 +164,9 @@ class _InboundAcceptance(Timed):
         inbound = engine.runtime.inbound.get(peer.sni)
         if inbound is not None and inbound.service.protocol == "tcp":
             return TcpIncoming(engine, inbound, peer.peer.spiffe)
+        if peer.selected_alpn_protocol() == H2:
+            address = stream.get_extra_info("peername")
+            return InboundHttp2(engine, address[0] if address else "", peer.sni, peer.peer.spiffe)
         return InboundConnection(engine, peer.sni, peer.peer.spiffe)
 
     def _fail(self, error: Exception) -> None:

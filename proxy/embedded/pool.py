@@ -7,6 +7,7 @@ waits longest (pool_queue.py). The cluster's breaker counts connections too (`pr
 Invariant: a connection is in `idle` only while no exchange uses it.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from proxy.breaker import Breaker
@@ -66,6 +67,13 @@ class Pool(PoolQueue):
     @property
     def unused(self) -> bool:
         return not (self._open or self._dials or self._waiting)
+
+    def adopt(self, dial: Dial, waiting: Iterable["Exchange"]) -> Upstream:
+        """The protocol for a connection that another pool has nearly made, counted already, as are those who wait."""
+        upstream = Upstream(self._engine, self)
+        self._dials[upstream] = dial
+        self._waiting.extend(waiting)
+        return upstream
 
     # ------------------------------------------------------------------ called by Upstream and Dial
 

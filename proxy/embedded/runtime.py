@@ -18,6 +18,7 @@ from proxy.embedded.compiled import Inbound, Listening, Target, guilty_authoriza
 from proxy.embedded.dial import Place
 from proxy.embedded.http2_pool import Http2Pool
 from proxy.embedded.pool import Pool
+from proxy.embedded.tls_identity import ACCEPTED, HTTP_1_1, NOTHING, OFFERED, TlsIdentity
 from proxy.retry import RetryRules
 from proxy.snapshot import MESH_SUFFIX, Certificate, CircuitBreaker, Endpoint, InboundService, Snapshot
 from trust.bundle import TrustBundle
@@ -25,7 +26,7 @@ from trust.errors import TrustError
 from trust.identity import spiffe_node
 from trust.revocation import serial_subject
 from trust.svid import Svid
-from trust.tls import Caller, ServerContext, server_context
+from trust.tls import ServerContext, server_context
 
 if TYPE_CHECKING:
     from proxy.embedded.carrier import Supplier
@@ -53,7 +54,7 @@ class Runtime:
     """One snapshot, served. Make with `build`, then `commit`."""
 
     __slots__ = (
-        "_by_service", "_commits", "_engine", "_names", "_pools", "_tls_callers", "_tls_key", "clusters", "inbound",
+        "_by_service", "_commits", "_engine", "_names", "_pools", "_tls_identities", "_tls_key", "clusters", "inbound",
         "listening", "revoked", "server_context", "snapshot", "targets",
     )  # fmt: skip
 
@@ -69,7 +70,7 @@ class Runtime:
         self._by_service: dict[tuple[str, str], Target] = {}
         self._names: dict[tuple[bytes, str], Target] = {}
         self._pools: dict[tuple[str, str], Supplier] = {}
-        self._tls_callers: dict[str, tuple[str, Caller]] = {}
+        self._tls_identities: dict[str, TlsIdentity] = {}
         self._tls_key = ""
         self._commits: list[Callable[[], None]] = []
 
@@ -186,10 +187,10 @@ class Runtime:
         certificates = {certificate.identity: certificate for certificate in snapshot.certificates}
         for identity, certificate in certificates.items():
             key = _digest(anchors, certificate)
-            known = previous._tls_callers.get(identity) if previous is not None else None
-            if known is None or known[0] != key:
-                known = (key, Caller(certificate=certificate, bundle=bundle, check=engine.check_peer))
-            self._tls_callers[identity] = known
+            known = previous._tls_identities.get(identity) if previous is not None else None
+            if known is None or known.key != key:
+                known = TlsIdentity(key, certificate, bundle, engine.check_peer)
+            self._tls_identities[identity] = known
         if not inbound_wanted:
             return
         presented = {
@@ -207,7 +208,9 @@ class Runtime:
         ):
             self.server_context = previous.server_context
         else:
-            self.server_context = server_context(bundle=bundle, identities=presented, check=engine.check_peer)
+            self.server_context = server_context(
+                bundle=bundle, identities=presented, check=engine.check_peer, alpn=ACCEPTED
+            )
 
     # ------------------------------------------------------------------ names
 
@@ -245,21 +248,27 @@ class Runtime:
         """The mTLS connections of this caller to this endpoint. Raises NoCertificateError."""
         pool = self._pools.get((listening.identity, endpoint.id))
         if pool is None:
-            place = self.place(listening, endpoint)
-            key = self._pool_key(self._tls_callers[listening.identity][0], endpoint)
+            protocol = cluster.cluster.protocol
+            place = self.place(listening, endpoint, OFFERED[protocol])
+            key = ("mesh", self._tls_identities[listening.identity].key, *_place_key(protocol, endpoint))
             pool = self._engine.pools.get(key)
             if pool is None:
-                pool = self._engine.pools[key] = Pool(self._engine, place, cluster.breaker)
+                if protocol == "grpc":
+                    fallback = self.place(listening, endpoint, (HTTP_1_1,))
+                    pool = Http2Pool(self._engine, place, cluster.breaker, fallback)
+                else:
+                    pool = Pool(self._engine, place, cluster.breaker)
+                self._engine.pools[key] = pool
             pool.connect_timeout_s = cluster.cluster.connect_timeout_s
             self._pools[listening.identity, endpoint.id] = pool
         return pool
 
-    def place(self, listening: Listening, endpoint: Endpoint) -> Place:
+    def place(self, listening: Listening, endpoint: Endpoint, offered: tuple[str, ...] = NOTHING) -> Place:
         """Where an endpoint of another host is reached, in this caller's name. Raises NoCertificateError."""
-        known = self._tls_callers.get(listening.identity)
+        known = self._tls_identities.get(listening.identity)
         if known is None:
             raise NoCertificateError(f"no certificate for {listening.identity or 'this caller'} yet")
-        context = known[1].expecting(endpoint.identity)
+        context = known.expecting(endpoint.identity, offered)
         return Place(host=endpoint.host, port=endpoint.port, context=context, server_name=endpoint.sni)
 
     def application_pool(self, inbound: Inbound) -> "Supplier":
@@ -276,23 +285,12 @@ class Runtime:
             self._pools["", service.sni] = pool
         return pool
 
-    def _pool_key(self, certificate: str, endpoint: Endpoint) -> PoolKey:
-        return (
-            "mesh",
-            certificate,
-            endpoint.id,
-            endpoint.host,
-            str(endpoint.port),
-            endpoint.sni,
-            endpoint.identity,
-        )
-
     def _retire_pools(self) -> None:
         """Let go of pools that hold an old certificate or lead to a place that is gone."""
         applications = {_application_key(inbound.service) for inbound in self.inbound.values()}
-        certificates = {digest for digest, _ in self._tls_callers.values()}
+        certificates = {identity.key for identity in self._tls_identities.values()}
         places = {
-            (endpoint.id, endpoint.host, str(endpoint.port), endpoint.sni, endpoint.identity)
+            _place_key(cluster.protocol, endpoint)
             for cluster in self.snapshot.clusters
             for endpoint in cluster.endpoints
         }
@@ -313,6 +311,12 @@ def _words(error: Exception) -> str:
 def _digest(anchors: str, certificate: Certificate) -> str:
     parts = (anchors.encode(), certificate.chain_pem, certificate.key_pem)
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _place_key(protocol: str, endpoint: Endpoint) -> PoolKey:
+    return (
+        protocol, endpoint.id, endpoint.host, str(endpoint.port), endpoint.sni, endpoint.identity
+    )  # fmt: skip
 
 
 def _application_key(service: InboundService) -> PoolKey:

@@ -39,6 +39,8 @@ from trust.revocation import RevocationSet
 from trust.svid import certificate_pem, keyed, new_leaf_key
 from trust.tls import Caller
 
+from .greeter import Greeter
+
 PLANES: dict[str, Callable[..., Plane]] = {"embedded": EmbeddedPlane}
 TRUST_DOMAIN = "test.mesh"
 TIMEOUT_S = 10.0
@@ -515,3 +517,10 @@ async def other() -> AsyncIterator[App]:
     application = await App("other").start()
     yield application
     await application.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def greeter() -> AsyncIterator[Greeter]:
+    made = await Greeter().start()
+    yield made
+    await made.server.stop(None)

@@ -271,14 +271,6 @@ async def test_after_connect_a_connection_may_be_http2(mesh: Mesh, app: App) -> 
         assert (await caller.request((":authority", "anything")))[1] == b"app"
 
 
-async def test_between_hosts_there_is_no_http2(mesh: Mesh, app: App) -> None:
-    await mesh.serve(Service("echo", {"b": app.port}))
-    async with mesh.inbound("echo") as connection:
-        await connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        assert (await connection.reply()).status == 400
-        assert await connection.at_end()
-
-
 async def test_a_preface_in_single_bytes(mesh: Mesh, app: App) -> None:
     await mesh.serve(Service("echo", {"a": app.port}))
     async with client(mesh.port()) as caller:

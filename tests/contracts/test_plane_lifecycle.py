@@ -44,7 +44,7 @@ from .conftest import (
     spiffe,
     until,
 )
-from .test_plane_grpc import Greeter, Stub
+from .greeter import Greeter, Stub
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

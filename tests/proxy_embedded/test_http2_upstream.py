@@ -29,7 +29,9 @@ OK = wire.status_field(200)
 
 
 class FakeDial:
-    def __init__(self, engine: Engine, place: Place, timeout_s: float, protocol: Any, failed: Any) -> None:
+    def __init__(
+        self, engine: Engine, place: Place, timeout_s: float, protocol: Any, failed: Any, negotiated: Any
+    ) -> None:
         self.protocol, self.failed, self.settled = protocol, failed, False
 
     def settle(self) -> None:
