@@ -33,7 +33,7 @@ from peer.operations import Operations
 from peer.ports import PortInUseError, check_ports
 from peer.quarantine import PROVEN_AFTER_S
 from proxy.embedded.plane import EmbeddedPlane
-from proxy.embedded.supervisor import WORKER
+from proxy.embedded.process import WORKER
 from trust.identity import format_id
 
 log = logging.getLogger("gossamer.peer")

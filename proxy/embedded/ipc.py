@@ -5,7 +5,8 @@ keeps message boundaries (SOCK_SEQPACKET) for sockets in SCM_RIGHTS. A socket is
 it, and both ends are on one machine, so it is already there when the worker reads that frame.
 
 Invariant: a frame that is not one of these messages, or is longer than `FRAME_BYTES_MAX`, raises ProtocolError and
-nothing else: the reader drops the channel, because two processes of one release that disagree are broken.
+nothing else: the reader drops the channel, because two processes of one release that disagree are broken. Only
+`drain` and its `outcome` are for ever: after an upgrade the control process says them to workers of the old release.
 """
 
 import socket
@@ -149,13 +150,19 @@ def _unpack_report(series: Any, counters: Any, ejections: Any, connections: Any)
 
 
 class FrameReader:
-    """Cuts a stream into messages and hands each to `deliver`."""
+    """Cuts a stream into messages and hands each to `deliver`; with `skip`, frames that are none are passed over."""
 
-    __slots__ = ("_buffer", "_deliver")
+    __slots__ = ("_buffer", "_deliver", "_skip")
 
-    def __init__(self, deliver: Callable[[Message], None]) -> None:
+    def __init__(self, deliver: Callable[[Message], None], *, skip: bool = False) -> None:
         self._buffer = bytearray()
         self._deliver = deliver
+        self._skip = skip
+
+    @property
+    def unread(self) -> bytes:
+        """What has come of a frame that is not complete."""
+        return bytes(self._buffer)
 
     def feed(self, data: bytes) -> None:
         """Raises ProtocolError; messages before the broken one were delivered."""
@@ -170,7 +177,13 @@ class FrameReader:
                 return
             body = bytes(memoryview(buffer)[_LENGTH.size : end])
             del buffer[:end]
-            self._deliver(decode_message(body))
+            try:
+                message = decode_message(body)
+            except ProtocolError:
+                if self._skip:
+                    continue
+                raise
+            self._deliver(message)
 
 
 def send_sockets(channel: socket.socket, sockets: Iterable[tuple[int, socket.socket]]) -> None:

@@ -2,9 +2,10 @@
 
 Traffic runs in worker processes of its own (uvloop and httptools, see `worker.py`), so that a busy proxy never makes
 its host's gossip late. This side only keeps them running, gives them snapshots and sockets, and adds up what they
-report. Several workers accept from the same listening sockets; the kernel shares the connections out.
+report. Several workers accept from the same listening sockets, and see to it that each gets as many (`accepting.py`).
 
-Invariant: all workers serve the same snapshot. When one rejects it, those that took it go back to the one before.
+Invariant: all workers serve the same snapshot. One is given it before the others; when one rejects it, those that took
+it go back to the one before.
 """
 
 import asyncio
@@ -13,8 +14,11 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from proxy.embedded.board import Board
 from proxy.embedded.ipc import FRAME_BYTES_MAX, Report, order_frame_bytes
-from proxy.embedded.supervisor import WORKER, Order, Supervisor, WorkerGoneError, socket_token
+from proxy.embedded.link import WorkerGoneError
+from proxy.embedded.process import WORKER, Order, socket_token
+from proxy.embedded.supervisor import Supervisor
 from proxy.plane import Applied, Ejection, Fault, Rejected, Series, SeriesDelta, Telemetry
 from proxy.snapshot import SNAPSHOT_BYTES_MAX, Snapshot, encode_snapshot
 
@@ -35,12 +39,14 @@ class EmbeddedPlane:
     ) -> None:
         if workers < 1:
             raise ValueError(f"a data plane needs at least one worker, not {workers}")
+        self._board = Board.make(workers) if workers > 1 else None
         self._workers = [
             Supervisor(
-                number=number, on_report=self._on_report, on_end=self._on_end, stdout=stdout, program=program
+                number=number, on_report=self._on_report, on_end=self._on_end, stdout=stdout, program=program,
+                board=self._board,
             )
             for number in range(workers)
-        ]
+        ]  # fmt: skip
         self._applying = asyncio.Lock()
         self._good: Order | None = None
         self._ended: Callable[[int], None] | None = None
@@ -79,13 +85,17 @@ class EmbeddedPlane:
         if too_large:
             return Rejected(version=snapshot.version, reason=too_large)
         async with self._applying:
-            answers = await asyncio.gather(*(self._apply_one(worker, order) for worker in self._workers))
+            # One first: a snapshot that ends workers must not end them all.
+            first, *others = self._workers
+            answers = [await self._apply_one(first, order)]
+            if isinstance(answers[0], Applied):
+                answers += await asyncio.gather(*(self._apply_one(worker, order) for worker in others))
             rejected = [answer for answer in answers if isinstance(answer, Rejected)]
             if not rejected:
                 self._good = order
                 return Applied(version=snapshot.version)
             if self._good is not None:
-                taken = [w for w, a in zip(self._workers, answers, strict=True) if isinstance(a, Applied)]
+                taken = [w for w, a in zip(self._workers, answers, strict=False) if isinstance(a, Applied)]
                 await asyncio.gather(*(self._apply_one(worker, self._good) for worker in taken))
             return min(rejected, key=lambda each: _GRAVITY.index(each.fault))
 
@@ -130,6 +140,9 @@ class EmbeddedPlane:
 
     async def stop(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
+        if self._board is not None:
+            self._board.close()
+            self._board = None
 
     def processes(self) -> tuple[int, ...]:
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)

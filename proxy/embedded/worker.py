@@ -1,4 +1,5 @@
-"""The worker process: `python -m proxy.embedded.worker <stream fd> <socket-passing fd>`, started by supervisor.py.
+"""The worker process: `python -m proxy.embedded.worker <stream fd> <socket-passing fd>`, started by process.py; where
+there are several, `<board fd> <number> <workers>` follow.
 
 It applies snapshots all or nothing: everything that can fail is done before anything is changed, and then one
 reference is replaced. It ends when the control process does, which it notices at the end of the channel; signals
@@ -22,7 +23,9 @@ from typing import Final
 
 import uvloop
 
+from proxy.embedded.accepting import Acceptor, Seat
 from proxy.embedded.access_log import FLUSH_INTERVAL_S, AccessLog
+from proxy.embedded.board import Board
 from proxy.embedded.engine import Engine
 from proxy.embedded.ipc import (
     Apply,
@@ -45,6 +48,7 @@ BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
 LOG_CLOSE_TIMEOUT_S: Final = 1.0
 
 Decode = Callable[[bytes], Snapshot]
+Server = asyncio.Server | Acceptor
 
 log = logging.getLogger("gossamer.proxy.worker")
 
@@ -58,18 +62,25 @@ class Worker(asyncio.Protocol):
         passing: socket.socket,
         access_log: AccessLog,
         decode: Decode = decode_snapshot,
+        place: tuple[Board, int] | None = None,
     ) -> None:
         self._loop = loop
         self._decode = decode
         self._passing = passing
         self._access_log = access_log
         self._engine = engine = Engine(loop, random.Random(), access_log)
+        self._seat: Seat | None = None
+        if place is not None:
+            board, number = place
+            columns = [board.column(each) for each in range(board.workers)]
+            own = columns.pop(number)
+            self._seat = Seat(own, tuple(columns), lambda: len(engine.connections))
         access_log.on_dropped = lambda lines: engine.recorder.increment("access_log_dropped", lines)
         self._frames = FrameReader(self._deliver)
         self._transport: asyncio.Transport
         self._runtime: Runtime | None = None
         self._sockets: dict[int, socket.socket] = {}
-        self._servers: dict[str, tuple[int, asyncio.Server]] = {}
+        self._servers: dict[str, tuple[int, Server]] = {}
         self._orders: asyncio.Queue[Apply] = asyncio.Queue()
         self._draining: int | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -147,29 +158,28 @@ class Worker(asyncio.Protocol):
         self._runtime = runtime
         await self._switch_servers(tokens, servers)
 
-    async def _prepare_servers(self, tokens: dict[str, int]) -> dict[str, tuple[int, asyncio.Server]]:
+    async def _prepare_servers(self, tokens: dict[str, int]) -> dict[str, tuple[int, Server]]:
         """Servers for sockets not served yet, not accepting yet."""
-        made: dict[str, tuple[int, asyncio.Server]] = {}
+        made: dict[str, tuple[int, Server]] = {}
         try:
             for name, token in tokens.items():
                 if name in self._servers and self._servers[name][0] == token:
                     continue
-                server = await self._loop.create_server(
-                    partial(accept, self._engine, name),
-                    sock=self._sockets[token].dup(),
-                    backlog=BACKLOG,
-                    start_serving=False,
-                )
-                made[name] = (token, server)
+                made[name] = (token, await self._server(name, self._sockets[token].dup()))
         except OSError:
             for _, server in made.values():
                 server.close()
             raise
         return made
 
-    async def _switch_servers(
-        self, tokens: dict[str, int], made: dict[str, tuple[int, asyncio.Server]]
-    ) -> None:
+    async def _server(self, name: str, listening: socket.socket) -> Server:
+        take = partial(accept, self._engine, name)
+        if self._seat is not None:
+            listening.setblocking(False)
+            return Acceptor(self._loop, self._seat, take, listening)
+        return await self._loop.create_server(take, sock=listening, backlog=BACKLOG, start_serving=False)
+
+    async def _switch_servers(self, tokens: dict[str, int], made: dict[str, tuple[int, Server]]) -> None:
         for name in list(self._servers):
             if name in made or name not in tokens:
                 self._servers.pop(name)[1].close()
@@ -178,7 +188,10 @@ class Worker(asyncio.Protocol):
             self._sockets.pop(token).close()
         if self._draining is None:
             for _, server in made.values():
-                await server.start_serving()
+                if isinstance(server, Acceptor):
+                    server.start()
+                else:
+                    await server.start_serving()
 
     # ------------------------------------------------------------------ drain, telemetry
 
@@ -187,6 +200,8 @@ class Worker(asyncio.Protocol):
         for _, server in self._servers.values():
             server.close()
         self._servers.clear()
+        if self._seat is not None:
+            self._seat.leave()
         self._drain_timer = self._loop.call_later(order.timeout_s, self._drained)
         self._engine.drain(self._drained)
 
@@ -201,6 +216,8 @@ class Worker(asyncio.Protocol):
         self._send(Outcome(request, ""))
 
     def _report(self) -> None:
+        if self._seat is not None and self._servers:
+            self._seat.tell()
         series, counters = self._engine.recorder.take()
         report = Report(series, counters, self._engine.ejections(), len(self._engine.connections))
         self._send(report)
@@ -216,15 +233,15 @@ class Worker(asyncio.Protocol):
             self._report()
 
 
-async def serve(stream_fd: int, passing_fd: int, decode: Decode) -> None:
-    """Run until the control process is gone."""
+async def serve(stream_fd: int, passing_fd: int, place: tuple[Board, int] | None, decode: Decode) -> None:
+    """Run until the control process is gone. `place`: among the workers, where there are several."""
     loop = asyncio.get_running_loop()
     stream = socket.socket(fileno=stream_fd)
     stream.setblocking(False)
     passing = socket.socket(fileno=passing_fd)
     passing.setblocking(False)
     access_log = AccessLog(sys.stdout.fileno())
-    worker = Worker(loop, passing, access_log, decode)
+    worker = Worker(loop, passing, access_log, decode, place)
     await loop.create_connection(lambda: worker, sock=stream)
     gc.freeze()  # what exists now lives as long as the process: no need to look at it again
     background = [loop.create_task(worker.serve_orders()), loop.create_task(worker.tick())]
@@ -240,14 +257,16 @@ async def serve(stream_fd: int, passing_fd: int, decode: Decode) -> None:
 
 def main(arguments: list[str], decode: Decode = decode_snapshot) -> int:
     """Entry point of the process. `decode` reads a snapshot; it raises SnapshotError."""
-    if len(arguments) != 2 or not all(argument.isdecimal() for argument in arguments):
+    if len(arguments) not in (2, 5) or not all(argument.isdecimal() for argument in arguments):
         sys.stderr.write("proxy.embedded.worker is started by the data plane, not by hand\n")
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Sent to the whole group on Ctrl-C and by service managers: the control process drains, then ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    uvloop.run(serve(int(arguments[0]), int(arguments[1]), decode))
+    stream, passing, *shared = map(int, arguments)
+    place = (Board(shared[0], shared[2]), shared[1]) if shared else None
+    uvloop.run(serve(stream, passing, place, decode))
     return 0
 
 

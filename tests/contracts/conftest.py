@@ -10,7 +10,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,19 @@ async def call(port: int, **request: Any) -> Reply:
     """One request on a connection of its own."""
     async with connect(port) as connection:
         return await connection.request(**request)
+
+
+def connections_of(pid: int, port: int) -> int:
+    """How many connections taken on `port` a process holds (IPv4)."""
+    sockets = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            sockets.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(
+        row[3] == "01" and int(row[1].partition(":")[2], 16) == port and f"socket:[{row[9]}]" in sockets
+        for row in rows
+    )
 
 
 # ---------------------------------------------------------------- applications

@@ -130,3 +130,18 @@ def test_a_message_without_its_sockets_is_refused() -> None:
         here.send(b"\xc1")
         with pytest.raises(ProtocolError):
             receive_sockets(there)
+
+
+def test_a_reader_that_skips_goes_on_behind_what_it_cannot_read() -> None:
+    """The workers of an earlier release may say things that this one has no words for."""
+    frame = encode_message(Outcome(7, ""))
+    strange = msgpack.packb(["hello", 1])
+    heard: list[Message] = []
+    reader = FrameReader(heard.append, skip=True)
+    reader.feed(struct.pack(">I", len(strange)) + strange + frame + frame[:5])
+    assert heard == [Outcome(7, "")]
+    assert reader.unread == frame[:5]
+    reader.feed(frame[5:])
+    assert len(heard) == 2
+    with pytest.raises(ProtocolError, match="at most"):
+        reader.feed(struct.pack(">I", FRAME_BYTES_MAX + 1))

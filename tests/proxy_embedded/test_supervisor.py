@@ -15,8 +15,10 @@ import pytest
 
 from proxy.embedded import supervisor as module
 from proxy.embedded.ipc import Report
+from proxy.embedded.link import WorkerGoneError
 from proxy.embedded.plane import EmbeddedPlane
-from proxy.embedded.supervisor import Order, Supervisor, WorkerGoneError, socket_token
+from proxy.embedded.process import Order, socket_token
+from proxy.embedded.supervisor import Supervisor
 from proxy.plane import Applied, Rejected
 from proxy.snapshot import Snapshot, encode_snapshot
 
@@ -98,7 +100,7 @@ async def test_a_worker_is_restarted_whatever_becomes_of_whoever_is_told(
         os.kill(first, signal.SIGKILL)
         await wait_for(lambda: worker.restarts == 1 and worker.pid not in (None, first), "another process")
         assert await worker.apply(order(2), 10) is None
-        monkeypatch.setattr(module, "_ending", broken)  # a mistake in keeping it
+        monkeypatch.setattr(module, "ending", broken)  # a mistake in keeping it
         os.kill(worker.pid or 0, signal.SIGKILL)
         await wait_for(lambda: "keeping data plane worker 0 failed" in caplog.text, "the mistake")
         monkeypatch.undo()
@@ -201,6 +203,28 @@ async def test_a_new_worker_that_refuses_what_waited_gets_what_was_served(plane:
     answer = await plane.apply(poisoned(2, "poison-refused"), {})
     assert answer == Rejected(version=2, reason="refused, nobody knows why")
     assert plane._workers[0]._serving
+
+
+async def test_the_ends_of_all_workers_count_and_a_deadly_snapshot_is_tried_on_one() -> None:
+    plane = EmbeddedPlane(workers=2, program=POISONED)
+    ended: list[int] = []
+    plane.watch(ended.append)
+    await plane.start()
+    try:
+        assert await plane.apply(EMPTY, {}) == Applied(version=1)
+        _, second = plane.processes()
+        answer = await plane.apply(poisoned(2, "poison-now"), {})
+        assert isinstance(answer, Rejected)
+        assert answer.fault == "deadly"
+        assert [worker.restarts for worker in plane._workers][1:] == [0]
+        assert second in plane.processes()
+        assert ended == []
+        assert await plane.apply(poisoned(3, "poison-later"), {}) == Applied(version=3)
+        await wait_for(lambda: len(ended) >= 2, "the end of both")
+        assert set(ended) == {3}
+        assert await plane.apply(replace(EMPTY, version=4), {}) == Applied(version=4)
+    finally:
+        await plane.stop()
 
 
 def test_a_duplicated_socket_is_the_same_socket() -> None:
