@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-gossip bench-state bench-ca clean
+.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-dataplane bench-gossip bench-state bench-ca clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,7 +18,8 @@ help:
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
 	@echo "make chaos   five thousand experiments made up from seeds, in the simulator (about an hour)"
 	@echo "make chaos-mutations   faults planted in the cores, and what it takes to find each (about 20 minutes)"
-	@echo "make bench   the data plane and the peers, measured beside a bare backend"
+	@echo "make bench   the peers: memory, idle processor time, how fast a policy is enforced"
+	@echo "make bench-dataplane  the data plane beside Envoy, nginx, HAProxy and aiohttp (about 10 minutes; BENCH_ARGS='--only mtls')"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
 	@echo "make bench-ca      the threshold authority: signatures a second, and where the time goes (half a minute)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
@@ -55,8 +56,10 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	@$(BIN)/python benchmarks/dataplane.py
 	@$(BIN)/python benchmarks/peers.py
+
+bench-dataplane: $(STAMP)
+	@$(BIN)/python -m benchmarks.dataplane $(BENCH_ARGS)
 
 bench-state: $(STAMP)
 	@$(BIN)/python -m benchmarks.state $(BENCH_ARGS)
