@@ -194,26 +194,46 @@ def succession(record: EpochRecord) -> Electorate:
 
 
 class Chain:
-    """The epochs of one mesh, from the founding on. Feed it what comes, in any order, as often as it comes."""
+    """The epochs of one mesh, from the founding on, or from a record that was verified before (`trusted`). Feed it what
+    comes, in any order, as often as it comes."""
 
-    __slots__ = ("_by_previous", "_chain", "_root")
+    __slots__ = ("_by_previous", "_chain", "_root", "_trusted")
 
-    def __init__(self, root_public: bytes) -> None:
+    def __init__(self, root_public: bytes, trusted: EpochRecord | None = None) -> None:
+        assert trusted is None or trusted.group.public == root_public, "the record is of this root"
         self._root = root_public
+        self._trusted = trusted
         self._by_previous: dict[bytes, dict[bytes, EpochRecord]] = {}
-        self._chain: list[EpochRecord] = []
+        self._chain: list[EpochRecord] = [] if trusted is None else [trusted]
 
     @property
     def latest(self) -> EpochRecord | None:
         """The epoch in force; None before the founding record is here."""
         return self._chain[-1] if self._chain else None
 
+    @property
+    def first(self) -> int:
+        """The epoch that the chain held here starts with."""
+        return self._chain[0].epoch if self._chain else 0
+
+    @property
+    def records(self) -> tuple[EpochRecord, ...]:
+        """Those in force and those they follow on, oldest first."""
+        return tuple(self._chain)
+
+    def at(self, epoch: int) -> EpochRecord | None:
+        """The record of `epoch` that leads to the one in force."""
+        index = epoch - self.first
+        return self._chain[index] if 0 <= index < len(self._chain) else None
+
     def __len__(self) -> int:
         return len(self._chain)
 
     def add(self, record: EpochRecord) -> bool:
         """Whether this changed which epoch is in force. A record that comes before its predecessor is refused and has
-        to come again. Raises EpochError."""
+        to come again; one from before `trusted` changes nothing. Raises EpochError."""
+        if self._trusted is not None and record.epoch <= self._trusted.epoch:
+            return False
         if record.epoch == 0:
             self._check_founding(record)
         else:
@@ -236,8 +256,9 @@ class Chain:
             raise EpochError("epoch 0 is not signed by the root of this mesh")
 
     def _find(self, digest: bytes, epoch: int) -> EpochRecord | None:
-        if epoch < len(self._chain) and self._chain[epoch].digest == digest:
-            return self._chain[epoch]
+        known = self.at(epoch)
+        if known is not None and known.digest == digest:
+            return known
         for siblings in self._by_previous.values():
             if digest in siblings:
                 return siblings[digest]
@@ -250,7 +271,7 @@ class Chain:
             for record in siblings.values()
             if record.epoch == 0
         ]
-        chain = [choose(founding)]
+        chain = [self._trusted or choose(founding)]
         while (siblings := self._by_previous.get(chain[-1].digest)) is not None:
             chain.append(choose(siblings.values()))
         return chain

@@ -36,6 +36,7 @@ class KeyFile(enum.Enum):
     AUTHORITY_SEED = "authority.key"
     CERTIFICATES = "certificates"
     BOOT = "boot"
+    EPOCHS = "epochs"
 
 
 _SEEDS: Final = frozenset({KeyFile.NODE_SEED, KeyFile.AUTHORITY_SEED})
@@ -71,15 +72,9 @@ class Keys:
     def read(self, file: KeyFile) -> bytes | None:
         """The content, or None where there is no such file yet."""
         path = self.path(file)
-        try:
-            with path.open("rb") as stream:
-                if file in _SECRETS:
-                    _refuse_shared(path, os.fstat(stream.fileno()))
-                data = stream.read(FILE_BYTES_MAX + 1)
-        except FileNotFoundError:
+        data = read_private(path, secret=file in _SECRETS)
+        if data is None:
             return None
-        except OSError as error:
-            raise KeyFileError(f"{path}: cannot be read: {reason(path, error)}") from error
         if file in _SEEDS and len(data) != _SEED_BYTES:
             raise KeyFileError(f"{path}: is damaged: {len(data)} bytes where a key has {_SEED_BYTES}")
         if not 0 < len(data) <= FILE_BYTES_MAX:
@@ -136,6 +131,20 @@ class Keys:
             raise KeyFileError(f"{self.path(file)}: cannot be read: {error.strerror}") from error
 
 
+def read_private(path: Path, *, secret: bool) -> bytes | None:
+    """The content, at most FILE_BYTES_MAX and one byte; None where there is no such file. Raises KeyFileError, also
+    where others can read a `secret`."""
+    try:
+        with path.open("rb") as stream:
+            if secret:
+                _refuse_shared(path, os.fstat(stream.fileno()))
+            return stream.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {reason(path, error)}") from error
+
+
 def _refuse_shared(path: Path, status: os.stat_result) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
@@ -165,6 +174,22 @@ def write_private(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def erase_private(path: Path) -> None:
+    """Overwrite the file and remove it, durable when it returns; nothing where there is none. What a file system keeps
+    elsewhere (a journal, a snapshot, a worn block) is out of reach. Raises KeyFileError."""
+    try:
+        with path.open("r+b") as stream:
+            stream.write(bytes(os.fstat(stream.fileno()).st_size))
+            stream.flush()
+            os.fsync(stream.fileno())
+        path.unlink()
+        fsync_directory(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
 def reason(path: Path, error: OSError) -> str:

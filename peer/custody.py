@@ -1,0 +1,253 @@
+"""What this node knows of the signer group, and the shares of it that it holds.
+
+Public is the chain of epoch records (`trust/epoch.py`): which signers there are, with their verifying shares. Records
+come from the journal and from ceremonies, and each is verified. Secret are this node's own shares, at most those of
+two epochs: the one that is, and the one before, for coordinators that have not heard of the change yet.
+
+    keys/epochs                 the newest records; older ones are the journal's business
+    keys/share-0000000007.key   record and share in one file, so that neither is there without the other
+
+A mesh that was founded while the root was still one seed on one node becomes a group of one here: the seed turns into
+the share of epoch 0, and its file is erased once that share is durable. A crash in between repeats the step with the
+same outcome (`trust/ceremony/alone.py`).
+
+A share that cannot be read is as good as lost, which `lacking` tells: the other signers can restore it. One that others
+can read is refused by name, like any key.
+
+Invariant: a share is on disk before it is used, and is erased from there before it is forgotten here.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Self
+
+from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private, read_private, write_private
+from trust.ceremony.alone import founded_alone
+from trust.ceremony.statement import pack_many, unpack_many
+from trust.codec import Reader, pack
+from trust.epoch import RECORD_BYTES_MAX, Chain, EpochRecord, decode_epoch
+from trust.errors import AuthorityError, EpochError, TrustError
+from trust.group import SCALAR_BYTES, Secret, decode_scalar
+from trust.groupkey import GroupKey, KeyShare, identifier_of
+from trust.identity import NodeIdentity
+from trust.signer import SHARES_MAX
+
+log = logging.getLogger("gossamer.custody")
+
+RECORDS_KEPT: Final = 32  # in the file: with the largest records it stays below what a key file may have
+
+_LABEL: Final = "gossamer/share/1"
+_SHARE_FILES: Final = "share-*.key"
+
+
+class Custody:
+    """See the module's theory. Make it with `load`."""
+
+    def __init__(self, keys: Keys, root_public: bytes, node: bytes) -> None:
+        self._keys, self._root, self._node = keys, root_public, node
+        self._chain = Chain(root_public)
+        self._held: dict[int, tuple[EpochRecord, KeyShare]] = {}
+        self._hooks: list[Callable[[], None]] = []
+
+    @classmethod
+    def load(cls, keys: Keys, root_public: bytes, *, identity: NodeIdentity, trust_domain: str) -> Self:
+        """What is on disk; a whole root becomes epoch 0 of a group of one. Raises KeyFileError."""
+        custody = cls(keys, root_public, identity.id)
+        custody._load_records()
+        custody._load_shares()
+        custody._adopt_seed(identity, trust_domain)
+        return custody
+
+    # -------------------------------------------------------------- what is known
+
+    @property
+    def chain(self) -> Chain:
+        """The epochs known here."""
+        return self._chain
+
+    @property
+    def record(self) -> EpochRecord | None:
+        """The newest epoch known; None before the first was heard of."""
+        return self._chain.latest
+
+    @property
+    def group(self) -> GroupKey | None:
+        """Its public key in shares."""
+        record = self.record
+        return None if record is None else record.group
+
+    @property
+    def signers(self) -> tuple[bytes, ...]:
+        """Public keys (Ed25519, 32 bytes) of its signers; () if unknown."""
+        record = self.record
+        return () if record is None else record.value.keys
+
+    @property
+    def shares(self) -> tuple[KeyShare, ...]:
+        """Held here and to be answered for, newest last. Of two records of one epoch only the one that is followed
+        counts."""
+        return tuple(share for epoch, (record, share) in sorted(self._held.items()) if self._follows(record))
+
+    @property
+    def lacking(self) -> bool:
+        """Whether this node is a signer of the newest epoch and has no share of it."""
+        record = self.record
+        if record is None or self._node not in record.value.ids:
+            return False
+        held = self._held.get(record.epoch)
+        return held is None or held[0].digest != record.digest
+
+    def changed(self, hook: Callable[[], None]) -> None:
+        """Call `hook` after any of the above has changed."""
+        self._hooks.append(hook)
+
+    def __repr__(self) -> str:
+        record = self.record
+        epoch = "none" if record is None else record.epoch
+        return f"Custody(epoch={epoch}, shares={sorted(self._held)})"
+
+    # -------------------------------------------------------------- what changes
+
+    def learn(self, record: EpochRecord) -> bool:
+        """Take in a record; whether the newest one is another now. Raises EpochError: it is not decided, or the one
+        before it is not known here yet, and then it has to come again. A full disk is no reason to be ignorant: what
+        could not be stored comes back from the journal."""
+        if not self._chain.add(record):
+            return False
+        try:
+            self._store_records()
+        except KeyFileError as error:
+            log.warning("epoch_not_stored", extra={"fields": {"epoch": record.epoch, "reason": str(error)}})
+        self._tell()
+        return True
+
+    def take(self, record: EpochRecord, share: KeyShare) -> None:
+        """Keep `share` of `record`; durable when it returns, and it blocks until then. Shares of more than two epochs
+        are not kept: the oldest goes. Raises KeyFileError, EpochError; what is held is then as before."""
+        if share.group != record.group or share.identifier != identifier_of(self._node):
+            raise EpochError("the share is not this node's of that epoch")
+        self.learn(record)
+        content = pack([_LABEL, record.encode(), share.secret.expose()])
+        write_private(self._share_path(record.epoch), content)
+        before = self._held.get(record.epoch)
+        self._held[record.epoch] = (record, share)
+        if before is not None and before[1] is not share:
+            before[1].wipe()
+        for epoch in sorted(self._held)[:-SHARES_MAX]:
+            self._erase(epoch)
+        self._tell()
+
+    def retire(self, before: int) -> None:
+        """Erase the shares of epochs below `before`. Raises KeyFileError."""
+        old = [epoch for epoch in sorted(self._held) if epoch < before]
+        for epoch in old:
+            self._erase(epoch)
+        if old:
+            log.info("shares_erased", extra={"fields": {"epochs": old}})
+            self._tell()
+
+    # -------------------------------------------------------------- disk
+
+    def _load_records(self) -> None:
+        path = self._keys.path(KeyFile.EPOCHS)
+        packed = self._keys.read(KeyFile.EPOCHS)
+        if packed is None:
+            return
+        try:
+            records = [decode_epoch(each) for each in unpack_many(packed, count_max=RECORDS_KEPT)]
+            first = min(records, key=lambda each: each.epoch, default=None)
+            if first is None or first.group.public != self._root:
+                raise EpochError("it holds no epochs of this mesh")
+            self._chain = Chain(self._root, trusted=first if first.epoch > 0 else None)
+            for record in records:
+                self._chain.add(record)
+        except TrustError as error:
+            # Public, and every member has it: it is heard again.
+            log.warning("epochs_unreadable", extra={"fields": {"file": str(path), "reason": str(error)}})
+            self._chain = Chain(self._root)
+
+    def _load_shares(self) -> None:
+        for path in sorted(self._keys.directory.glob(_SHARE_FILES)):
+            packed = read_private(path, secret=True)
+            if packed is None:
+                continue
+            try:
+                record, share = self._decode(packed)
+            except TrustError as error:
+                log.error("share_unreadable", extra={"fields": {"file": str(path), "reason": str(error)}})
+                continue
+            if self._share_path(record.epoch) != path:
+                log.error("share_unreadable", extra={"fields": {"file": str(path), "reason": "misnamed"}})
+                continue
+            self._held[record.epoch] = (record, share)
+            self._trust_own(record)
+        for epoch in sorted(self._held)[:-SHARES_MAX]:
+            self._erase(epoch)
+
+    def _decode(self, packed: bytes) -> tuple[EpochRecord, KeyShare]:
+        reader = Reader(
+            packed, count=3, bytes_max=RECORD_BYTES_MAX + 256, what="a share's file", error=EpochError
+        )
+        if reader.text(len(_LABEL)) != _LABEL:
+            raise EpochError("this is not a share's file of this version")
+        record, scalar = decode_epoch(reader.blob(RECORD_BYTES_MAX)), decode_scalar(reader.raw(SCALAR_BYTES))
+        if record.group.public != self._root:
+            raise AuthorityError("the share is of another mesh")
+        return record, KeyShare(record.group, identifier_of(self._node), Secret(scalar))
+
+    def _trust_own(self, record: EpochRecord) -> None:
+        """A record beside this node's own share was verified before it was stored."""
+        if self._chain.latest is None and record.epoch > 0:
+            self._chain = Chain(self._root, trusted=record)
+            return
+        try:
+            self._chain.add(record)
+        except EpochError as error:
+            fields = {"epoch": record.epoch, "reason": str(error)}
+            log.warning("epoch_unconnected", extra={"fields": fields})
+            newest = self._chain.latest
+            if newest is None or record.epoch > newest.epoch:
+                self._chain = Chain(self._root, trusted=record)
+
+    def _adopt_seed(self, identity: NodeIdentity, trust_domain: str) -> None:
+        seed = self._keys.read(KeyFile.AUTHORITY_SEED)
+        if seed is None:
+            return
+        try:
+            record, share = founded_alone(identity, trust_domain, seed)
+        except TrustError as error:
+            raise KeyFileError(f"{self._keys.path(KeyFile.AUTHORITY_SEED)}: {error}") from error
+        if record.group.public != self._root:
+            raise KeyFileError(
+                f"{self._keys.path(KeyFile.AUTHORITY_SEED)}: is not the key of this mesh's root; put it back from a "
+                "backup"
+            )
+        newest = self.record
+        if newest is None or newest.epoch == 0:
+            try:
+                self.take(record, share)
+            except EpochError as error:
+                raise KeyFileError(f"{self._keys.path(KeyFile.AUTHORITY_SEED)}: {error}") from error
+            log.info("root_in_shares", extra={"fields": {"epoch": 0, "threshold": 1, "signers": 1}})
+        erase_private(self._keys.path(KeyFile.AUTHORITY_SEED))
+
+    def _store_records(self) -> None:
+        records = [each.encode() for each in self._chain.records[-RECORDS_KEPT:]]
+        self._keys.write(KeyFile.EPOCHS, pack_many(records))
+
+    def _erase(self, epoch: int) -> None:
+        erase_private(self._share_path(epoch))
+        _, share = self._held.pop(epoch)
+        share.wipe()
+
+    def _share_path(self, epoch: int) -> Path:
+        return self._keys.directory / f"share-{epoch:010d}.key"
+
+    def _follows(self, record: EpochRecord) -> bool:
+        followed = self._chain.at(record.epoch)
+        return followed is not None and followed.digest == record.digest
+
+    def _tell(self) -> None:
+        for hook in tuple(self._hooks):
+            hook()
