@@ -30,13 +30,13 @@ from trust.credential import (
     decode_credential,
     verify_credential,
 )
-from trust.errors import AdmissionError, AuthorityError, CredentialError, IdentityError, TokenError, span
+from trust.errors import AdmissionError, AuthorityError, CredentialError, TokenError, span
+from trust.founding import checked_name, founder_credential
 from trust.identity import (
     ID_BYTES,
     KEY_BYTES,
     SIGNATURE_BYTES,
     NodeIdentity,
-    check_node_name,
     verify,
 )
 from trust.invitation import (
@@ -134,7 +134,7 @@ def request_join(identity: NodeIdentity, token: Token, name: str, now: float) ->
         invitation=token.invitation.encode(),
         public_key=identity.public_key,
         agreement_key=identity.agreement_key,
-        name=_checked_name(name),
+        name=checked_name(name),
         requested_at=int(now),
     )
     message = request.signing_bytes()
@@ -259,18 +259,14 @@ def found(
 ) -> Credential:  # fmt: skip
     """The first member's credential, which may do everything: whoever holds the root needs no invitation. All
     rights to publish come from this member: it governs."""
-    credential = Credential(
+    credential = founder_credential(
+        identity.public_key,
+        identity.agreement_key,
+        checked_name(name),
         trust_domain=trust_domain,
-        public_key=identity.public_key,
-        agreement_key=identity.agreement_key,
-        name=_checked_name(name),
-        services=("*/*",),
-        publish=True,
-        invite=True,
-        govern=True,
+        now=now,
         serial=entropy(SERIAL_BYTES),
-        issued_at=now,
-        expires_at=now + ttl_s,
+        ttl_s=ttl_s,
     )
     return _sign(authority, credential)
 
@@ -352,7 +348,7 @@ def _judge_join(
         trust_domain=trust_domain,
         public_key=request.public_key,
         agreement_key=request.agreement_key,
-        name=_checked_name(request.name),
+        name=checked_name(request.name),
         services=invitation.services,
         publish=invitation.publish,
         invite=invitation.invite,
@@ -383,10 +379,3 @@ def _sign(authority: Authority, credential: Credential) -> Credential:
     if not verify(authority.root_public, signed.signing_bytes(), signed.signature):
         raise AuthorityError("the signature does not verify under the mesh root: the credential is discarded")
     return signed
-
-
-def _checked_name(name: str) -> str:
-    try:
-        return check_node_name(name)
-    except IdentityError as error:
-        raise AdmissionError(f"a node cannot have this name: {error}") from None

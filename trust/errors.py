@@ -44,6 +44,10 @@ class RevokedError(TrustError):
     """The subject is well-formed and was valid, but has been revoked. No state was changed."""
 
 
+class OrderError(TrustError):
+    """What a coordinator wants signed is malformed, or no signer may sign it. No state was changed."""
+
+
 class GroupError(TrustError):
     """Bytes are no scalar or point of the group, or an identifier is zero or there twice. No state was changed."""
 

@@ -107,6 +107,10 @@ class Revocation:
         """What the issuer signs."""
         return signed_bytes(_LABEL, self._fields())
 
+    def signed(self, signature: bytes) -> "Revocation":
+        """The same with `signature` in place."""
+        return replace(self, signature=signature)
+
     def encode(self) -> bytes:
         """The wire form."""
         return pack([*self._fields(), self.signature])

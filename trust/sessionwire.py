@@ -45,6 +45,7 @@ class Reason(Enum):
     POLICY = "policy"  # what is asked for may not be signed
     NONCE = "nonce"  # its commitment is unknown: expired, evicted, used, or made before it restarted
     SET = "set"  # who signs with which commitments does not add up
+    LATER = "later"  # what is asked for may be signed, but this signer cannot at the moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

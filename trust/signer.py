@@ -53,9 +53,10 @@ class SignerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """The policy's No. `detail` is told to the coordinator."""
+    """The policy's No, or Reason.LATER. `detail` is told to the coordinator."""
 
     detail: str
+    reason: Reason = Reason.POLICY
 
 
 # The bytes to be signed for a request (bytes) of a coordinator (node id) at a time (Unix seconds), or why not.
@@ -229,7 +230,7 @@ class Signer:
         granted = self._approve(request.request, coordinator, now)
         if isinstance(granted, Denied):
             nonces.wipe()
-            return self._refuse(coordinator, request, Reason.POLICY, granted.detail)
+            return self._refuse(coordinator, request, granted.reason, granted.detail)
         try:
             part = sign_share(share, nonces, granted, request.commitments)
         except FrostError as error:
