@@ -13,15 +13,17 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 from gossip.events import Address
 from peer.enroll import EnrollError, Membership, certify, renew
 from peer.io.store import StoreError
 from peer.issuer import Issuer
 from peer.renewal import Failure, Standing, standing
+from peer.signing import LaterError
 from trust.admission import request_renewal
 from trust.credential import Credential
 from trust.errors import TrustError
@@ -31,10 +33,13 @@ from trust.svid import KeyedSvid, LeafKey, keyed, new_leaf_key, renew_at
 
 log = logging.getLogger("gossamer.certify")
 
+_T = TypeVar("_T")
+
 RETRY_S_MIN: Final = 1.0
 RETRY_S_MAX: Final = 60.0
 LOOK_S_MAX: Final = 60.0  # between two looks at the clock: it jumps when the host was suspended
 AT_ONCE_MAX: Final = 4
+ELSEWHERE_MAX: Final = 2
 _DOUBLINGS_MAX: Final = 16
 CREDENTIAL: Final = "credential"
 
@@ -141,31 +146,55 @@ class Certifier:
         key = self._pending.get(name) or new_leaf_key(secrets.token_bytes)
         self._pending[name] = key
         self._asked(key.public_der, self._now())
-        if self._issuer.authority is not None:
+
+        async def here() -> KeyedSvid:
             request = request_svid(self._identity, self.member.credential, name, key, self._now())
-            svid = keyed(
-                self._issuer.svid(request),
+            return keyed(
+                await self._issuer.svid(request),
                 key,
                 root_public=self.member.root_public,
                 trust_domain=self.member.trust_domain,
                 now=self._now(),
             )
-        else:
-            svid = await certify(self.member, self._identity, name, key, self._signers(), self._now)
+
+        svid = await self._here_or_elsewhere(
+            here,
+            lambda others: certify(self.member, self._identity, name, key, others, self._now),
+        )
         self._pending.pop(name, None)
         if name in self._due:
             self._held[name] = svid
             self._due[name] = self._renewal(svid.not_before, svid.not_after)
 
     async def _renew_credential(self) -> None:
-        if self._issuer.authority is not None:
+        async def here() -> Credential:
             request = request_renewal(self._identity, self.member.credential, self._now())
-            credential = await self._issuer.credential(request.encode())
-        else:
-            credential = await renew(self.member, self._identity, self._signers(), self._now)
+            return await self._issuer.credential(request.encode())
+
+        credential = await self._here_or_elsewhere(
+            here, lambda others: renew(self.member, self._identity, others, self._now)
+        )
         self.member = replace(self.member, credential=credential)
         self._due[CREDENTIAL] = self._renewal(credential.issued_at, credential.expires_at)
         self._renewed(credential)
+
+    async def _here_or_elsewhere(
+        self, here: Callable[[], Awaitable[_T]], elsewhere: Callable[[Iterable[Address]], Awaitable[_T]]
+    ) -> _T:
+        """This peer asks the signers itself. Where it reaches too few of them, it may be the only one who does: some
+        others are asked to, few, since when they are too few for everybody, everybody does this."""
+        if not self._issuer.ready:
+            return await elsewhere(self._signers())
+        try:
+            return await here()
+        except LaterError as error:
+            others = list(islice(self._signers(), ELSEWHERE_MAX))
+            if not others:
+                raise
+            try:
+                return await elsewhere(others)
+            except EnrollError as also:
+                raise EnrollError(f"{error}; {also}") from also
 
     def _renewal(self, not_before: float, not_after: float) -> float:
         """When to renew what was just obtained: never at once, however little life it was given."""

@@ -28,6 +28,7 @@ from peer.channels import Channels, node_of
 from peer.clock import Clock
 from peer.config import Config
 from peer.contacts import Contacts
+from peer.cosigner import Cosigner
 from peer.dataplane import DataPlane
 from peer.disk import Disk
 from peer.driver import Driver, DriverClosedError
@@ -37,11 +38,12 @@ from peer.establish import Established
 from peer.filewatch import FileWatch
 from peer.fold import Folder
 from peer.gauges import gauges
+from peer.handover import SETTLED, Handover, decode_settled
 from peer.io.health import HealthChecks
 from peer.io.keys import Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Batch, Store
-from peer.io.stream import SEEN
+from peer.io.stream import SEEN, SIGN, SPENT
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import LocalServices
@@ -63,6 +65,7 @@ from peer.quarantine import DEADLY, PROVEN_AFTER_S, Probation
 from peer.reactions import Reactions
 from peer.restore import Restored, restore
 from peer.sightings import Sightings
+from peer.signing import Signing
 from peer.sockets import BindError, ListeningSockets, Places
 from peer.tokens import SpentTokens
 from peer.upkeep import Upkeep
@@ -70,6 +73,7 @@ from proxy.plane import Plane
 from proxy.resources import ResourceError
 from trust.bundle import TrustBundle
 from trust.identity import format_id
+from trust.order import Rules
 
 log = logging.getLogger("gossamer.peer")
 
@@ -102,7 +106,7 @@ class Daemon:
         self.clock = clock
         self.identity = established.identity
         self.membership = established.membership
-        self.authority = established.authority
+        self.custody = established.custody
         self.boot = boot
         self.rng = random.Random(secrets.randbits(64))
         self.seeds = tuple(seed for seed in config.seeds if seed != config.gossip_address)
@@ -121,13 +125,14 @@ class Daemon:
             given=config.accept_state_loss, anything_to_lose=not established.first_start, now=clock.now()
         )
         self.memory = recall(
-            met=self.contact_file.met or self.authority is None,
+            met=self.contact_file.met or self.custody.signers != (self.identity.public_key,),
             entered=store.meta_get(ENTERED) is not None,
             damaged=bool(store.set_aside or store.doubt),
             reachable=bool(self.seeds or self.contacts),
             accepted=self.loss_accepted,
         )
         self.spent_tokens = SpentTokens.of(config.data_dir)
+        self._settled = decode_settled(store.meta_get(SETTLED))
         loaded = store.load()
         restored = restore(
             loaded,
@@ -175,17 +180,7 @@ class Daemon:
         self.datagrams: GossipDatagrams | None = None
 
     def _make_trust(self, restored: Restored) -> None:
-        self.issuer = Issuer(
-            authority=self.authority,
-            root_certificate=self.membership.root_certificate,
-            trust_domain=self.membership.trust_domain,
-            revoked=self.revocations,
-            ledger=restored.ledger,
-            now=self.clock.now,
-            spent=self.reactions.spent,
-            node=self.identity.id,
-            svid_ttl_s=int(self.config.svid.ttl_s),
-        )
+        self._make_signing(restored)
         self.asked = AskedKeys.of(self.config.data_dir, self.clock.now(), first_start=self._first_start)
         self.sightings = Sightings(self, self.asked)
         self.certifier = Certifier(
@@ -214,9 +209,55 @@ class Daemon:
             met=self.sightings.met,
         )
         self.channels.handle(SEEN, self.sightings.serve)
+        self.channels.handle(SIGN, self.cosigner.serve)
+        self.channels.handle(SPENT, self.handover.serve)
         self.driver.streams = self.channels.exchanges
         self.driver.on_evicted = self.channels.cut
         self.channels.on_broken(lambda: self._fail("no stream is accepted any more"))
+
+    def _make_signing(self, restored: Restored) -> None:
+        rules = Rules(
+            root_public=self.membership.root_public,
+            root_certificate=self.membership.root_certificate,
+            trust_domain=self.membership.trust_domain,
+            revoked=self.revocations,
+            ledger=restored.ledger,
+        )
+        self.handover = Handover(
+            custody=self.custody,
+            node=self.identity.id,
+            ledger=restored.ledger,
+            store=self.reactions.spent,
+            settled=self._settled,
+            settle=self.reactions.settle,
+            dial=lambda node: self.outlook.dial(node, SPENT),
+            member_of=node_of,
+            now=self.clock.now,
+        )
+        self.cosigner = Cosigner(
+            custody=self.custody,
+            rules=rules,
+            node=self.identity.id,
+            spending=self.handover.spending,
+            now=self.clock.now,
+            entropy=secrets.token_bytes,
+            member_of=node_of,
+        )
+        self.signing = Signing(
+            custody=self.custody,
+            cosigner=self.cosigner,
+            node=self.identity.id,
+            dial=lambda node: self.outlook.dial(node, SIGN),
+            may_sign=self.outlook.may_sign,
+            rng=self.rng,
+            entropy=secrets.token_bytes,
+        )
+        self.issuer = Issuer(
+            signing=self.signing,
+            rules=rules,
+            now=self.clock.now,
+            svid_ttl_s=int(self.config.svid.ttl_s),
+        )
 
     def _obeys(self, dots: Dots) -> bool:
         return self.dataplane.obeys(dots)
@@ -272,6 +313,7 @@ class Daemon:
             await self.stop(drain_s=0.0)
             raise
         self.spawn(self.certifier.run(), "certificates")
+        self.spawn(self.handover.run(), "handing over of tokens")
         self.spawn(self.sightings.run(), "sightings")
         self.spawn(self.upkeep.run(), "upkeep")
         if not self.memory.blank:
@@ -303,6 +345,7 @@ class Daemon:
             closing.push_async_callback(self.disk.close)
             closing.callback(self._close_sockets)
             closing.push_async_callback(self.channels.close)
+            closing.push_async_callback(self.signing.close)
             closing.push_async_callback(self.dataplane.plane.stop)
             closing.push_async_callback(self.checks.close)
             closing.push_async_callback(self._end_tasks)

@@ -1,9 +1,9 @@
-"""The asking side of identity: how a host gets its credential and its certificates from a signer.
+"""The asking side of identity: how a host gets its credential and its certificates from any member of the mesh.
 
 A joining host trusts nothing but the fingerprint in its token. It connects without a certificate and without
 anchors, hears the greeting, and goes on only when the root in it has that fingerprint and the certificate
-shown in the handshake is a node's, signed by that root. Nothing is asked before. A seed that is no signer
-says where the signers are.
+shown in the handshake is a node's, signed by that root. Nothing is asked before. A member that cannot have anything
+signed (it has not heard yet who the signers are) says whom else to ask.
 
 Invariant: what comes back is verified against the root before it is used.
 """
@@ -40,7 +40,7 @@ class UnreachableError(EnrollError):
 
 
 class RefusedError(Exception):
-    """A signer understood the request and said no: asking another will not help."""
+    """The request was understood and refused: asking another will not help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ async def join(
         )
 
     anchor = Anchor(fingerprint=token.root_fingerprint, trust_domain=token.trust_domain, now=now)
-    return await _at_a_signer("could not join the mesh", [*seeds, *token.seeds], anchor, ask)
+    return await _at_a_member("could not join the mesh", [*seeds, *token.seeds], anchor, ask)
 
 
 async def renew(
@@ -87,7 +87,7 @@ async def renew(
         _check_ours(credential, identity)
         return credential
 
-    return await _at_a_signer("the credential was not renewed", signers, _anchor(member, now), ask)
+    return await _at_a_member("the credential was not renewed", signers, _anchor(member, now), ask)
 
 
 async def certify(
@@ -108,7 +108,7 @@ async def certify(
             raise SvidError(f"the certificate is for {svid.identity}, not for {spiffe_id}")
         return svid
 
-    return await _at_a_signer(f"no certificate for {spiffe_id}", signers, _anchor(member, now), ask)
+    return await _at_a_member(f"no certificate for {spiffe_id}", signers, _anchor(member, now), ask)
 
 
 async def revoke(
@@ -129,7 +129,7 @@ async def revoke(
             raise RevocationError(f"what was revoked is {revocation.subject}, not {subject}")
         return revocation
 
-    return await _at_a_signer(f"{subject} was not revoked", signers, _anchor(member, now), ask)
+    return await _at_a_member(f"{subject} was not revoked", signers, _anchor(member, now), ask)
 
 
 def _check_ours(credential: Credential, identity: NodeIdentity) -> None:
@@ -138,7 +138,7 @@ def _check_ours(credential: Credential, identity: NodeIdentity) -> None:
         raise CredentialError("the credential is for other keys than the ones asked for")
 
 
-# ------------------------------------------------------------------ one caller, one signer
+# ------------------------------------------------------------------ one caller, one member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,16 +155,15 @@ def _anchor(member: Membership, now: Callable[[], float]) -> Anchor:
     return Anchor(fingerprint=fingerprint, trust_domain=member.trust_domain, now=now)
 
 
-async def _at_a_signer(
+async def _at_a_member(
     failing: str,
     addresses: Iterable[Address],
     anchor: Anchor,
     ask: Callable[[FrameStream, Hello], Awaitable[_T]],
 ) -> _T:
-    """Try addresses in order, and those of signers they name, until one signer grants the request.
+    """Try addresses in order, and those of signers they name, until one grants the request.
 
-    A refusal is not the end: whoever says that it is a signer may be none, and only the root's signature on the answer
-    proves it.
+    A refusal is not the end: it is one member's word, and only the root's signature proves that signers were asked.
     """
     queue = list(dict.fromkeys(addresses))
     failed: dict[Address, str] = {}
@@ -178,9 +177,9 @@ async def _at_a_signer(
             failed[address] = str(error)
             continue
         try:
-            if hello.signer:
+            if hello.issues:
                 return await ask(stream, hello)
-            failed[address] = "is no signer"
+            failed[address] = "does not know yet who signs for the mesh"
             queue.extend(signer for signer in hello.signers if signer not in queue)
         except RefusedError as error:
             refused = True
@@ -191,7 +190,7 @@ async def _at_a_signer(
             await stream.closed()
     said = [f"{_text(address)}: {reason}" for address, reason in failed.items()]
     kind = EnrollError if refused else UnreachableError
-    raise kind(f"{failing}: {'; '.join(said) or 'no seed and no signer is known'}")
+    raise kind(f"{failing}: {'; '.join(said) or 'no seed and no member is known'}")
 
 
 async def _call(address: Address, anchor: Anchor) -> tuple[FrameStream, Hello]:
@@ -220,7 +219,7 @@ async def _ask(stream: FrameStream, tag: bytes, body: bytes) -> bytes:
     if answer[:1] == LATER:
         raise StreamError(answer[1:].decode(errors="replace"))
     if answer[:1] != tag:
-        raise StreamError("the signer closed the stream" if not answer else "the signer's answer is garbled")
+        raise StreamError("it closed the stream" if not answer else "its answer is garbled")
     return answer[1:]
 
 

@@ -1,8 +1,8 @@
 """How a host comes by its membership: resume it, found a mesh, or join one with a token.
 
 The first start writes, in this order: the node's seed, then (when founding) the root's seed, then root
-certificate and credential. Each file is durable before the next is made, so a crash between any two leaves a
-host that can try again as the same node.
+certificate and credential, and then turns the root's seed into the share of a group of one (`peer/custody.py`). Each
+file is durable before the next is made, so a crash between any two leaves a host that can try again as the same node.
 
 What is on disk is taken up whole or refused by the name of the file that is wrong: where a member's key is missing, no
 other is made in its place, and where its root is, no other mesh is founded or joined beside its old state.
@@ -20,12 +20,15 @@ from typing import Final, TypeVar
 
 from gossip.events import Address
 from peer.config import Config
+from peer.custody import Custody
 from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
 from peer.io.keys import KeyFile, Keys
 from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
-from trust.authority import Authority, SoleAuthority, read_root, root_certificate, root_fingerprint
+from trust.authority import Authority, read_root, root_certificate, root_fingerprint
+from trust.ceremony.alone import founded_alone
 from trust.credential import Credential, decode_credential, verify_credential
 from trust.errors import CredentialError, TrustError
+from trust.held import HeldAuthority
 from trust.identity import SEED_BYTES, NodeIdentity
 from trust.revocation import RevocationSet
 
@@ -48,12 +51,11 @@ class EstablishError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Established:
-    """Who this host is. `authority` is there on a signer only. `met` is where its token says the mesh can be
-    entered."""
+    """Who this host is, and what it holds of the root. `met` is where its token says the mesh can be entered."""
 
     identity: NodeIdentity
     membership: Membership
-    authority: Authority | None
+    custody: Custody
     first_start: bool
     met: tuple[Address, ...] = ()
 
@@ -75,25 +77,25 @@ async def establish(
         seed = secrets.token_bytes(SEED_BYTES)
         keys.write(KeyFile.NODE_SEED, seed)
     identity = NodeIdentity.from_seed(seed)
-    authority = _authority(keys, identity)
-    membership = _resume(config, keys, identity, authority)
+    membership = _resume(config, keys, identity)
     if membership is not None:
         _check_token(config, membership)
+        custody = _custody(keys, membership, identity)
         signers = [*config.seeds, *contacts, *_seeds_of(config.token)]
-        membership = await _refreshed(keys, identity, membership, authority, signers, now)
+        membership = await _refreshed(keys, identity, membership, _alone(custody), signers, now)
         return Established(
             identity=identity,
             membership=membership,
-            authority=authority,
+            custody=custody,
             first_start=False,
             met=_seeds_of(config.token),
         )
-    _refuse_other_mesh(config, keys, authority)
     met: tuple[Address, ...] = ()
     if config.bootstrap:
-        membership, authority = _found(config, keys, identity, now)
+        membership = _found(config, keys, identity, now)
     elif config.token is not None:
         token = _parsed(config.token)
+        _refuse_other_mesh(config, keys, token)
         membership = await _join(config, token, identity, now)
         met = token.seeds
     else:
@@ -104,14 +106,20 @@ async def establish(
         )
     keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
     keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
-    return Established(
-        identity=identity, membership=membership, authority=authority, first_start=True, met=met
-    )
+    custody = _custody(keys, membership, identity)
+    return Established(identity=identity, membership=membership, custody=custody, first_start=True, met=met)
 
 
-def _authority(keys: Keys, identity: NodeIdentity) -> Authority | None:
-    seed = keys.read(KeyFile.AUTHORITY_SEED)
-    return SoleAuthority.from_seed(seed, holder=identity.id) if seed is not None else None
+def _custody(keys: Keys, membership: Membership, identity: NodeIdentity) -> Custody:
+    """What this host holds of the root. Raises KeyFileError."""
+    return Custody.load(keys, membership.root_public, identity=identity, trust_domain=membership.trust_domain)
+
+
+def _alone(custody: Custody) -> Authority | None:
+    """The root, if one share of it is enough and that one is held here."""
+    group = custody.group
+    mine = [share for share in custody.shares if share.group == group]
+    return HeldAuthority(mine, secrets.token_bytes) if mine and mine[0].group.threshold == 1 else None
 
 
 def _refuse_lost_key(keys: Keys, *, known: bool) -> None:
@@ -127,25 +135,15 @@ def _refuse_lost_key(keys: Keys, *, known: bool) -> None:
         )
 
 
-def _refuse_other_mesh(config: Config, keys: Keys, authority: Authority | None) -> None:
-    """Before a host whose credential is missing founds or joins: raises EstablishError where that would lead into
-    another mesh than the one whose root is here."""
+def _refuse_other_mesh(config: Config, keys: Keys, token: Token) -> None:
+    """Before a host whose credential is missing joins: raises EstablishError where that would lead into another mesh
+    than the one whose root is here."""
     root = keys.read(KeyFile.ROOT_CERTIFICATE)
     if root is None:
         return
     path = keys.path(KeyFile.ROOT_CERTIFICATE)
-    if config.bootstrap:
-        if authority is None:
-            raise EstablishError(
-                f"{path}: is the root of a mesh already, and its key is not here: put "
-                f"{KeyFile.CREDENTIAL.value} and {KeyFile.AUTHORITY_SEED.value} back from a backup, or name another "
-                "--data-dir to found another mesh"
-            )
-        _check_authority(keys, authority, _root_of(root, config.trust_domain, path))
-    elif config.token is not None:
-        fingerprint = root_fingerprint(_root_of(root, config.trust_domain, path))
-        if _parsed(config.token).root_fingerprint != fingerprint:
-            raise EstablishError(f"{path}: is the root of another mesh than the token's", code=2)
+    if token.root_fingerprint != root_fingerprint(_root_of(root, config.trust_domain, path)):
+        raise EstablishError(f"{path}: is the root of another mesh than the token's", code=2)
 
 
 def _root_of(root: bytes, trust_domain: str, path: Path) -> bytes:
@@ -157,16 +155,7 @@ def _root_of(root: bytes, trust_domain: str, path: Path) -> bytes:
         ) from error
 
 
-def _check_authority(keys: Keys, authority: Authority, root_public: bytes) -> None:
-    if authority.root_public != root_public:
-        raise EstablishError(
-            f"{keys.path(KeyFile.AUTHORITY_SEED)}: is not the key of this mesh's root; put it back from a backup"
-        )
-
-
-def _resume(
-    config: Config, keys: Keys, identity: NodeIdentity, authority: Authority | None
-) -> Membership | None:
+def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | None:
     encoded = keys.read(KeyFile.CREDENTIAL)
     if encoded is None:
         return None
@@ -191,8 +180,6 @@ def _resume(
             f"{path}: is the credential of another node than {keys.path(KeyFile.NODE_SEED)}: put both back from one "
             "backup"
         )
-    if authority is not None:
-        _check_authority(keys, authority, root_public)
     if credential.name != config.name:
         log.info("name_kept", extra={"fields": {"name": credential.name, "configured": config.name}})
     return Membership(root_certificate=root, trust_domain=credential.trust_domain, credential=credential)
@@ -236,7 +223,7 @@ def _governing(
     """The membership of one who governs, if this host holds the whole root: a mesh founded before anybody governed has
     its governor from here. Raises EstablishError."""
     old = membership.credential
-    if authority is None or authority.threshold != 1 or old.govern:
+    if authority is None or old.govern:
         return membership
     try:
         credential = found(
@@ -270,16 +257,29 @@ def _reissue(
     return issued.credential
 
 
-def _found(
-    config: Config, keys: Keys, identity: NodeIdentity, now: Callable[[], float]
-) -> tuple[Membership, Authority]:
-    seed = keys.read(KeyFile.AUTHORITY_SEED)
-    if seed is None:
-        seed = secrets.token_bytes(SEED_BYTES)
-        keys.write(KeyFile.AUTHORITY_SEED, seed)
-    authority = SoleAuthority.from_seed(seed, holder=identity.id)
-    root = root_certificate(authority, config.trust_domain, int(now()))
+def _found(config: Config, keys: Keys, identity: NodeIdentity, now: Callable[[], float]) -> Membership:
+    """A mesh of one, or the rest of its founding where a crash cut that short. The root's seed stays until the
+    membership is on disk."""
+    root, path = keys.read(KeyFile.ROOT_CERTIFICATE), keys.path(KeyFile.ROOT_CERTIFICATE)
     try:
+        if root is not None:
+            public = _root_of(root, config.trust_domain, path)
+            custody = Custody.load(keys, public, identity=identity, trust_domain=config.trust_domain)
+            authority = _alone(custody)
+            if authority is None:
+                raise EstablishError(
+                    f"{path}: is the root of a mesh already, and its key is not here: put "
+                    f"{KeyFile.CREDENTIAL.value} and the root's key back from a backup, or name another --data-dir to "
+                    "found another mesh"
+                )
+        else:
+            seed = keys.read(KeyFile.AUTHORITY_SEED)
+            if seed is None:
+                seed = secrets.token_bytes(SEED_BYTES)
+                keys.write(KeyFile.AUTHORITY_SEED, seed)
+            _, share = founded_alone(identity, config.trust_domain, seed)
+            authority = HeldAuthority([share], secrets.token_bytes)
+            root = root_certificate(authority, config.trust_domain, int(now()))
         credential = found(
             authority,
             identity,
@@ -291,8 +291,7 @@ def _found(
     except TrustError as error:
         raise EstablishError(f"the mesh could not be founded: {error}") from error
     log.info("mesh_founded", extra={"fields": {"trust_domain": config.trust_domain}})
-    membership = Membership(root_certificate=root, trust_domain=config.trust_domain, credential=credential)
-    return membership, authority
+    return Membership(root_certificate=root, trust_domain=config.trust_domain, credential=credential)
 
 
 def _parsed(text: str) -> Token:

@@ -11,9 +11,64 @@ from peer.admin.metrics import Gauge, GaugeValue
 from peer.certify import CREDENTIAL
 from peer.dataplane import TOLD_REASONS
 from peer.rights import Reason
+from peer.signing import FAILURES
+from trust.groupkey import GroupKey
+from trust.sessionwire import Reason as Refusal
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
+
+
+def make(name: str, words: str, read: Callable[[], GaugeValue], *labels: str) -> Gauge:
+    """One of them."""
+    return Gauge(name=f"gossamer_{name}", help=words, read=read, labels=labels)
+
+
+def ca_gauges(daemon: "Daemon") -> list[Gauge]:
+    """Those of the authority: what this peer had signed, and what it signed for others."""
+    custody, asked, answered = daemon.custody, daemon.signing.statistics, daemon.cosigner.statistics
+
+    def failed() -> dict[tuple[str, ...], float]:
+        counts = asked().failed
+        return {(reason,): counts.get(reason, 0) for reason in FAILURES}
+
+    def refused() -> dict[tuple[str, ...], float]:
+        counts = answered().refused
+        return {(reason.value,): counts.get(reason.value, 0) for reason in Refusal}
+
+    def latencies() -> dict[tuple[str, ...], float]:
+        recent = sorted(asked().recent_s)
+        at = {"0.5": 0.5, "0.95": 0.95, "1": 1.0}
+        return {(name,): recent[int(share * (len(recent) - 1))] for name, share in at.items() if recent}
+
+    def of_group(read: Callable[[GroupKey], float]) -> Callable[[], float]:
+        return lambda: -1 if custody.group is None else read(custody.group)
+
+    return [
+        make("ca_epoch", "Epoch of the signers; -1 while they are not known.", of_group(lambda g: g.epoch)),
+        make("ca_threshold", "How many signers a signature takes.", of_group(lambda g: g.threshold)),
+        make("ca_signers", "How many signers there are.", of_group(lambda g: len(g.members))),
+        make(
+            "ca_signers_reachable",
+            "Signers that are not known to be out of reach from here.",
+            of_group(lambda _: daemon.signing.reachable),
+        ),
+        make("ca_signatures_total", "Signatures this peer obtained.", lambda: asked().completed),
+        make("ca_signatures_failed_total", "Signatures it did not get.", failed, "reason"),
+        make("ca_signature_seconds_total", "Time it waited for those it got.", lambda: asked().seconds),
+        make("ca_signature_seconds", "Of the latest ones.", latencies, "quantile"),
+        make("ca_signers_excluded_total", "Signers caught lying.", lambda: asked().excluded),
+        make("ca_shares_total", "Shares this peer gave as a signer.", lambda: answered().signer.granted),
+        make("ca_shares_refused_total", "Shares it refused.", refused, "reason"),
+        make("ca_nonces", "Commitments it keeps nonces for.", lambda: answered().signer.outstanding),
+        make("ca_paced_total", "Requests it took later than they came.", lambda: answered().paced),
+        make(
+            "ca_tokens_settled_epoch",
+            "Epoch up to which uses of tokens are known.",
+            lambda: daemon.handover.settled.epoch,
+        ),
+        make("ca_token_uses", "Uses of tokens it keeps.", lambda: len(daemon.issuer.rules.ledger)),
+    ]
 
 
 def gauges(daemon: "Daemon") -> list[Gauge]:
@@ -60,9 +115,6 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         reasons = [status.reason for _, status in daemon.dataplane.set_aside.values()]
         return {(reason,): reasons.count(reason) for reason in TOLD_REASONS}
 
-    def make(name: str, words: str, read: Callable[[], GaugeValue], *labels: str) -> Gauge:
-        return Gauge(name=f"gossamer_{name}", help=words, read=read, labels=labels)
-
     held = journal.statistics
     return [
         make("members", "Members as this peer sees them.", members, "state"),
@@ -104,5 +156,6 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make(
             "disk_failing", "1 while the store cannot be written.", lambda: float(bool(daemon.disk.problem))
         ),
+        *ca_gauges(daemon),
         make("oversized_datagrams_total", "Datagrams dropped unread.", lambda: daemon.outlook.oversized),
     ]

@@ -6,16 +6,15 @@ record like any other: it is acknowledged once it is on this host's disk, and sp
 Invariant: nothing here holds state of its own; what raises has changed nothing.
 """
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
-from gossip.member import Member
 from peer.api import ApiError, Json
 from peer.enroll import EnrollError, revoke
-from peer.io.stream import ISSUE, StreamError, connect, greet
 from peer.messages import Draft
 from peer.records import REVOCATION, revocation_key
+from peer.signing import Answering
 from trust.errors import IdentityError, TrustError
+from trust.groupkey import node_of
 from trust.identity import format_id, parse_id, parse_spiffe, spiffe_node, spiffe_workload
 from trust.revocation import Revocation, revoke_self, serial_subject, signer_subject, subject_kind
 from trust.revoking import request_revocation
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from peer.daemon import Daemon
 
 SERIAL_DIGITS: Final = 32
-ANSWER_S_MAX: Final = 1.0
-SIGNERS_ASKED_MAX: Final = 32
 
 
 class Governing:
@@ -37,54 +34,36 @@ class Governing:
     async def status(self) -> Json:
         """Who signs, who of them answers now, and how many more may go before nothing can be issued.
 
-        A signer answers when it says as a signer, over a stream that proves who it is, that it signs; each is given
-        ANSWER_S_MAX. At most SIGNERS_ASKED_MAX are asked.
+        A signer answers when it offers this peer a commitment for a signature with its share of the newest epoch.
         """
         daemon = self._daemon
-        signers = [m for m in daemon.node.engine.members() if m.meta.get("signer")]
-        asked = sorted(signers, key=lambda m: (not m.live, m.name, m.id))[:SIGNERS_ASKED_MAX]
-        answers = await asyncio.gather(*(self._answers(member) for member in asked))
-        rows = [
-            {
-                "id": format_id(member.id),
-                "name": member.name,
-                "state": member.state.value if self._may_sign(member) else "revoked",
-                "answers": answered,
-            }
-            for member, answered in zip(asked, answers, strict=True)
-        ]
-        threshold = daemon.authority.threshold if daemon.authority is not None else 1
+        group = daemon.custody.group
+        threshold = 1 if group is None else group.threshold
+        answers = await daemon.signing.survey()
+        answering = sum(each.answers for each in answers)
         return {
             "mode": "threshold",
             "root": daemon.membership.root_public.hex(),
-            "epoch": daemon.authority.epoch if daemon.authority is not None else 0,
+            "epoch": 0 if group is None else group.epoch,
             "threshold": threshold,
-            "signers": rows,
-            "can_issue": sum(answers) >= threshold,
-            "answering": sum(answers),
-            "margin": sum(answers) - threshold,
+            "signers": [self._row(each) for each in answers],
+            "can_issue": answering >= threshold,
+            "answering": answering,
+            "margin": answering - threshold,
             "revocations": len(daemon.revocations),
         }
 
-    async def _answers(self, member: Member) -> bool:
+    def _row(self, signer: Answering) -> Json:
         daemon = self._daemon
-        if not self._may_sign(member):
-            return False
-        if member.id == daemon.identity.id:
-            return daemon.authority is not None and daemon.authority.can_sign
-        try:
-            stream = await connect(
-                member.address, daemon.channels.context_for(member.id), timeout_s=ANSWER_S_MAX
-            )
-        except StreamError:
-            return False
-        try:
-            async with asyncio.timeout(ANSWER_S_MAX):
-                return (await greet(stream, ISSUE)).signer
-        except (StreamError, TimeoutError):
-            return False
-        finally:
-            stream.abort()
+        member = daemon.node.engine.member(signer.node)
+        state = "unknown" if member is None else member.state.value
+        return {
+            "id": format_id(signer.node),
+            "name": "" if member is None else member.name,
+            "state": state if daemon.outlook.may_sign(signer.node) else "revoked",
+            "answers": signer.answers,
+            "detail": signer.words,
+        }
 
     async def revoke(self, kind: str, name: str, reason: str) -> Json:
         """Revoke a node, a workload, a certificate or a signer. Raises ApiError."""
@@ -96,10 +75,10 @@ class Governing:
         self._spare_the_last_signer(subject)
         member = daemon.certifier.member
         try:
-            if daemon.authority is not None:
+            if daemon.issuer.ready:
                 now = daemon.clock.now()
                 request = request_revocation(daemon.identity, member.credential, subject, reason, now)
-                revocation = daemon.issuer.revocation(request)
+                revocation = await daemon.issuer.revocation(request)
             else:
                 revocation = await revoke(
                     member, daemon.identity, subject, reason, daemon.outlook.signers(), daemon.clock.now
@@ -131,21 +110,16 @@ class Governing:
         """A mesh with too few signers could neither admit anybody nor renew anything, nor undo that."""
         daemon = self._daemon
         domain = daemon.membership.trust_domain
-        signing = [m for m in daemon.node.engine.members() if m.meta.get("signer") and self._may_sign(m)]
-        rest = [m for m in signing if subject not in (signer_subject(m.id), spiffe_node(domain, m.id))]
-        threshold = daemon.authority.threshold if daemon.authority is not None else 1
-        if len(rest) < len(signing) and len(rest) < threshold:
+        group = daemon.custody.group
+        if group is None:
+            return  # the signers themselves see to it
+        signing = [node for each in group.identifiers if daemon.outlook.may_sign(node := node_of(each))]
+        rest = [node for node in signing if subject not in (signer_subject(node), spiffe_node(domain, node))]
+        if len(rest) < len(signing) and len(rest) < group.threshold:
             raise ApiError(
-                f"{subject} is not revoked: {len(rest)} signers would be left and {threshold} are needed, so that "
-                "nobody could be issued a certificate any more; let another peer become a signer first"
+                f"{subject} is not revoked: {len(rest)} signers would be left and {group.threshold} are needed, so "
+                "that nobody could be issued a certificate any more; let another peer become a signer first"
             )
-
-    def _may_sign(self, member: Member) -> bool:
-        try:
-            self._daemon.revocations.check_signer(self._daemon.membership.trust_domain, member.id)
-        except TrustError:
-            return False
-        return True
 
     # ------------------------------------------------------------------ names
 

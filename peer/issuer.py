@@ -1,35 +1,33 @@
-"""The answering side of identity: a signer judges requests to join, to renew, and for certificates.
+"""The answering side of identity: every member that knows who signs takes requests to join, to renew, for certificates.
 
     caller -> "issue"                         purpose
     caller -> b"c" <request to join or renew> answered by b"c" <credential>
     caller -> b"v" <certificate request>      answered by b"v" <certificate, DER>
     caller -> b"r" <request to revoke>        answered by b"r" <revocation>
     either refused by b"e" <reason, UTF-8>    the stream stays open
-    or put off by b"l" <reason, UTF-8>        this signer cannot now; another one, or later
+    or put off by b"l" <reason, UTF-8>        not now; another member, or later
 
 Every request carries its own proof (`trust/admission.py`, `trust/issuance.py`, `trust/revoking.py`), so a caller needs
-no certificate here: a host that was off for a day has none that is still valid. A peer that is no signer answers with
-where the signers are (its greeting).
+no certificate here: a host that was off for a day has none that is still valid. This peer turns it into an order
+(`trust/order.py`) and has that signed (`peer/signing.py`); the signers judge it again, each for itself.
 
-Invariant: a token's use is on disk before the credential leaves the host.
+Invariant: nothing leaves here that does not verify under the mesh root.
 """
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-from peer.io.store import StoreError
 from peer.io.stream import FrameStream
-from trust.admission import Spend, TokenLedger, decode_request, issue_credential
-from trust.authority import Authority
-from trust.credential import Credential
+from peer.signing import LaterError
+from trust.credential import CREDENTIAL_TTL_S, Credential, decode_credential
 from trust.errors import TrustError
-from trust.identity import ID_BYTES
-from trust.issuance import SVID_TTL_S, SvidRequest, decode_svid_request, issue_svid
-from trust.revocation import Revocation, RevocationSet
-from trust.revoking import RevocationRequest, decode_revocation_request, issue_revocation
+from trust.issuance import SVID_TTL_S, SvidRequest
+from trust.order import ENTROPY_BYTES, Draft, Kind, Order, Rules, derive
+from trust.revocation import Revocation, decode_revocation
+from trust.revoking import RevocationRequest
 
 log = logging.getLogger("gossamer.issuer")
 
@@ -37,23 +35,28 @@ CREDENTIAL, SVID, REVOCATION, REFUSED, LATER = b"c", b"v", b"r", b"e", b"l"
 REQUESTS_MAX: Final = 64  # on one stream
 
 
+class Signatures(Protocol):
+    """What gets orders signed (`peer/signing.py`)."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def sign(self, order: Order, draft: Draft) -> bytes: ...
+
+
 @dataclass(slots=True)
 class Issuer:
-    """What this host can issue. `authority` is None on a peer that is no signer.
+    """What this peer can have issued. `now` is Unix time."""
 
-    `spent(spend)` makes a token's use durable and returns when it is. Raises StoreError.
-    """
-
-    authority: Authority | None
-    root_certificate: bytes
-    trust_domain: str
-    revoked: RevocationSet
-    ledger: TokenLedger
+    signing: Signatures
+    rules: Rules
     now: Callable[[], float]
-    spent: Callable[[Spend], Awaitable[None]]
-    node: bytes = bytes(ID_BYTES)  # this peer's own
     svid_ttl_s: int = SVID_TTL_S
-    _unsaved: list[Spend] = field(default_factory=list)  # counted by the ledger, not known to be on disk
+
+    @property
+    def ready(self) -> bool:
+        """Whether asking here is worth the while: the signers are known."""
+        return self.signing.ready
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
         """Answer requests until the caller goes (a handler of `peer/io/listen.py`)."""
@@ -71,71 +74,43 @@ class Issuer:
                 case b"c":
                     return CREDENTIAL + (await self.credential(body)).encode()
                 case b"v":
-                    return SVID + self.svid(decode_svid_request(body))
+                    return SVID + await self.svid(body)
                 case b"r":
-                    return REVOCATION + self.revocation(decode_revocation_request(body)).encode()
+                    return REVOCATION + (await self.revocation(body)).encode()
                 case _:
                     return REFUSED + b"this request is not known here"
+        except LaterError as error:
+            return LATER + str(error).encode()[:1000]
         except TrustError as error:
             log.warning("issue_refused", extra={"fields": {"reason": str(error)}})
             return REFUSED + str(error).encode()[:1000]
-        except StoreError as error:
-            log.error("issue_failed", extra={"fields": {"reason": str(error)}})
-            return LATER + b"the signer cannot write to its disk: try again later"
 
-    async def credential(self, body: bytes) -> Credential:
-        """Judge an encoded request to join or renew. Raises TrustError or StoreError.
-
-        The ledger counts a use at once, so a host whose first request met a full disk, or that asks twice at the
-        same time, is admitted for free the second time: what is not on disk by then is waited for again.
-        """
-        issued = issue_credential(
-            self._signer(),
-            decode_request(body),
-            trust_domain=self.trust_domain,
-            now=int(self.now()),
-            entropy=secrets.token_bytes,
-            ledger=self.ledger,
-            revoked=self.revoked,
-        )
-        if issued.spend is not None:
-            self._unsaved.append(issued.spend)
-        for spend in tuple(self._unsaved):
-            await self.spent(spend)
-            if spend in self._unsaved:
-                self._unsaved.remove(spend)
-        fields = {"name": issued.credential.name, "node": issued.credential.spiffe}
+    async def credential(self, request: bytes) -> Credential:
+        """For an encoded request to join or renew. Raises TrustError, LaterError among them."""
+        credential = decode_credential(await self._issue(Kind.CREDENTIAL, request, CREDENTIAL_TTL_S))
+        fields = {"name": credential.name, "node": credential.spiffe}
         log.info("credential_issued", extra={"fields": fields})
-        return issued.credential
+        return credential
 
-    def svid(self, request: SvidRequest) -> bytes:
-        """Judge a certificate request; the certificate (DER). Raises TrustError."""
-        return issue_svid(
-            self._signer(),
-            self.root_certificate,
-            request,
-            trust_domain=self.trust_domain,
-            now=int(self.now()),
-            entropy=secrets.token_bytes,
-            revoked=self.revoked,
-            ttl_s=self.svid_ttl_s,
-        )
+    async def svid(self, request: bytes | SvidRequest) -> bytes:
+        """The certificate (DER) for a request. Raises TrustError, LaterError among them."""
+        encoded = request.encode() if isinstance(request, SvidRequest) else request
+        return await self._issue(Kind.SVID, encoded, self.svid_ttl_s)
 
-    def revocation(self, request: RevocationRequest) -> Revocation:
-        """Judge a request to revoke. Raises TrustError."""
-        revocation = issue_revocation(
-            self._signer(),
-            request,
-            trust_domain=self.trust_domain,
-            now=int(self.now()),
-            revoked=self.revoked,
-        )
+    async def revocation(self, request: bytes | RevocationRequest) -> Revocation:
+        """What a request to revoke comes to. Raises TrustError, LaterError among them."""
+        encoded = request.encode() if isinstance(request, RevocationRequest) else request
+        revocation = decode_revocation(await self._issue(Kind.REVOCATION, encoded, 0))
         fields = {"subject": revocation.subject, "reason": revocation.reason}
         log.warning("revocation_signed", extra={"fields": fields})
         return revocation
 
-    def _signer(self) -> Authority:
-        if self.authority is None or not self.authority.can_sign:
-            raise TrustError("this peer is no signer")
-        self.revoked.check_signer(self.trust_domain, self.node)
-        return self.authority
+    async def _issue(self, kind: Kind, request: bytes, ttl_s: int) -> bytes:
+        order = Order(
+            kind=kind,
+            request=request,
+            issued_at=int(self.now()),
+            entropy=secrets.token_bytes(ENTROPY_BYTES),
+            ttl_s=ttl_s,
+        )
+        return await self.signing.sign(order, derive(order, self.rules))

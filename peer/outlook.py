@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gossip.events import Address
-from gossip.member import Member
 from peer.blame import Situation
 from peer.catalog import View
 from peer.fold import host_of
-from peer.io.stream import Hello
+from peer.io.stream import FrameStream, Hello, StreamError, connect, greet
 from peer.local import Key, Registered
+from trust.errors import RevokedError
 from trust.identity import format_id, spiffe_node, spiffe_workload
-from trust.revocation import signer_subject
 from trust.svid import certificate_pem
 
 if TYPE_CHECKING:
@@ -44,21 +43,41 @@ class Outlook:
         return self._daemon.datagrams.oversized if self._daemon.datagrams is not None else 0
 
     def signers(self) -> Iterable[Address]:
-        """Where certificates can be had, the likeliest first."""
+        """Whom to ask for certificates besides oneself: any member, at random so that all share the work; then where
+        members were met before."""
         daemon = self._daemon
-        members = [
-            m for m in daemon.node.engine.members() if m.id != daemon.identity.id and self._may_sign(m)
-        ]
-        return [
-            *(m.address for m in members if m.live and m.meta.get("signer")),
-            *daemon.seeds,
-            *daemon.contacts,
-            *(m.address for m in members if m.meta.get("signer") and not m.live),
-        ]
+        others = [m for m in daemon.node.engine.members() if m.id != daemon.identity.id]
+        live = [m.address for m in others if m.live]
+        daemon.rng.shuffle(live)
+        away = [m.address for m in others if m.meta.get("signer") and not m.live]
+        return [*live, *daemon.seeds, *daemon.contacts, *away]
 
-    def _may_sign(self, member: Member) -> bool:
-        """False once its part in the root key is revoked."""
-        return self._daemon.revocations.covers(signer_subject(member.id)) is None
+    def may_sign(self, node: bytes) -> bool:
+        """False once it, or its part in the root key, is revoked."""
+        try:
+            self._daemon.revocations.check_signer(self._daemon.membership.trust_domain, node)
+        except RevokedError:
+            return False
+        return True
+
+    @property
+    def signs(self) -> bool:
+        """Whether this node is one of the mesh's signers."""
+        return self._daemon.identity.public_key in self._daemon.custody.signers
+
+    async def dial(self, node: bytes, purpose: bytes) -> FrameStream:
+        """A stream to `node`, which proves that it is that node. Raises StreamError."""
+        daemon = self._daemon
+        member = daemon.node.engine.member(node)
+        if member is None:
+            raise StreamError("it is not a member that is known here")
+        stream = await connect(member.address, daemon.channels.context_for(node))
+        try:
+            await greet(stream, purpose)
+        except BaseException:
+            stream.abort()
+            raise
+        return stream
 
     def view(self, services: Mapping[Key, Registered] | None = None) -> View:
         """What is known here and now; with `services` as it would be if these were registered here."""
@@ -90,7 +109,7 @@ class Outlook:
     def meta(self, *, draining: bool) -> dict[str, int | str | bool]:
         """What this node says of itself besides its address."""
         meta: dict[str, int | str | bool] = {"inbound": self._daemon.config.ports.inbound}
-        if self._daemon.authority is not None:
+        if self.signs:
             meta["signer"] = True
         if draining:
             meta["draining"] = True
@@ -105,10 +124,10 @@ class Outlook:
     def hello(self) -> Hello:
         """What this peer says first on a stream."""
         daemon = self._daemon
-        members = [m for m in daemon.node.engine.members() if self._may_sign(m)]
+        members = [m for m in daemon.node.engine.members() if self.may_sign(m.id)]
         signers = [m.address for m in members if m.live and m.meta.get("signer")]
         return Hello(
             root_certificate=daemon.membership.root_certificate,
-            signer=daemon.authority is not None,
+            issues=daemon.issuer.ready,
             signers=tuple(signers),
         )

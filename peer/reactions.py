@@ -12,6 +12,7 @@ from gossip.member import Member, State
 from peer.api import ApiError
 from peer.catalog import Health
 from peer.certificates import save_certificates
+from peer.handover import SETTLED, Settled
 from peer.io.keys import KeyFile, KeyFileError
 from peer.io.statefile import StateFile, StateFileError
 from peer.io.store import Batch, StoreError
@@ -99,6 +100,10 @@ class Reactions:
             await asyncio.to_thread(self.registrations.write, text)
         except StateFileError as error:
             raise ApiError(str(error)) from error
+
+    async def settle(self, settled: Settled) -> None:
+        """Remember up to which epoch all uses of tokens are known here. Raises StoreError."""
+        await self._daemon.disk.run(lambda store: store.meta_set(SETTLED, settled.encode()))
 
     async def spent(self, spend: Spend) -> None:
         await self._daemon.disk.commit(Batch(spent=[(spend.token_id, spend.node, spend.expires_at)]))

@@ -20,11 +20,12 @@ from peer.admin.server import AdminError, AdminServer
 from peer.clock import Clock
 from peer.config import Config
 from peer.contacts import Contacts
+from peer.custody import Custody
 from peer.daemon import Daemon, DaemonError
 from peer.entering import ENTERED
-from peer.establish import Established, EstablishError, establish
+from peer.establish import EstablishError, establish
 from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
-from peer.io.keys import KeyFile, KeyFileError, Keys
+from peer.io.keys import KeyFileError, Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
 from peer.lives import begin_life, open_store
@@ -95,7 +96,7 @@ async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven
         if established is None:
             store.close()
             return 0
-        _note_root_key(keys, store, established)
+        _note_share(keys, store, established.custody)
         if established.met and not contacts.load():
             contacts.keep(established.met)
         daemon = Daemon(
@@ -114,17 +115,16 @@ async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven
     return await _serve(config, daemon, asked)
 
 
-def _note_root_key(keys: Keys, store: Store, established: Established) -> None:
-    """A host that lost the mesh's root key serves on, but nobody is admitted or certified: that must be seen."""
-    if established.authority is not None:
+def _note_share(keys: Keys, store: Store, custody: Custody) -> None:
+    """A host that lost its part of the mesh's root key serves on, but there is a signer less: that must be seen."""
+    if custody.shares:
         if store.meta_get(_SIGNED) is None:
             store.meta_set(_SIGNED, b"1")
-    elif store.meta_get(_SIGNED) is not None:
-        file = keys.path(KeyFile.AUTHORITY_SEED)
+    elif store.meta_get(_SIGNED) is not None and (custody.record is None or custody.lacking):
         fields = {
-            "file": str(file),
-            "effect": "this host issues no certificates",
-            "mend": "put it back from a backup",
+            "directory": str(keys.directory),
+            "effect": "this host signs nothing",
+            "mend": "the other signers restore it; where there are none, put it back from a backup",
         }
         log.error("root_key_lost", extra={"fields": fields})
 

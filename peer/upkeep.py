@@ -95,7 +95,7 @@ class Upkeep:
         if now - self._pruned_at < PRUNED_S:
             return
         self._pruned_at = now
-        self._daemon.issuer.ledger.prune(now)
+        self._daemon.issuer.rules.ledger.prune(now)
         if self._daemon.revocations.prune(now):
             self._daemon.dataplane.changed()
 

@@ -14,7 +14,7 @@ Invariant: `draft_credential` holds the whole policy and changes nothing; the le
 alone, and the caller makes the returned `Spend` durable before the credential leaves the host.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
@@ -234,6 +234,11 @@ class TokenLedger:
         forgotten = sum(len(self._spent.pop(token)) for token in expired)
         self._count -= forgotten
         return forgotten
+
+    def __iter__(self) -> Iterator[Spend]:
+        """All uses, as they are now."""
+        rows = [(token, node, ends) for token, nodes in self._spent.items() for node, ends in nodes.items()]
+        return (Spend(token_id=token, node=node, expires_at=ends) for token, node, ends in rows)
 
     def __len__(self) -> int:
         return self._count

@@ -16,17 +16,18 @@ it returns signs nothing that this mesh's rules forbid.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, assert_never
 
-from trust.admission import Spend, TokenLedger, decode_request, draft_credential
+from trust.admission import JoinRequest, Spend, TokenLedger, decode_request, draft_credential
 from trust.authority import ROOT_TTL_S, CertificateDraft, draft_root
 from trust.codec import Reader, pack
 from trust.credential import CLOCK_SKEW_S_MAX, CREDENTIAL_TTL_S, SERIAL_BYTES, Credential
 from trust.errors import AuthorityError, OrderError, span
 from trust.founding import decode_founding, draft_founding
 from trust.identity import spiffe_node, verify
+from trust.invitation import decode_invitation
 from trust.issuance import decode_svid_request, draft_svid
 from trust.revocation import RevocationSet
 from trust.revoking import decode_revocation_request, draft_revocation
@@ -109,6 +110,7 @@ class Draft:
     root_public: bytes
     finish: Callable[[bytes], bytes]
     spend: Spend | None = None
+    vouched_at: int = 0  # of a use: when the one who made the token got the credential in it (Unix s)
 
     def assemble(self, signature: bytes) -> bytes:
         """What was asked for, in its wire form. Raises AuthorityError if that is not the root's signature."""
@@ -151,8 +153,9 @@ def judge(order: Order, rules: Rules, *, now: float, coordinator: bytes, signer:
 
 def _derive_credential(order: Order, rules: Rules) -> Draft:
     _check_ttl(order, "a credential", rules.credential_ttl_s_max)
+    request = decode_request(order.request)
     issued = draft_credential(
-        decode_request(order.request),
+        request,
         rules.root_public,
         trust_domain=rules.trust_domain,
         now=order.issued_at,
@@ -161,7 +164,11 @@ def _derive_credential(order: Order, rules: Rules) -> Draft:
         revoked=rules.revoked,
         ttl_s=order.ttl_s,
     )
-    return _credential_draft(issued.credential, rules, issued.spend)
+    if issued.spend is None or not isinstance(request, JoinRequest):
+        return _credential_draft(issued.credential, rules)
+    vouched_at = decode_invitation(request.invitation).issuer.issued_at
+    draft = _credential_draft(issued.credential, rules)
+    return replace(draft, spend=issued.spend, vouched_at=vouched_at)
 
 
 def _derive_founder(order: Order, rules: Rules) -> Draft:
@@ -174,15 +181,14 @@ def _derive_founder(order: Order, rules: Rules) -> Draft:
         serial=order.serial,
         ttl_s=order.ttl_s,
     )
-    return _credential_draft(credential, rules, None)
+    return _credential_draft(credential, rules)
 
 
-def _credential_draft(credential: Credential, rules: Rules, spend: Spend | None) -> Draft:
+def _credential_draft(credential: Credential, rules: Rules) -> Draft:
     return Draft(
         message=credential.signing_bytes(),
         root_public=rules.root_public,
         finish=lambda signature: credential.signed(signature).encode(),
-        spend=spend,
     )
 
 

@@ -5,7 +5,7 @@
 The accepting side speaks first: a `Hello` with the mesh root's certificate and where the signers are. A
 caller that is a member has shown its certificate in the handshake; a caller without one may ask for identity
 (`peer/issuer.py`) and nothing else. The caller's first frame then names its purpose: `sync` hands the stream
-to the node, `issue` to the issuer, `ask` to whoever answers questions about this peer.
+to the node, `issue` to the issuer, `sign` to the signer, `ask` to whoever answers questions about this peer.
 
 Invariant: no read or write waits for ever, and no frame is read beyond its bound.
 """
@@ -28,7 +28,7 @@ WRITE_BUFFER_MAX: Final = 8 * 1024 * 1024
 VERSIONS: Final = (1, 1)  # the lowest and the highest protocol of streams that this peer speaks
 ALPN: Final = "gossamer/1"
 
-SYNC, ISSUE, ASK, SEEN = b"sync", b"issue", b"ask", b"seen"
+SYNC, ISSUE, ASK, SEEN, SIGN, SPENT = b"sync", b"issue", b"ask", b"seen", b"sign", b"spent"
 
 
 class StreamError(Exception):
@@ -110,13 +110,13 @@ class Hello:
     """What the accepting side says first."""
 
     root_certificate: bytes  # DER
-    signer: bool
+    issues: bool  # it can have certificates signed
     signers: tuple[Address, ...]
 
 
 def encode_hello(hello: Hello) -> bytes:
     body: bytes = msgpack.packb(
-        [list(VERSIONS), hello.root_certificate, hello.signer, [list(a) for a in hello.signers[:16]]]
+        [list(VERSIONS), hello.root_certificate, hello.issues, [list(a) for a in hello.signers[:16]]]
     )
     return body
 
@@ -129,13 +129,13 @@ def decode_hello(data: bytes) -> Hello:
     except (ValueError, msgpack.UnpackException) as error:
         raise StreamError(f"not a greeting: {error}") from error
     match fields:
-        case [[int(lowest), int(highest)], bytes(root), bool(signer), list(signers), *_]:
+        case [[int(lowest), int(highest)], bytes(root), bool(issues), list(signers), *_]:
             if min(highest, VERSIONS[1]) < max(lowest, VERSIONS[0]):
                 raise StreamError(
                     f"the other side speaks protocols {lowest} to {highest}, this peer {VERSIONS[0]} to {VERSIONS[1]}"
                 )
             addresses = [(a[0], a[1]) for a in signers if _is_address(a)]
-            return Hello(root_certificate=root, signer=signer, signers=tuple(addresses))
+            return Hello(root_certificate=root, issues=issues, signers=tuple(addresses))
     raise StreamError("not a greeting")
 
 

@@ -48,12 +48,15 @@ from peer.messages import (
 )
 from peer.node import Node
 from peer.records import Registry
+from tests.peer.signers import Parts, parts
 from trust.admission import Spend, TokenLedger, found
-from trust.authority import SoleAuthority, root_certificate
+from trust.authority import Authority, SoleAuthority, root_certificate
 from trust.bundle import TrustBundle
+from trust.ceremony.alone import founded_alone
 from trust.credential import Credential
 from trust.identity import NodeIdentity, spiffe_node
-from trust.issuance import request_svid
+from trust.issuance import issue_svid, request_svid
+from trust.order import Rules
 from trust.revocation import RevocationSet
 from trust.svid import KeyedSvid, keyed, new_leaf_key
 
@@ -254,9 +257,10 @@ class LiveMesh:
     """Root, members and signers of a mesh whose certificates are valid now: OpenSSL reads the real clock. `advance_s`
     moves the clock of the issuers."""
 
-    def __init__(self, root: bytes = b"root") -> None:
+    def __init__(self, root: bytes = b"root", authority: Authority | None = None) -> None:
         self.advance_s = 0.0
-        self.authority = SoleAuthority.from_seed(root.ljust(32), holder=bytes(16))
+        self.seed = root.ljust(32)
+        self.authority = authority or SoleAuthority.from_seed(self.seed, holder=bytes(16))
         self.root = root_certificate(self.authority, DOMAIN, int(time.time()))
         self.bundle = TrustBundle(DOMAIN, [self.root])
         self.revoked = RevocationSet(self.authority.root_public)
@@ -267,11 +271,13 @@ class LiveMesh:
         return time.time() + self.advance_s
 
     def member(self, number: int, **rights: Any) -> Person:
-        identity = NodeIdentity.from_seed(bytes([number]) * 32)
+        return self.person(NodeIdentity.from_seed(bytes([number]) * 32), f"node-{number}", **rights)
+
+    def person(self, identity: NodeIdentity, name: str, **rights: Any) -> Person:
         credential = found(
             self.authority,
             identity,
-            f"node-{number}",
+            name,
             trust_domain=DOMAIN,
             now=int(self.now()),
             entropy=self._entropy.randbytes,
@@ -288,19 +294,33 @@ class LiveMesh:
     def _issued(self, identity: NodeIdentity, credential: Credential, spiffe: str, ttl_s: int) -> KeyedSvid:
         key = new_leaf_key(self._entropy.randbytes)
         request = request_svid(identity, credential, spiffe, key, self.now())
-        der = self.issuer(svid_ttl_s=ttl_s).svid(request)
+        der = issue_svid(
+            self.authority, self.root, request, trust_domain=DOMAIN, now=int(self.now()),
+            entropy=self._entropy.randbytes, revoked=self.revoked, ttl_s=ttl_s,
+        )  # fmt: skip
         root = self.authority.root_public
         return keyed(der, key, root_public=root, trust_domain=DOMAIN, now=self.now())
 
-    def issuer(self, **changes: Any) -> Issuer:
+    def rules(self) -> Rules:
+        return Rules(
+            root_public=self.authority.root_public, root_certificate=self.root, trust_domain=DOMAIN,
+            revoked=self.revoked, ledger=TokenLedger(),
+        )  # fmt: skip
+
+    def alone(self, identity: NodeIdentity, *, knows: bool = True, **options: Any) -> Parts:
+        """A peer that signs for this mesh all by itself; or one that does not know who does."""
+
         async def spent(spend: Spend) -> None:
             self.spends.append(spend)
 
-        fields = {
-            "authority": self.authority, "root_certificate": self.root, "trust_domain": DOMAIN,
-            "revoked": self.revoked, "ledger": TokenLedger(), "now": self.now, "spent": spent,
-        }  # fmt: skip
-        return Issuer(**(fields | changes))
+        made = parts(identity.id, self.rules(), self.now, options.pop("spent", spent), **options)
+        if knows:
+            made.custody.take(*founded_alone(identity, DOMAIN, self.seed))
+        return made
+
+    def issuer(self, number: int = 1, **options: Any) -> Issuer:
+        """That of a peer alone."""
+        return self.alone(NodeIdentity.from_seed(bytes([number]) * 32), **options).issuer
 
 
 @dataclass
@@ -335,12 +355,14 @@ async def post(live: LiveMesh) -> AsyncIterator[Callable[..., Awaitable[Post]]]:
     async with AsyncExitStack() as stack:
 
         @asynccontextmanager
-        async def listening(person: Person, signer: bool, hello: Hello | None) -> AsyncIterator[Post]:
-            issuer = live.issuer() if signer else live.issuer(authority=None)
+        async def listening(
+            person: Person, signer: bool, hello: Hello | None, options: dict[str, Any]
+        ) -> AsyncIterator[Post]:
+            issuer = live.alone(person.identity, knows=signer, **options).issuer
             heard: list[Input] = []
             heads: dict[bytes, int] = {}
             stale: list[bool] = []
-            said = hello or Hello(root_certificate=live.root, signer=signer, signers=())
+            said = hello or Hello(root_certificate=live.root, issues=signer, signers=())
             channels = Channels(
                 bundle=live.bundle,
                 revoked=live.revoked,
@@ -362,8 +384,10 @@ async def post(live: LiveMesh) -> AsyncIterator[Callable[..., Awaitable[Post]]]:
             finally:
                 await channels.close()
 
-        async def make(person: Person, *, signer: bool = False, hello: Hello | None = None) -> Post:
-            return await stack.enter_async_context(listening(person, signer, hello))
+        async def make(
+            person: Person, *, signer: bool = False, hello: Hello | None = None, **options: Any
+        ) -> Post:
+            return await stack.enter_async_context(listening(person, signer, hello, options))
 
         yield make
 

@@ -24,7 +24,7 @@ class Desk:
         self.signers: list[Any] = []
         self.changes = 0
         self.renewed: list[Any] = []
-        self.issuer = live.issuer() if signer else live.issuer(authority=None)
+        self.issuer = live.issuer(number, knows=signer)
         self.certifier = Certifier(
             member=self.person.membership,
             identity=self.person.identity,
@@ -152,7 +152,7 @@ async def test_failures_tell_since_when_and_why(live: Any, desk: Any, until: Any
     one.certifier.want([one.node])
     await until(lambda: attempts(one) == 1)
     failure = one.certifier.failures[one.node]
-    assert "no seed and no signer is known" in failure.reason
+    assert "no seed and no member is known" in failure.reason
     assert began <= failure.since <= live.now()
     since = failure.since
     await one.pass_s(10)

@@ -1,5 +1,6 @@
 """Becoming and staying a member: founding, joining, resuming, and an expired credential at a restart."""
 
+import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 import peer.establish
 from peer.config import load_config
 from peer.establish import EstablishError, establish
-from peer.io.keys import KeyFile, Keys
+from peer.io.keys import KeyFile, KeyFileError, Keys, write_private
 from trust.admission import create_token
+from trust.authority import SoleAuthority
 from trust.credential import CREDENTIAL_TTL_S, decode_credential
+from trust.held import HeldAuthority
 from trust.revocation import RENEWAL_GRACE_S
 
 DAY_S = 86_400
@@ -54,8 +57,9 @@ async def test_a_founder_is_the_same_signer_after_a_restart(config: Any, keys: K
     assert (first.first_start, again.first_start) == (True, False)
     assert again.identity.id == first.identity.id
     assert again.membership == first.membership
-    assert again.authority is not None
-    assert again.authority.root_public == first.membership.root_public
+    assert again.custody.signers == (first.identity.public_key,)
+    assert [share.group.public for share in again.custody.shares] == [first.membership.root_public]
+    assert not keys.path(KeyFile.AUTHORITY_SEED).exists()
 
 
 async def test_who_founded_a_mesh_before_anybody_governed_governs_from_the_next_start_on(
@@ -64,8 +68,8 @@ async def test_who_founded_a_mesh_before_anybody_governed_governs_from_the_next_
     first = await establish(replace(config, bootstrap=True), keys, live.now)
     assert first.membership.credential.govern
     old = replace(first.membership.credential, govern=False)
-    assert first.authority is not None
-    keys.write(KeyFile.CREDENTIAL, old.signed(first.authority.sign(old.signing_bytes())).encode())
+    authority = HeldAuthority(first.custody.shares, secrets.token_bytes)
+    keys.write(KeyFile.CREDENTIAL, old.signed(authority.sign(old.signing_bytes())).encode())
     again = await establish(config, keys, live.now)
     credential = again.membership.credential
     assert credential.govern
@@ -82,15 +86,37 @@ async def test_bootstrapping_again_or_another_token_changes_nothing(
     assert again.membership == first.membership
 
 
-@pytest.mark.parametrize("lost", [[KeyFile.CREDENTIAL], [KeyFile.CREDENTIAL, KeyFile.ROOT_CERTIFICATE]])
+@pytest.mark.parametrize(
+    "done", [[], [KeyFile.ROOT_CERTIFICATE], [KeyFile.ROOT_CERTIFICATE, KeyFile.CREDENTIAL]]
+)
 async def test_a_founding_cut_short_is_finished_with_the_same_keys(
-    config: Any, keys: Keys, live: Any, lost: list[KeyFile]
+    config: Any, keys: Keys, live: Any, monkeypatch: Any, done: list[KeyFile]
+) -> None:
+    founder = replace(config, bootstrap=True)
+    with monkeypatch.context() as broken:
+        broken.setattr("peer.establish.Custody.load", lambda *_args, **_fields: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await establish(founder, keys, live.now)
+    seed = keys.read(KeyFile.AUTHORITY_SEED)
+    assert seed is not None
+    for file in (KeyFile.ROOT_CERTIFICATE, KeyFile.CREDENTIAL):
+        if file not in done:
+            keys.path(file).unlink()
+    first = SoleAuthority.from_seed(seed, holder=bytes(16))
+    again = await establish(founder, keys, live.now)
+    assert again.membership.root_public == first.root_public
+    assert [share.group.public for share in again.custody.shares] == [first.root_public]
+    assert not keys.path(KeyFile.AUTHORITY_SEED).exists()
+
+
+async def test_a_founder_that_lost_its_credential_certifies_itself_again(
+    config: Any, keys: Keys, live: Any
 ) -> None:
     founder = replace(config, bootstrap=True)
     first = await establish(founder, keys, live.now)
-    for file in lost:
-        keys.path(file).unlink()
+    keys.path(KeyFile.CREDENTIAL).unlink()
     again = await establish(founder, keys, live.now)
+    assert again.membership.root_certificate == first.membership.root_certificate
     assert again.identity.id == first.identity.id
     assert again.membership.root_public == first.membership.root_public
 
@@ -102,7 +128,7 @@ async def test_a_newcomer_joins_and_a_joining_cut_short_takes_the_same_token(
     joining = replace(config, token=token_of(live, signer.person, signer.address))
     first = await establish(joining, keys, live.now)
     assert first.met == (signer.address,)
-    assert first.authority is None
+    assert (first.custody.shares, first.custody.record) == ((), None)
     keys.path(KeyFile.CREDENTIAL).unlink()  # the crash came before it was on disk
     again = await establish(joining, keys, live.now)
     assert again.identity.id == first.identity.id
@@ -202,6 +228,9 @@ async def test_where_a_members_key_is_missing_no_other_is_made(
     await establish(replace(config, bootstrap=True), keys, live.now)
     keys.write(KeyFile.CERTIFICATES, b"x")
     keys.write(KeyFile.BOOT, b"1")
+    keys.write(
+        KeyFile.AUTHORITY_SEED, bytes(32)
+    )  # of a mesh that was founded before roots were held in shares
     for file in KeyFile:
         if file is not left:
             keys.path(file).unlink()
@@ -252,8 +281,8 @@ async def test_a_damaged_root_key_is_named_before_anything_is_signed_with_it(
 ) -> None:
     await establish(replace(config, bootstrap=True), keys, live.now)
     path = keys.path(KeyFile.AUTHORITY_SEED)
-    path.write_bytes(bytes(32))  # a page of zeros is a key like any other
+    write_private(path, bytes(32))  # a page of zeros is a key like any other
     for file in lost:
         keys.path(file).unlink()
-    with pytest.raises(EstablishError, match=f"{path}: is not the key of this mesh's root"):
+    with pytest.raises(KeyFileError, match=f"{path}: is not the key of this mesh's root"):
         await establish(replace(config, bootstrap=True), keys, live.now)

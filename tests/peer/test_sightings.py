@@ -14,6 +14,7 @@ from peer.messages import Draft
 from peer.records import DENIAL
 from tests.peer.test_daemon import Host, hosts, pair  # noqa: F401  # a fixture is used by its name
 from trust.bundle import ANY_NODE, TrustBundle
+from trust.held import HeldAuthority
 from trust.identity import spiffe_node
 from trust.issuance import issue_svid, request_svid
 from trust.svid import KeyedSvid, keyed, new_leaf_key
@@ -33,9 +34,9 @@ def misissued(holder: Host, victim: Host, identity: str = "") -> tuple[KeyedSvid
     member = victim.daemon.certifier.member
     spiffe = identity or spiffe_node(member.trust_domain, victim.daemon.identity.id)
     request = request_svid(victim.daemon.identity, member.credential, spiffe, key, clock.now())
-    assert holder.daemon.authority is not None
+    authority = HeldAuthority(holder.daemon.custody.shares, secrets.token_bytes)
     der = issue_svid(
-        holder.daemon.authority, member.root_certificate, request, trust_domain=member.trust_domain,
+        authority, member.root_certificate, request, trust_domain=member.trust_domain,
         now=int(clock.now()), entropy=secrets.token_bytes, revoked=holder.daemon.revocations,
     )  # fmt: skip
     root = member.root_public

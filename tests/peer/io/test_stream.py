@@ -141,13 +141,13 @@ async def test_a_peer_that_speaks_no_tls_is_named() -> None:
 
 
 def test_a_greeting_comes_back_as_it_was_said() -> None:
-    hello = Hello(root_certificate=b"der", signer=True, signers=(("10.0.0.1", 7946), ("::1", 1)))
+    hello = Hello(root_certificate=b"der", issues=True, signers=(("10.0.0.1", 7946), ("::1", 1)))
     assert decode_hello(encode_hello(hello)) == hello
 
 
 def test_more_signers_than_fit_are_left_out() -> None:
     many = tuple((f"10.0.0.{n}", 7946) for n in range(200))
-    hello = Hello(root_certificate=b"der", signer=False, signers=many)
+    hello = Hello(root_certificate=b"der", issues=False, signers=many)
     assert decode_hello(encode_hello(hello)).signers == many[:16]
 
 
