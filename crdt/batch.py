@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 from crdt.log import WriterLog
-from crdt.record import Record, record_bytes
+from crdt.record import Record, content_digest, record_bytes, rest_hash
 
 
 class Batch:
-    """The `drafts` so far, in rising seq, on top of a log that must not change meanwhile. `head`, `floor`, `live_sum`,
+    """The `drafts` so far, in rising seq, on top of a log that must not change meanwhile. `head`, `floor`, `digest`,
     `bytes` and `size` (records) are those of the log once all of them are in."""
 
-    __slots__ = ("_log", "_newest", "bytes", "drafts", "floor", "head", "live_sum", "size")
+    __slots__ = ("_log", "_newest", "bytes", "digest", "drafts", "floor", "head", "size")
 
     def __init__(self, log: WriterLog, drafts: Iterable[Record] = ()) -> None:
         self._log = log
@@ -25,9 +25,9 @@ class Batch:
         self.drafts: list[Record] = []
         self.head = log.head
         self.floor = log.spent_upto()  # every draft names it: tombstones that say nothing any more are let go
-        self.live_sum, self.bytes, self.size = log.live_sum, log.bytes, len(log.by_seq)
-        for seq, record in takewhile(lambda held: held[0] <= self.floor, log.by_seq.items()):
-            self._drop(seq, record)
+        self.digest, self.bytes, self.size = log.digest, log.bytes, len(log.by_seq)
+        for _, record in takewhile(lambda held: held[0] <= self.floor, log.by_seq.items()):
+            self._drop(record)
         for draft in drafts:
             self.add(draft)
 
@@ -39,10 +39,10 @@ class Batch:
         held = self._log.get(kind, key)
         return held if held is not None and held.seq > self.floor else None
 
-    def sum_with(self, draft: Record) -> int:
-        """The live sum with one more draft: what it has to sign."""
-        old = self._replaced(draft)
-        return self.live_sum + draft.seq - (old.seq if old is not None else 0)
+    def rest(self, kind: str, key: str) -> bytes:
+        """The hash of all that stays when this key is written once more: what the draft has to sign."""
+        old = self.latest(kind, key)
+        return rest_hash(self.digest - (0 if old is None else content_digest(old)))
 
     def figures_with(self, draft: Record) -> tuple[int, int]:
         """How many records and bytes the log has with one more draft."""
@@ -55,18 +55,18 @@ class Batch:
         assert (draft.seq, draft.floor) == (self.head + 1, self.floor), "not of this batch"
         old = self._replaced(draft)
         if old is not None:
-            self._drop(old.seq, old)
+            self._drop(old)
         self._newest[draft.kind, draft.key] = draft
         self.drafts.append(draft)
         self.head = draft.seq
-        self.live_sum += draft.seq
+        self.digest += content_digest(draft)
         self.bytes += record_bytes(draft)
         self.size += 1
 
     def _replaced(self, draft: Record) -> Record | None:
         return self.latest(draft.kind, draft.key)
 
-    def _drop(self, seq: int, record: Record) -> None:
-        self.live_sum -= seq
+    def _drop(self, record: Record) -> None:
+        self.digest -= content_digest(record)
         self.bytes -= record_bytes(record)
         self.size -= 1

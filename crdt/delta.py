@@ -72,6 +72,16 @@ class Equivocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction:
+    """What a writer signed at head `after` does not follow from what it signed at head `before`. Both stand on its
+    signatures, but the proof is both journals; so it is told, and what was signed last counts."""
+
+    writer: bytes
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
     """What a call changed. To be durable: insert `accepted`, then remove `superseded`, in one transaction."""
 
@@ -85,6 +95,7 @@ class Merged:
     ] = ()  # kept for later, unless the bounds of the quarantine say otherwise
     refused: tuple[tuple[Record, str], ...] = ()
     equivocations: tuple[Equivocation, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
 
     @property
     def changed(self) -> bool:

@@ -13,20 +13,23 @@ Two different records of one writer under one seq are an equivocation: both are 
 as it is, and the writer counts as forked in the fingerprint, so that the proof spreads. Whether its records go from
 view is the caller's decision (`evict`).
 
-Invariant: heads never go back; nothing is drafted under a seq that was ever seen used.
+A writer can also contradict itself without such a pair: it signs a state at h' that does not follow from the one at h,
+or uses a seq twice and supersedes both records before they meet. Replicas cannot come to differ over it, for a record
+signs the whole state (crdt.record), and two records of one head are a pair. Who holds h refuses what does not add up,
+fetches the whole journal at h' and takes that in the place of what it had. So the writer gains what it could have by
+deleting and publishing: what it says last. It is told to the caller as a contradiction.
+
+Invariant: heads never go back, and what is held at a head is what its record signed.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import replace
+from collections.abc import Iterable, MutableMapping
 from itertools import pairwise
 from typing import Final, assert_never
 
-from crdt.batch import Batch
-from crdt.clock import VersionVector
-from crdt.codec import CrdtError
 from crdt.delta import (
     INTRODUCTION_BYTES_MAX,
     Accept,
+    Contradiction,
     Delta,
     Equivocation,
     Merged,
@@ -36,10 +39,11 @@ from crdt.delta import (
     Wait,
     delta_fault,
 )
-from crdt.log import Mismatch, WriterLog
+from crdt.log import Mismatch, Move, WriterLog
 from crdt.quarantine import Held
-from crdt.record import SIGNATURE_BYTES, Context, Record, RecordError, record_fault, same_content
-from crdt.replica import Damage, JournalLimits, JournalStatistics, Replica
+from crdt.record import Record, same_content
+from crdt.replica import Damage, JournalLimits, JournalStatistics
+from crdt.writing import JournalError, WritingReplica
 
 __all__ = [
     "Accept",
@@ -61,14 +65,18 @@ _FORKED: Final = "its writer equivocated"
 _GAP: Final = "records before it are missing"
 
 
-class JournalError(CrdtError):
-    """A record cannot be drafted now. Nothing was changed."""
-
-
 class _Outcome:
     """What a call has changed so far."""
 
-    __slots__ = ("accepted", "duplicates", "equivocations", "refused", "superseded", "waiting")
+    __slots__ = (
+        "accepted",
+        "contradictions",
+        "duplicates",
+        "equivocations",
+        "refused",
+        "superseded",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.accepted: list[Record] = []
@@ -77,6 +85,7 @@ class _Outcome:
         self.waiting: list[tuple[Record, str]] = []
         self.refused: list[tuple[Record, str]] = []
         self.equivocations: list[Equivocation] = []
+        self.contradictions: list[Contradiction] = []
 
     def refuse(self, record: Record, reason: str) -> None:
         self.refused.append((record, reason))
@@ -89,10 +98,11 @@ class _Outcome:
             waiting=tuple(self.waiting),
             refused=tuple(self.refused),
             equivocations=tuple(self.equivocations),
+            contradictions=tuple(self.contradictions),
         )
 
 
-class Journal(Replica):
+class Journal(WritingReplica):
     """See the module's docstring. `introductions`, if given, is where writers' credentials are kept: several simulated
     nodes give layers over one that they share."""
 
@@ -105,70 +115,6 @@ class Journal(Replica):
     ) -> None:
         super().__init__(limits=limits, introductions=introductions)
         self._verify = verify
-
-    # ------------------------------------------------------------------ writing our own
-
-    def draft(
-        self,
-        *,
-        writer: bytes,
-        kind: str,
-        key: str,
-        payload: bytes,
-        context: Context = (),
-        now_ms: int,
-        sign: Callable[[bytes], bytes],
-        batch: Batch | None = None,
-    ) -> Record:
-        """The writer's next record, signed but not applied: make it durable, then `merge` it.
-
-        `batch` are the earlier drafts, none of them merged yet; this one is added to it. Tombstones that no longer
-        say anything are let go on the way, by the record's floor. What the writer's last record of the key covered
-        stays covered, also where `context` does not know of it: it may have been made before that record was heard
-        again from the peers, by a node whose disk had lost it. Raises JournalError when the writer may not
-        write now, RecordError when the record would break a bound; then the batch is as it was.
-        """
-        if writer in self._forks:
-            raise JournalError(
-                "this node's journal has forked: two of its records share a seq. It needs a new identity"
-            )
-        batch = batch if batch is not None else self.batch(writer)
-        head = batch.head
-        if head < self._reserved.get(writer, 0):
-            raise JournalError(
-                f"this node has written {self._reserved[writer]} records but holds {head}: "
-                "it must hear them from its peers first"
-            )
-        seq = head + 1
-        replaced = batch.latest(kind, key)
-        if replaced is not None and replaced.context:
-            context = VersionVector([*context, *replaced.context]).entries
-        unsigned = Record(
-            writer=writer,
-            seq=seq,
-            kind=kind,
-            key=key,
-            payload=payload,
-            context=context,
-            hlc=self.clock.tick(now_ms),
-            floor=batch.floor,
-            live_sum=seq,
-            signature=bytes(SIGNATURE_BYTES),
-        )
-        fault = record_fault(unsigned)
-        if fault is not None:
-            raise RecordError(fault)
-        unsigned = replace(unsigned, live_sum=batch.sum_with(unsigned))
-        full = self._beyond_limits(*batch.figures_with(unsigned))
-        if full is not None:
-            raise JournalError(full)
-        record = replace(unsigned, signature=sign(unsigned.signing_bytes()))
-        batch.add(record)
-        return record
-
-    def batch(self, writer: bytes, drafts: Iterable[Record] = ()) -> Batch:
-        """A batch of drafts of that writer, to go on from these."""
-        return Batch(self._logs.get(writer) or WriterLog(), drafts)
 
     # ------------------------------------------------------------------ taking in
 
@@ -227,12 +173,13 @@ class Journal(Replica):
         elif record.seq <= head:
             self._compare(record, now_ms, out)
         elif isinstance(self._judge(record, now_ms, out), Accept):
-            if record.seq == head + 1:
+            if record.seq == head + 1 and not self._recasting(writer):
                 if self._advance(writer, [record], out):
                     self._drain(writer, now_ms, out)
             else:
                 out.waiting.append((record, _GAP))
-                self._hold(record, None, out)
+                if not self._recasting(writer):  # it would be mixed up with what is on its way
+                    self._hold(record, None, out)
 
     def _absorb(self, delta: Delta, now_ms: int, out: _Outcome) -> None:
         writer = delta.writer
@@ -253,24 +200,31 @@ class Journal(Replica):
             if self._advance(writer, [record for record, _ in fresh], out):
                 self._drain(writer, now_ms, out)
             return
+        if delta.after == 0 and writer in self._contested:
+            self._quarantine.discard(writer)
         overflowed = self._quarantine.overflowed
         for record, reason in fresh:
             self._hold(record, reason, out)
         if self._quarantine.overflowed == overflowed and writer not in self._forks:
-            self._quarantine.stage(delta, head)
+            self._quarantine.stage(delta, self._base(writer))
             self._drain(writer, now_ms, out, whole=verified)
 
     def _verify_all(self, delta: Delta, now_ms: int, out: _Outcome) -> list[tuple[Record, str | None]]:
-        """The records of a delta that are above the head, each with why it has to wait (None: it need not);
-        nothing if one is refused or convicts the writer."""
+        """The records of a delta that are of use, each with why it has to wait (None: it need not); nothing if one is
+        refused or convicts the writer. What is below the head is of use where the journal may have to be recast."""
         head = self._heads.get(delta.writer, 0)
+        base = self._base(delta.writer) if delta.target > head else head
         fresh: list[tuple[Record, str | None]] = []
         for record in delta.records:
             if record.seq <= head:
                 self._compare(record, now_ms, out)
                 if delta.writer in self._forks:
                     return []
-                continue
+                if record.seq <= base:
+                    continue
+                if self._logs[delta.writer].by_seq.get(record.seq) == record:
+                    fresh.append((record, None))
+                    continue
             match self._verify(record, now_ms):
                 case Accept():
                     fresh.append((record, None))
@@ -341,16 +295,23 @@ class Journal(Replica):
                 out.refuse(fresh[-1], f"more than {self.limits.writers_max} writers")
                 return False
             log = WriterLog()
-        move = log.plan(fresh)
+        move = log.plan([record for record in fresh if record.seq > log.head])
+        if isinstance(move, Mismatch) and log.head > 0:
+            anew = log.plan_anew(fresh)  # it adds up only if these are all that the last of them signed
+            move = anew if isinstance(anew, Move) else move
         if isinstance(move, Mismatch):
             self._contested.add(writer)
+            self._quarantine.discard(writer)
             out.refuse(fresh[-1], move.reason)
             return False
-        full = self._beyond_limits(len(log.by_seq) + len(move.kept) - len(move.dropped), move.bytes)
+        full = self.limits.exceeded_by(len(log.by_seq) + len(move.kept) - len(move.dropped), move.bytes)
         if full is not None:
             out.refuse(fresh[-1], full)
             return False
-        before = log.head
+        before = 0 if writer in self._contested else log.head
+        if move.recast:
+            self._recast[writer] = self._recast.get(writer, 0) + 1
+            out.contradictions.append(Contradiction(writer=writer, before=log.head, after=move.head))
         log.commit(move)
         self._logs[writer] = log
         self._heads[writer] = log.head
@@ -386,12 +347,23 @@ class Journal(Replica):
 
     def _ready(self, writer: bytes, whole: bool) -> list[Held]:
         """What would take effect next, were it verified."""
-        head = self._heads.get(writer, 0)
+        base = self._base(writer)
         claim = self._quarantine.claim(writer)
-        if whole and claim is not None and claim.complete and claim.after <= head:
-            return self._quarantine.within(writer, head, claim.upto)
-        following = self._quarantine.at(writer, head + 1)
+        if whole and claim is not None and claim.complete and claim.after <= base:
+            return self._quarantine.within(writer, base, claim.upto)
+        if self._recasting(writer):
+            return []
+        following = self._quarantine.at(writer, self._heads.get(writer, 0) + 1)
         return [] if following is None else [following]
+
+    def _base(self, writer: bytes) -> int:
+        """From where on what comes of a writer counts: the head, or all of it, where it did not add up before."""
+        return 0 if writer in self._contested else self._heads.get(writer, 0)
+
+    def _recasting(self, writer: bytes) -> bool:
+        """Whether the whole journal of a writer is on its way, because what came did not add up."""
+        claim = self._quarantine.claim(writer)
+        return writer in self._contested and claim is not None and claim.after == 0
 
     def _settle(self, ready: list[Held], now_ms: int, out: _Outcome) -> Verdict:
         """Judge those of `ready` that are not verified yet: Accept, or the first other verdict."""
@@ -410,13 +382,6 @@ class Journal(Replica):
                 case never:
                     assert_never(never)
         return Accept()
-
-    def _beyond_limits(self, records: int, size: int) -> str | None:
-        if records > self.limits.writer_records_max:
-            return f"journal of {records} records, at most {self.limits.writer_records_max}"
-        if size > self.limits.writer_bytes_max:
-            return f"journal of {size} bytes, at most {self.limits.writer_bytes_max}"
-        return None
 
     def _finish(self, out: _Outcome) -> Merged:
         self._accepted += len(out.accepted)

@@ -2,31 +2,33 @@
 
 Let live(h) be, for each key, the writer's newest record up to seq h, without what h's floor voids. A log at head h
 holds exactly live(h): it is a function of the head alone, however the records came. A move is planned first, checked
-against the sum the writer signed, and only then committed.
+against what the writer signed, and only then committed.
 
-Invariant: `head` is the seq of a record held, `live_sum` the sum of the seqs held, and both are what that record says.
+A writer that lies may sign at h' what does not follow from what it signed at h. No delta leads from the one to the
+other then, so its whole journal is planned anew (`plan_anew`), as by a replica that never heard of it.
+
+Invariant: `head` is the seq of a record held, and the rest of what is held is what that record says of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final
 
-from crdt.record import DIGEST_BYTES, Record, content_digest, record_bytes
-
-DIGEST_MASK: Final = 2 ** (8 * DIGEST_BYTES) - 1
+from crdt.record import DIGEST_MASK, Record, content_digest, record_bytes, rest_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A planned move to a new head: what comes, what goes, and the figures after it."""
+    """A planned move to a new head: what comes, what goes, and the figures after it. `recast`: what is below the old
+    head changes too, as its writer never said it would."""
 
     kept: tuple[Record, ...]
     dropped: tuple[Record, ...]
     head: int
     floor: int
-    live_sum: int
+    digest: int
     bytes: int
+    recast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,11 @@ class Mismatch:
 class WriterLog:
     """The live records of one writer, by seq (rising, as dicts keep their order) and by kind and key."""
 
-    __slots__ = ("by_kind", "by_seq", "bytes", "digest", "floor", "head", "live_sum")
+    __slots__ = ("by_kind", "by_seq", "bytes", "digest", "floor", "head")
 
     def __init__(self) -> None:
         self.head = 0
         self.floor = 0
-        self.live_sum = 0
         self.digest = 0  # sum of the content digests of the live records, modulo 2^2048
         self.bytes = 0
         self.by_seq: dict[int, Record] = {}
@@ -70,37 +71,41 @@ class WriterLog:
         last = fresh[-1]
         if last.floor < self.floor:
             return Mismatch(f"floor went back from {self.floor} to {last.floor}")
-        newest, dropped, live_sum = self._effect(fresh)
-        if live_sum != last.live_sum:
-            return Mismatch(f"live records up to {last.seq} sum to {live_sum}, signed {last.live_sum}")
-        return Move(
-            kept=tuple(sorted(newest.values(), key=_seq)) if len(newest) > 1 else tuple(newest.values()),
-            dropped=tuple(dropped.values()),
-            head=last.seq,
-            floor=last.floor,
-            live_sum=live_sum,
-            bytes=self.bytes
-            + sum(map(record_bytes, newest.values()))
-            - sum(map(record_bytes, dropped.values())),
+        kept = _newest(fresh)
+        dropped: dict[int, Record] = {}
+        if last.floor > self.floor:
+            dropped.update(takewhile(lambda held: held[0] <= last.floor, self.by_seq.items()))
+        for record in kept:
+            old = self.get(record.kind, record.key)
+            if old is not None:
+                dropped[old.seq] = old
+        return self._move(kept, tuple(dropped.values()))
+
+    def plan_anew(self, whole: Sequence[Record]) -> Move | Mismatch:
+        """The move to exactly what is live in `whole` (rising, its last record the new head), whatever is held."""
+        assert whole[-1].seq > self.head, "heads never go back"
+        newest = {record.seq: record for record in _newest(whole)}
+        return self._move(
+            tuple(record for record in newest.values() if self.by_seq.get(record.seq) != record),
+            tuple(record for record in self.by_seq.values() if newest.get(record.seq) != record),
+            recast=True,
         )
 
     def commit(self, move: Move) -> None:
         """Make a planned move."""
-        digest = self.digest
         for record in move.dropped:
             del self.by_seq[record.seq]
             keys = self.by_kind[record.kind]
             del keys[record.key]
             if not keys:
                 del self.by_kind[record.kind]
-            digest -= content_digest(record)
         for record in move.kept:
             self.by_seq[record.seq] = record
             self.by_kind.setdefault(record.kind, {})[record.key] = record
-            digest += content_digest(record)
-        self.digest = digest & DIGEST_MASK
+        if move.recast:
+            self.by_seq = dict(sorted(self.by_seq.items()))
         self.head, self.floor = move.head, move.floor
-        self.live_sum, self.bytes = move.live_sum, move.bytes
+        self.digest, self.bytes = move.digest, move.bytes
 
     def spent_upto(self) -> int:
         """The highest floor that loses nothing: every live record up to it is a tombstone of the writer's own writes.
@@ -115,22 +120,31 @@ class WriterLog:
             floor = record.seq
         return floor
 
-    def _effect(
-        self, fresh: Sequence[Record]
-    ) -> tuple[dict[tuple[str, str], Record], dict[int, Record], int]:
-        """What `fresh` keeps by key, what it drops by seq, and the live sum then."""
-        floor = fresh[-1].floor
-        newest = {(record.kind, record.key): record for record in fresh if record.seq > floor}
-        dropped: dict[int, Record] = {}
-        if floor > self.floor:
-            dropped.update(takewhile(lambda held: held[0] <= floor, self.by_seq.items()))
-        live_sum = self.live_sum
-        for (kind, key), record in newest.items():
-            live_sum += record.seq
-            old = self.get(kind, key)
-            if old is not None:
-                dropped[old.seq] = old
-        return newest, dropped, live_sum - sum(dropped)
+    def _move(
+        self, kept: tuple[Record, ...], dropped: tuple[Record, ...], *, recast: bool = False
+    ) -> Move | Mismatch:
+        last = kept[-1]
+        digest = self.digest - sum(map(content_digest, dropped)) + sum(map(content_digest, kept[:-1]))
+        if rest_hash(digest) != last.rest:
+            return Mismatch(f"the live records up to {last.seq} are not those their writer signed")
+        return Move(
+            kept=kept,
+            dropped=dropped,
+            head=last.seq,
+            floor=last.floor,
+            digest=(digest + content_digest(last)) & DIGEST_MASK,
+            bytes=self.bytes + sum(map(record_bytes, kept)) - sum(map(record_bytes, dropped)),
+            recast=recast,
+        )
+
+
+def _newest(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Each key's last record, without what the floor of the last one voids; rising. The last one is always there."""
+    if len(records) == 1:
+        return tuple(records)
+    floor = records[-1].floor
+    newest = {(record.kind, record.key): record for record in records if record.seq > floor}
+    return tuple(sorted(newest.values(), key=_seq))
 
 
 def _seq(record: Record) -> int:

@@ -2,24 +2,24 @@
 
 A writer numbers its records 1, 2, 3, … without holes. A newer record of the same (writer, kind, key) supersedes the
 older one, so what a writer says at any moment, its *live set*, is small however long its history is. Two more signed
-numbers let anybody check a copy of it that came through strangers:
+fields let anybody check a copy of it that came through strangers:
 
-`floor`     Everything the writer published at or below this seq is void. That is how tombstones go: a late copy of
-            an old record can never count again.
-`live_sum`  The sum of the seqs of the writer's live records, this one included. Let h be the newest record.
-            Whatever authentic records up to h a courier hands over, each key's seq is at most the true one (an older
-            version) or missing (0), so the sum is reached only if every key is present in its newest version.
-            A courier can therefore delay what others wrote but not leave out part of it unnoticed.
+`floor`  Everything the writer published at or below this seq is void. That is how tombstones go: a late copy of an
+         old record can never count again.
+`rest`   A hash of the writer's other live records (`rest_hash`). With it a record says what its writer's whole journal
+         is, and only that set meets it: a courier can delay what others wrote, but not leave out part of it unnoticed,
+         and the writer cannot have one record stand for two journals. The hash is that of a sum, so that it follows a
+         change at the price of the change; why nobody finds two sets of one sum is told in crdt.fingerprint.
 
 Payloads are opaque here. An empty payload is a deletion (a tombstone).
 
-Invariant: one record has one encoding, and the signature covers all of it under the label "gossamer/record/1".
+Invariant: one record has one encoding, and the signature covers all of it under the label "gossamer/record/2".
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import shake_256
+from hashlib import blake2b, shake_256
 from typing import Any, Final, TypeAlias
 
 from crdt.clock import HLC_MAX, Dot
@@ -36,9 +36,11 @@ SEQ_MAX: Final = 2**48 - 1
 WRITER_BYTES: Final = 16
 SIGNATURE_BYTES: Final = 64
 DIGEST_BYTES: Final = 256
+DIGEST_MASK: Final = 2 ** (8 * DIGEST_BYTES) - 1
+REST_BYTES: Final = 32
 
-_FORMAT: Final = 1
-_LABEL: Final = b"gossamer/record/1\0"
+_FORMAT: Final = 2
+_LABEL: Final = b"gossamer/record/2\0"
 _KIND: Final = re.compile(r"[a-z][a-z0-9._-]*\Z")
 _FIELDS: Final = 11
 _FIXED_BYTES_MAX: Final = 160  # every field but kind, key, payload and context, at its largest
@@ -61,7 +63,7 @@ class Record:
     context: Context = ()
     hlc: int
     floor: int
-    live_sum: int
+    rest: bytes
     signature: bytes
 
     @property
@@ -93,8 +95,8 @@ def decode_record(data: bytes) -> Record:
         data, bytes_max=RECORD_BYTES_MAX, depth_max=2, items_max=_FIELDS + 2 * CONTEXT_ENTRIES_MAX
     )
     if not isinstance(fields, list) or len(fields) != _FIELDS or fields[0] != _FORMAT:
-        raise MalformedError("not a record of format 1")
-    _, writer, seq, kind, key, payload, flat, hlc, floor, live_sum, signature = fields
+        raise MalformedError(f"not a record of format {_FORMAT}")
+    _, writer, seq, kind, key, payload, flat, hlc, floor, rest, signature = fields
     if not _typed(fields) or len(flat) % 2:
         raise MalformedError("a record's field has the wrong type")
     record = Record(
@@ -106,7 +108,7 @@ def decode_record(data: bytes) -> Record:
         context=tuple(zip(flat[::2], flat[1::2], strict=True)),
         hlc=hlc,
         floor=floor,
-        live_sum=live_sum,
+        rest=rest,
         signature=signature,
     )
     fault = record_fault(record)
@@ -151,8 +153,8 @@ def record_fault(record: Record) -> str | None:
         return f"stamp {record.hlc} is not a stamp"
     if not 0 <= record.floor < record.seq:
         return f"floor {record.floor} is not below seq {record.seq}"
-    if not record.seq <= record.live_sum < 2**64:
-        return f"live sum {record.live_sum} cannot include seq {record.seq}"
+    if len(record.rest) != REST_BYTES:
+        return f"hash of the rest has {len(record.rest)} bytes, not {REST_BYTES}"
     if len(record.signature) != SIGNATURE_BYTES:
         return f"signature of {len(record.signature)} bytes, not {SIGNATURE_BYTES}"
     if record_bytes(record) > RECORD_BYTES_MAX:
@@ -181,6 +183,11 @@ def content_digest(record: Record) -> int:
     return int.from_bytes(shake_256(record.signing_bytes()).digest(DIGEST_BYTES), "big")
 
 
+def rest_hash(digest: int) -> bytes:
+    """What a record signs of the others: `digest` is the sum of their content digests."""
+    return blake2b((digest & DIGEST_MASK).to_bytes(DIGEST_BYTES, "big"), digest_size=REST_BYTES).digest()
+
+
 def _content(record: Record) -> list[Any]:
     return [
         _FORMAT,
@@ -192,11 +199,11 @@ def _content(record: Record) -> list[Any]:
         [part for entry in record.context for part in entry],
         record.hlc,
         record.floor,
-        record.live_sum,
+        record.rest,
     ]
 
 
-_TYPES: Final = (int, bytes, int, str, str, bytes, list, int, int, int, bytes)
+_TYPES: Final = (int, bytes, int, str, str, bytes, list, int, int, bytes, bytes)
 
 
 def _typed(fields: list[Any]) -> bool:

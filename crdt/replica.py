@@ -39,6 +39,14 @@ class JournalLimits:
     def __post_init__(self) -> None:
         assert self.writer_bytes_max <= self.held_writer_bytes_max <= self.held_bytes_max
 
+    def exceeded_by(self, records: int, size: int) -> str | None:
+        """Why a writer's journal of so many records and bytes is too large."""
+        if records > self.writer_records_max:
+            return f"journal of {records} records, at most {self.writer_records_max}"
+        if size > self.writer_bytes_max:
+            return f"journal of {size} bytes, at most {self.writer_bytes_max}"
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalStatistics:
@@ -83,6 +91,7 @@ class Replica:
         self._evicted: dict[bytes, frozenset[str] | None] = {}
         self._forks: dict[bytes, Equivocation] = {}
         self._contested: set[bytes] = set()  # what came did not add up: ask for the whole journal next time
+        self._recast: dict[bytes, int] = {}
         self._reserved: dict[bytes, int] = {}  # seqs known used but not held: nothing is drafted up to there
         self._fingerprint = Fingerprint()
         self._quarantine = Quarantine(
@@ -106,6 +115,12 @@ class Replica:
     def forks(self) -> Mapping[bytes, Equivocation]:
         """Writers that equivocated, each with the proof. A live view."""
         return MappingProxyType(self._forks)
+
+    @property
+    def recast(self) -> Mapping[bytes, int]:
+        """Writers that contradicted themselves without two records of one seq, and how often: each time what was
+        held of one changed below its head too. A live view."""
+        return MappingProxyType(self._recast)
 
     @property
     def bytes_held(self) -> int:

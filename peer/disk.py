@@ -130,6 +130,7 @@ def joined(batches: list[Batch]) -> Batch:
     """One batch that does what these do in order: a key's last word counts, be it put or deleted; what was put before
     it is history."""
     last: dict[tuple[bytes, str, str], tuple[bytes, str, str, int, bytes] | None] = {}
+    deleted: dict[tuple[bytes, str, str], None] = {}
     past: list[tuple[bytes, str, str, int, bytes]] = []
     heads: dict[bytes, int] = {}
     introductions: dict[bytes, bytes] = {}
@@ -143,11 +144,12 @@ def joined(batches: list[Batch]) -> Batch:
             if before is not None:
                 past.append(before)
             last[place] = row
+        deleted.update(dict.fromkeys(batch.delete))
         heads.update(batch.heads)
         introductions.update(batch.introductions)
     return Batch(
         put=[row for row in last.values() if row is not None],
-        delete=[key for key, row in last.items() if row is None],
+        delete=list(deleted),
         past=past,
         heads=heads,
         introductions=introductions,

@@ -126,6 +126,8 @@ class Intake:
         for record, reason in merged.refused:
             note = node_notes.refused(record, reason, sender)
             out.extend(self._complaints.tell(now, sender or record.writer, note))
+        for lie in merged.contradictions:
+            out.extend(self._complaints.tell(now, lie.writer, node_notes.contradiction(lie)))
         out.extend(node_notes.equivocations(merged.equivocations))
         for fork in merged.equivocations:
             self.expel(now, fork.writer, out)

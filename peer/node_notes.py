@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from crdt.delta import Equivocation
+from crdt.delta import Contradiction, Equivocation
 from crdt.record import Record
 from gossip.events import AddressConflict, Rejected
 from peer.messages import Level, Note
@@ -126,6 +126,15 @@ def refused(record: Record, reason: str, sender: bytes | None) -> Note:
         "reason": reason,
     }
     return Note(level=Level.WARNING, event="record_refused", fields=fields)
+
+
+def contradiction(lie: Contradiction) -> Note:
+    """A writer that took back or changed what it had published without saying so. What it signed last counts."""
+    fields: dict[str, str | int | float] = {
+        "writer": format_id(lie.writer),
+        "reason": f"what it signed at {lie.after} does not follow from what it signed at {lie.before}",
+    }
+    return Note(level=Level.WARNING, event="contradiction", fields=fields)
 
 
 def withdrawn(writer: bytes, records: Iterable[Record]) -> list[Note]:

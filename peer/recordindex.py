@@ -1,8 +1,9 @@
 """The records of some kinds by key, kept up to date with a journal: a change costs what changed, not all records.
 
 Whenever it is asked to catch up it reads, of each writer whose head has moved, the records above the head it knew, and
-lets go of what that writer's floor has voided since. Evicting a writer moves no head, so whoever does it does it in the
-step in which the writer's fork moved one (`peer/node.py`), before anybody reads.
+lets go of what that writer's floor has voided since; of one that contradicted itself, everything again. Evicting a
+writer moves no head, so whoever does it does it in the step in which the writer's fork moved one (`peer/node.py`),
+before anybody reads.
 
 Invariant: after `catch_up` it holds what `Journal.records` gives for its kinds.
 """
@@ -24,6 +25,9 @@ class Source(Protocol):
     @property
     def forks(self) -> Container[bytes]: ...
 
+    @property
+    def recast(self) -> Mapping[bytes, int]: ...
+
     def delta(self, writer: bytes, after: int, bytes_max: int) -> Delta: ...
 
     def records(self, kind: str) -> Iterable[Record]: ...
@@ -35,6 +39,7 @@ class RecordIndex:
     def __init__(self, journal: Source, kinds: Iterable[str]) -> None:
         self._journal = journal
         self._heads: dict[bytes, int] = {}
+        self._recast: dict[bytes, int] = {}
         self._held: dict[bytes, dict[tuple[str, str], Record]] = {}  # writer -> (kind, key), in rising seq
         self._by_key: dict[str, dict[str, dict[bytes, Record]]] = {kind: {} for kind in kinds}
         self._followers: list[set[tuple[str, str]]] = []
@@ -76,8 +81,11 @@ class RecordIndex:
         if writer in self._journal.forks:  # a delta of it would be the proof
             live = [each for kind in self._by_key for each in self._journal.records(kind)]
             fresh = sorted((each for each in live if each.writer == writer), key=lambda each: each.seq)
-            there = {(each.kind, each.key) for each in fresh}
-            gone = [record for place, record in held.items() if place not in there]
+            gone = _others(held.values(), fresh)
+        elif (recast := self._journal.recast.get(writer, 0)) != self._recast.get(writer, 0):
+            self._recast[writer] = recast
+            fresh = self._journal.delta(writer, 0, sys.maxsize).records
+            gone = _others(held.values(), fresh)
         else:
             fresh = self._journal.delta(writer, known, sys.maxsize).records
             gone = list(_upto(held.values(), fresh[-1].floor)) if fresh else []
@@ -107,6 +115,12 @@ class RecordIndex:
     def _tell(self, place: tuple[str, str]) -> None:
         for changed in self._followers:
             changed.add(place)
+
+
+def _others(records: Iterable[Record], fresh: Iterable[Record]) -> list[Record]:
+    """Those whose keys `fresh` does not name."""
+    there = {(record.kind, record.key) for record in fresh}
+    return [record for record in records if (record.kind, record.key) not in there]
 
 
 def _upto(records: Iterable[Record], floor: int) -> Iterator[Record]:

@@ -19,17 +19,12 @@ from peer.io.history import SCHEMA as HISTORY_SCHEMA
 from peer.io.keys import fsync_directory, reason
 from peer.io.stale import FILE, file_mark
 
-SCHEMA_VERSION: Final = 2
-_VERSION_BEFORE_FORKS: Final = 1  # brought up to date when it is opened
+SCHEMA_VERSION: Final = 3
+_VERSIONS_BEFORE: Final = (1, 2)  # with records that say less of their writers' journals
 _APPLICATION_ID: Final = 0x676F7373  # "goss": a database of something else is not mistaken for ours
 DOUBT: Final = "doubt"  # in meta: why it may hold less than was written
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-_FORKS_SCHEMA: Final = """
-CREATE TABLE forks (
-    writer BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL, crc INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
 _SCHEMA: Final = f"""
 CREATE TABLE records (
     writer BLOB NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL,
@@ -45,7 +40,9 @@ CREATE TABLE spent_tokens (
     PRIMARY KEY (token, node)
 ) WITHOUT ROWID;
 {HISTORY_SCHEMA}
-{_FORKS_SCHEMA}
+CREATE TABLE forks (
+    writer BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL, crc INTEGER NOT NULL
+) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -164,9 +161,12 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer gossamer (format {version}, this one knows {SCHEMA_VERSION}); "
             "run that version, or name another data directory"
         )
-    if version == _VERSION_BEFORE_FORKS:
-        connection.executescript(f"BEGIN; {_FORKS_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    elif version != SCHEMA_VERSION:
+    if version in _VERSIONS_BEFORE:
+        raise StoreError(
+            f"{path} was written by an earlier gossamer (format {version}, this one reads {SCHEMA_VERSION}), whose "
+            "records this one does not take; run that version, or found the mesh anew in another data directory"
+        )
+    if version != SCHEMA_VERSION:
         raise DamagedError(f"its format is {version}")
     finding = run("PRAGMA quick_check(1)").fetchone()[0]
     if finding != "ok":

@@ -12,7 +12,7 @@ from crdt.delta import Accept, Delta, Merged, Refuse, Verdict, Wait
 from crdt.journal import Journal, JournalLimits
 from crdt.log import WriterLog
 from crdt.reconcile import Reconciliation
-from crdt.record import SIGNATURE_BYTES, Record
+from crdt.record import SIGNATURE_BYTES, Record, content_digest, rest_hash
 
 NOW_MS = 1_700_000_000_000
 DRIFT_MS = 5000
@@ -37,6 +37,12 @@ def verify(record: Record, now_ms: int) -> Verdict:
     if record.hlc >> 16 > now_ms + DRIFT_MS:
         return Wait("stamped in the future")
     return Accept()
+
+
+def rest(live: Iterable[Record]) -> bytes:
+    """What the newest of a writer's live records has to sign of the others."""
+    *others, _ = sorted(live, key=lambda record: record.seq)
+    return rest_hash(sum(map(content_digest, others)))
 
 
 class Author:
@@ -152,7 +158,19 @@ def reconcile(
 @pytest.fixture(scope="session")
 def crdt() -> SimpleNamespace:
     """Everything above, by name."""
-    names = (Author, sign, sign_as, verify, replica, whole, parts, merged_kinds, live_by_definition, log_of)
+    names = (
+        Author,
+        rest,
+        sign,
+        sign_as,
+        verify,
+        replica,
+        whole,
+        parts,
+        merged_kinds,
+        live_by_definition,
+        log_of,
+    )
     return SimpleNamespace(
         **{thing.__name__: thing for thing in names},
         writer_id=writer_id,

@@ -120,7 +120,7 @@ def test_a_fork_further_back_does_not_add_up(crdt):
     branch = crdt.Author(1).write_all([("a", b"1"), ("a", b"2")])
     journal = crdt.replica()
     journal.merge(branch.records, crdt.NOW_MS)
-    assert "sum to" in journal.merge([author.records[2]], crdt.NOW_MS).refused[0][1]
+    assert "not those their writer signed" in journal.merge([author.records[2]], crdt.NOW_MS).refused[0][1]
     assert journal.resume_after(author.id, 3) == 0
     assert journal.absorb(crdt.whole(author.journal, author.id), crdt.NOW_MS).equivocations
 

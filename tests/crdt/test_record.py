@@ -38,7 +38,7 @@ def records(draw) -> Record:
         context=tuple(sorted(context.items())),
         hlc=draw(st.integers(1, 2**64 - 1)),
         floor=draw(st.integers(0, seq - 1)),
-        live_sum=draw(st.integers(seq, 2**64 - 1)),
+        rest=draw(st.binary(min_size=32, max_size=32)),
         signature=draw(st.binary(min_size=64, max_size=64)),
     )
 
@@ -52,7 +52,7 @@ RECORD = Record(
     context=((b"a" * 16, 3), (b"w" * 16, 2)),
     hlc=5 << 16,
     floor=1,
-    live_sum=20,
+    rest=b"r" * 32,
     signature=b"s" * 64,
 )
 
@@ -100,7 +100,7 @@ def test_a_damaged_record_is_malformed_or_another_record(record, data):
 )
 def test_fields_of_any_type_are_malformed_or_a_record(values):
     try:
-        decode_record(pack([1, *values[1:]]))
+        decode_record(pack([2, *values[1:]]))
     except MalformedError:
         return
     pytest.fail("eleven arbitrary values made a record")
@@ -114,6 +114,7 @@ def test_the_signature_covers_every_field(name):
         "key": "other",
         "payload": b"",
         "context": (),
+        "rest": b"t" * 32,
     }.get(name, 6 if name != "hlc" else 9)
     other = replace(RECORD, **{name: changed})
     assert other.signing_bytes() != RECORD.signing_bytes()
@@ -122,7 +123,7 @@ def test_the_signature_covers_every_field(name):
 
 
 def test_what_is_signed_carries_a_label_of_its_own():
-    assert RECORD.signing_bytes().startswith(b"gossamer/record/1\0")
+    assert RECORD.signing_bytes().startswith(b"gossamer/record/2\0")
 
 
 def test_signing_twice_does_not_change_what_is_said():
@@ -154,7 +155,8 @@ def test_an_empty_payload_is_a_deletion():
         ({"context": tuple((n.to_bytes(16, "big"), 1) for n in range(1, CONTEXT_ENTRIES_MAX + 2))}, "entries"),
         ({"hlc": 0}, "stamp"),
         ({"floor": 7}, "floor"),
-        ({"live_sum": 6}, "live sum"),
+        ({"rest": b"r" * 31}, "31 bytes, not 32"),
+        ({"rest": b"r" * 33}, "33 bytes, not 32"),
         ({"signature": b""}, "signature"),
         ({"payload": b"x" * RECORD_BYTES_MAX}, "bytes"),
     ],
@@ -178,8 +180,8 @@ def test_a_text_that_is_no_unicode_is_a_fault_not_an_error():
 
 def test_another_format_is_refused_by_name():
     values = unpack(encode_record(RECORD), bytes_max=10_000)
-    with pytest.raises(MalformedError, match="format 1"):
-        decode_record(pack([2, *values[1:]]))
+    with pytest.raises(MalformedError, match="format 2"):
+        decode_record(pack([1, *values[1:]]))
 
 
 def test_records_share_their_kind_and_strange_kinds_stay_nowhere():

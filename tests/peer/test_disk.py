@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +199,12 @@ def test_joined_batches_remember_what_they_replace_among_themselves() -> None:
 def test_of_two_proofs_against_one_writer_the_first_is_stored() -> None:
     batches = [Batch(forks={W: (b"a", b"b")}), Batch(), Batch(forks={W: (b"c", b"d"), b"v": (b"e", b"f")})]
     assert joined(batches).forks == {W: (b"a", b"b"), b"v": (b"e", b"f")}
+
+
+def test_an_older_record_that_counts_again_takes_the_place_of_the_newer_one(tmp_path: Path) -> None:
+    """Of a writer that contradicts itself: what is asked for together is deleted before it is put."""
+    store = Store.open(tmp_path)
+    store.commit(Batch(put=[row("a", 2)], heads={W: 2}))
+    store.commit(joined([Batch(delete=[(W, "policy", "a")], put=[row("a", 1), row("b", 3)], heads={W: 3})]))
+    assert store.load().records == (row("a", 1)[4], row("b", 3)[4])
+    store.close()

@@ -19,7 +19,7 @@ def record(
 ) -> Record:
     return Record(
         writer=writer, seq=seq, kind="policy", key=KEY, payload=payload, context=context, hlc=hlc or seq, floor=0,
-        live_sum=seq, signature=bytes(64),
+        rest=bytes(32), signature=bytes(64),
     )  # fmt: skip
 
 

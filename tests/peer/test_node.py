@@ -482,7 +482,7 @@ def test_a_member_cannot_put_words_into_the_mouth_of_another(world: Any) -> None
     world.run(1)
     node = world.nodes[a]
     record = next(iter(node.journal.records(POLICY)))
-    forged = replace(record, seq=2, key="TrafficPolicy/default/forged", live_sum=3)
+    forged = replace(record, seq=2, key="TrafficPolicy/default/forged")
     forged = replace(forged, signature=world.nodes[c].identity.sign(forged.signing_bytes()))
     push(world, c, forged)
     world.run(1)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdt.delta import Delta
 from crdt.journal import Journal
-from crdt.record import Record
+from crdt.record import Record, content_digest, rest_hash
 from peer.authored import sign
 from peer.capabilities import Capabilities
 from peer.node_distrust import EVICTED_KINDS
@@ -216,9 +217,30 @@ def test_what_a_hostile_floor_voids_is_gone(world: Any) -> None:
     for name in NAMES:
         author.write(key_of(name), payload(name, 1))
     author.check()
-    author.write(key_of("c"), payload("c", 2), floor=2, live_sum=4)
+    author.write(key_of("c"), payload("c", 2), floor=2, rest=rest_hash(0))
     author.check()
     assert [entry.name for entry in author.fold.all()] == ["c"]
+
+
+def test_what_a_writer_takes_back_without_a_word_is_gone_and_what_it_brings_back_is_there(world: Any) -> None:
+    """It signs that of `old`, its edit, and `b` the first and the last are all there is. The fold has seen the edit."""
+    one, two = authors(world.mesh, 2)
+    old = one.write(key_of("a"), payload("a", 1))
+    for name in ("a", "b"):
+        one.write(key_of(name), payload(name, 2))
+    two.hear(one)
+    two.check()
+    b = one.journal.get(one.identity.id, POLICY, key_of("b"))
+    assert b is not None
+    for rest, names in (([old], ["a", "c"]), ([b], ["b", "c"])):
+        last = replace(b, seq=4 + (rest == [b]), key=key_of("c"), payload=payload("c", 1))
+        last = replace(last, floor=0, rest=rest_hash(sum(map(content_digest, rest))))
+        last = replace(last, signature=one.identity.sign(last.signing_bytes()))
+        whole = Delta(writer=one.identity.id, after=0, upto=last.seq, target=last.seq, records=(*rest, last))
+        assert two.journal.absorb(whole, NOW_MS + 10_000).refused  # until it was asked for all of it
+        assert two.journal.absorb(whole, NOW_MS + 10_000).contradictions
+        two.check()
+        assert [entry.name for entry in two.fold.all()] == names
 
 
 def test_a_writer_that_forked_after_it_was_last_asked_keeps_what_the_journal_keeps(world: Any) -> None:

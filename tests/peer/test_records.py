@@ -79,7 +79,7 @@ def signed(world: Any, number: int = 1, **fields: Any) -> Record:
     identity, _ = world.mesh.member(number)
     defaults = {
         "writer": identity.id, "seq": 1, "kind": SERVICE, "key": "default/shop", "payload": encode_service(shop()),
-        "context": (), "hlc": START_MS << 16, "floor": 0, "live_sum": 1, "signature": bytes(64),
+        "context": (), "hlc": START_MS << 16, "floor": 0, "rest": bytes(32), "signature": bytes(64),
     }  # fmt: skip
     unsigned = Record(**(defaults | fields))
     return replace(unsigned, signature=identity.sign(unsigned.signing_bytes()))
@@ -202,7 +202,7 @@ def test_an_authentic_record_is_accepted_and_a_changed_one_refused(world: Any, r
     assert registry.judge(record, START_MS) == Accept()
     for changed in (
         replace(record, key="default/bank"), replace(record, seq=2), replace(record, hlc=record.hlc + 1),
-        replace(record, payload=b""), replace(record, live_sum=7),
+        replace(record, payload=b""), replace(record, rest=b"r" * 32),
     ):  # fmt: skip
         assert registry.judge(changed, START_MS) == Refuse("bad signature")
 

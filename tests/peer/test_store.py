@@ -85,51 +85,17 @@ def test_the_proof_of_an_equivocation_survives_and_the_first_one_stays(tmp_path)
     again.close()
 
 
-def test_a_store_of_the_version_before_forks_is_brought_up_to_date(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_with_records_of_an_earlier_format_is_left_alone_and_refused_in_words(tmp_path, version):
     store = Store.open(tmp_path)
     put(store, 1)
-    store._connection.executescript("DROP TABLE forks; PRAGMA user_version = 1;")
+    store._connection.execute(f"PRAGMA user_version = {version}")
     store.close()
-    for proof in (b"first", b"second"):
-        again = Store.open(tmp_path)
-        assert again.set_aside is None
-        assert again.load().records == (b"record 1",)
-        again.commit(Batch(forks={ALICE: (proof, b"other")}))
-        assert again.load().forks == {ALICE: (b"first", b"other")}
-        again.close()
-
-
-KILLED_UPGRADE = """
-    import os, signal, sys
-    from pathlib import Path
-    import peer.io.database as database
-    from peer.io.store import Store
-    def connect(path, real=database.connect):
-        connection = real(path)
-        def die(statement):
-            if "user_version = " in statement: os.kill(os.getpid(), signal.SIGKILL)
-        connection.set_trace_callback(die)
-        return connection
-    database.connect = connect
-    Store.open(Path(sys.argv[1]))
-"""
-
-
-def test_an_upgrade_that_was_killed_half_way_is_done_by_the_next_start(tmp_path):
-    store = Store.open(tmp_path)
-    put(store, 1)
-    store._connection.executescript("DROP TABLE forks; PRAGMA user_version = 1;")
-    store.close()
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(KILLED_UPGRADE), str(tmp_path)], check=False
-        )
-        assert done.returncode == -signal.SIGKILL
-    again = Store.open(tmp_path)
-    assert (again.set_aside, again.doubt) == (None, "")
-    assert again.load().records == (b"record 1",)
-    again.commit(Batch(forks={ALICE: (b"one", b"other")}))
-    again.close()
+    before = (tmp_path / "store.db").read_bytes()
+    with pytest.raises(StoreError, match=rf"an earlier gossamer \(format {version}, this one reads 3\)"):
+        Store.open(tmp_path)
+    assert (tmp_path / "store.db").read_bytes() == before
+    assert not list(tmp_path.glob("*.corrupt-*"))
 
 
 def test_meta_survives(tmp_path):
@@ -203,7 +169,7 @@ def test_a_store_that_cannot_open_gives_the_lock_back(tmp_path):
     store._connection.execute("PRAGMA user_version = 99")
     store.close()
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"written by a newer gossamer \(format 99, this one knows 2\)"):
+        with pytest.raises(StoreError, match=r"written by a newer gossamer \(format 99, this one knows 3\)"):
             Store.open(tmp_path)
     assert not list(tmp_path.glob("*.corrupt-*"))
 

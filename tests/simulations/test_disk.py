@@ -11,7 +11,7 @@ from simulations.disk import Disk
 
 def record(seq: int, key: str = "k") -> Record:
     return Record(
-        writer=b"w" * 16, seq=seq, kind="note", key=key, payload=b"p", context=(), hlc=1, floor=0, live_sum=seq,
+        writer=b"w" * 16, seq=seq, kind="note", key=key, payload=b"p", context=(), hlc=1, floor=0, rest=bytes(32),
         signature=bytes(64),
     )  # fmt: skip
 

@@ -237,22 +237,6 @@ def test_a_damaged_log_that_cannot_be_kept_leaves_no_part_and_is_not_forgotten(
     store.close()
 
 
-def test_an_upgrade_that_found_no_room_is_done_by_the_next_start(volume: Any, directory: Path) -> None:
-    store = Store.open(directory)
-    put(store, 1)
-    store._connection.executescript("DROP TABLE forks; VACUUM; PRAGMA user_version = 1;")
-    store.close()
-    volume.fill()
-    with pytest.raises((DataDirError, StoreError), match=r"No space left|the disk is full"):
-        Store.open(directory)
-    volume.free()
-    store = Store.open(directory)
-    assert store.set_aside is None
-    assert store.load().heads == {ALICE: 1}
-    store.commit(Batch(forks={ALICE: (b"x", b"y")}))
-    store.close()
-
-
 def test_small_files_keep_their_old_content_on_a_full_disk(volume: Any, directory: Path) -> None:
     keys = Keys.open(directory)
     state = StateFile(directory / "contacts.json")
