@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from crdt.log import WriterLog
 from simulations.cli import sim
 from simulations.drawing import DrawingError, draw, rows_of, shares
 from simulations.scenarios import SCENARIOS
@@ -34,6 +35,19 @@ def test_a_deleted_key_stays_deleted_when_its_tombstone_is_gone_before_the_parti
     assert figures["tombstones the author still keeps"] == 0
     assert figures["nodes where a deleted key is back"] == 0
     assert figures["nodes where the edit that had not heard is kept"] == 8
+
+
+def test_the_trap_can_be_sprung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a tombstone goes although it deletes what others wrote, the key does come back."""
+
+    def upto_the_first_live(log: WriterLog) -> int:
+        live = (seq - 1 for seq, record in log.by_seq.items() if not record.deleted)
+        return next(live, log.head)
+
+    monkeypatch.setattr(WriterLog, "spent_upto", upto_the_first_live)
+    played = play(SCENARIOS["tombstones"], nodes=8, crypto="model")
+    figures = {figure.name: figure.value for figure in played.figures}
+    assert figures["nodes where a deleted key is back"] == 8
 
 
 @pytest.mark.parametrize("name", ["crash", "slow_members"])
