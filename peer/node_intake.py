@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import gossip.events as membership
+from crdt.clock import hlc_ms
 from crdt.codec import CrdtError, MalformedError
 from crdt.journal import Delta, Journal, Merged
 from crdt.record import Record, decode_record, encode_record
@@ -21,7 +22,7 @@ from gossip.member import Member, State
 from peer import node_notes
 from peer.messages import Evicted, Level, Note, Output, Persist, StateChanged
 from peer.node_distrust import EVICTED_KINDS
-from peer.node_notes import Complaints
+from peer.node_notes import STALE_S, Complaints, Replays
 from peer.node_sessions import Exchange
 from peer.records import REVOCATION, Registry
 from trust.errors import TrustError
@@ -59,6 +60,7 @@ class Intake:
         self._registry = registry
         self._engine = engine
         self._complaints = complaints
+        self._replays = Replays()
         self._rng = rng
         self._act = act
         self._begin = begin
@@ -90,7 +92,16 @@ class Intake:
             note = node_notes.warning("record_malformed", node, str(error))
             out.extend(self._complaints.tell(now, node, note))
             return
-        self.merged(now, self._journal.merge([record], int(now * 1000)), node, out)
+        merged = self._journal.merge([record], int(now * 1000))
+        if merged.duplicates and self._stale(now, record) and self._replays.stale(now, node):
+            note = node_notes.warning("records_replayed", node, "hands on what was replaced long ago")
+            out.extend(self._complaints.tell(now, node, note))
+        self.merged(now, merged, node, out)
+
+    def _stale(self, now: float, record: Record) -> bool:
+        """Whether a record that is known has not been on its way all the time since it was replaced."""
+        old = hlc_ms(record.hlc) < (now - STALE_S) * 1000
+        return old and self._journal.get(record.writer, record.kind, record.key) != record
 
     def absorb(
         self, now: float, delta: Delta, introduction: bytes | None, exchange: Exchange, out: list[Output]

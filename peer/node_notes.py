@@ -22,6 +22,8 @@ from trust.identity import format_id
 WINDOW_S: Final = 60.0
 SORTS_MAX: Final = 8  # told in a window about one node
 NODES_MAX: Final = 512  # complained about at a time, each by itself
+STALE_S: Final = 60.0  # a record is not on its way for so long
+STALE_MAX: Final = 100  # handed on by one node in a window before it is told
 _TEXT_MAX: Final = 120  # characters of what others chose
 _VARYING: Final = re.compile(r"\d+")
 
@@ -88,6 +90,29 @@ class Complaints:
         if len(self._windows) >= NODES_MAX:
             culprit = None
         return self._windows.setdefault(culprit, _Window(now + WINDOW_S))
+
+
+class Replays:
+    """Who hands on records that were replaced long ago. They change nothing, and each may have a reason: somebody was
+    cut off for a while. Many do not."""
+
+    def __init__(self) -> None:
+        self._counts: dict[bytes, tuple[float, int]] = {}  # when the window ends, how many
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def stale(self, now: float, node: bytes) -> bool:
+        """Count one; whether it is one too many, once a window."""
+        ends_at, count = self._counts.get(node, (0.0, 0))
+        if ends_at <= now:
+            if len(self._counts) >= NODES_MAX:
+                self._counts = {each: kept for each, kept in self._counts.items() if kept[0] > now}
+            if len(self._counts) >= NODES_MAX:
+                return False
+            ends_at, count = now + WINDOW_S, 0
+        self._counts[node] = ends_at, count + 1
+        return count + 1 == STALE_MAX
 
 
 def rejected(refusal: Rejected) -> Note:

@@ -24,7 +24,7 @@ from gossip.wire import KeyRing, seal
 from peer.fold import Folder
 from peer.messages import CloseStream, DatagramReceived, SendFrame, StreamFrame, StreamOpened, Written
 from peer.node import EXPELLED, FORGED, SHUNNED
-from peer.node_notes import SORTS_MAX
+from peer.node_notes import SORTS_MAX, STALE_MAX, STALE_S
 from peer.records import POLICY, SERVICE
 from peer.session import SyncSession
 from tests.peer.test_node import keys, policy, service, three
@@ -243,20 +243,46 @@ def test_a_node_that_joins_later_learns_of_the_fork_by_its_proof(world: Any) -> 
 # ------------------------------------------------------------------ replays and forgeries
 
 
-def test_old_records_of_others_change_nothing_and_are_not_worth_a_word(world: Any) -> None:
+def test_old_records_of_others_change_nothing_where_they_were_heard(world: Any) -> None:
     a, b, c = three(world)
     old = []
     for number in range(5):
         world.write(b, policy("one", n=number), request=number)
         world.run(0.5)
         old += [record for record in world.disk[b].values() if record.key.endswith("/one")]
-    mallory = Attacker(world)
     before = world.nodes[a].journal.canonical(), len(world.notes)
-    mallory.push(a, *old * 200)
-    assert world.nodes[a].journal.canonical() == before[0]
-    assert not told(world, "record_refused")
+    Attacker(world).push(a, *old * 200)
+    assert (world.nodes[a].journal.canonical(), len(world.notes)) == before
+    assert world.nodes[a].journal.statistics().duplicates == 0  # not even looked at
     assert world.nodes[a].engine.statistics().payloads_queued == 0
     goes_on(world, b, a, c)
+
+
+def test_who_hands_on_many_records_that_were_replaced_long_ago_gains_nothing_and_is_named_once(
+    world: Any,
+) -> None:
+    b = world.node(2)
+    old = []
+    for number in range(2 * STALE_MAX):
+        world.write(b, policy("one", n=number), request=number)
+        world.run(0.01)
+        old += [record for record in world.disk[b].values() if record.key.endswith("/one")]
+    a = world.node(1)
+    world.join(a, b)
+    world.run(1)
+    journal = world.nodes[a].journal
+    before = journal.canonical()
+    Attacker(world, 8).push(a, *old[: STALE_MAX // 2])  # these may have been on their way
+    world.run(STALE_S)
+    mallory = Attacker(world)
+    mallory.push(a, *old[STALE_MAX // 2 : STALE_MAX])
+    assert not told(world, "records_replayed")
+    mallory.push(a, *old[STALE_MAX:], old[-1])
+    (line,) = told(world, "records_replayed")
+    assert line["node"] == mallory.name
+    assert journal.canonical() == before
+    assert world.nodes[a].engine.statistics().payloads_queued == 0
+    goes_on(world, b, a)
 
 
 def test_ten_thousand_forgeries_are_a_few_lines_that_name_the_sender(world: Any) -> None:

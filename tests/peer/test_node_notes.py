@@ -1,7 +1,7 @@
 """What is said about others is bounded, and what was left unsaid is counted."""
 
 from peer.messages import Note
-from peer.node_notes import NODES_MAX, SORTS_MAX, WINDOW_S, Complaints, warning
+from peer.node_notes import NODES_MAX, SORTS_MAX, STALE_MAX, WINDOW_S, Complaints, Replays, warning
 
 ALICE, BOB = b"a" * 16, b"b" * 16
 
@@ -50,3 +50,21 @@ def test_beyond_the_bound_all_further_nodes_share_one_window() -> None:
     for number in range(NODES_MAX + 100):
         complain(complaints, WINDOW_S, number.to_bytes(16, "big"), "x")
     assert len(complaints) <= NODES_MAX + 1
+
+
+def test_the_last_of_many_stale_records_is_too_many_once_a_window() -> None:
+    replays = Replays()
+    assert [n for n in range(1, 5 * STALE_MAX) if replays.stale(0.0, ALICE)] == [STALE_MAX]
+    assert not any(replays.stale(1.0, BOB) for _ in range(STALE_MAX - 1))
+    assert not replays.stale(WINDOW_S + 1, BOB)
+    assert [n for n in range(1, 5 * STALE_MAX) if replays.stale(WINDOW_S, ALICE)] == [STALE_MAX]
+
+
+def test_only_so_many_are_counted_and_room_is_made_by_time() -> None:
+    replays = Replays()
+    for number in range(NODES_MAX + 100):
+        replays.stale(0.0, number.to_bytes(16, "big"))
+    assert len(replays) == NODES_MAX
+    assert not any(replays.stale(1.0, ALICE) for _ in range(2 * STALE_MAX))
+    assert any(replays.stale(WINDOW_S, ALICE) for _ in range(2 * STALE_MAX))
+    assert len(replays) == 1
