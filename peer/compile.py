@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from peer.attachment import Attachments, Place, attach, longer_s
-from peer.catalog import PolicyEntry, ServiceInstance, View
+from peer.attachment import Attachments, Place, attach
+from peer.catalog import PolicyEntry, View
 from peer.culprits import find
-from peer.directory import Directory, ServiceKey, cluster_name, host_name, port_names
+from peer.directory import Directory, ServiceKey, cluster_name, host_name
+from peer.inbound import authorizations, inbound_services, request_timeout_s
 from peer.limits import tightest
 from peer.policies import Condition, Policy, Reader, Status
 from peer.quarantine import by_weight
 from peer.translate import with_traffic_policy
-from peer.unread import Seal, Strictest, strictest
-from peer.workloads import authorization, workloads
+from peer.unread import Strictest, strictest
 from proxy.resources.authorization import AuthorizationPolicySpec
 from proxy.resources.capability import CAPABILITY
 from proxy.resources.resource import MESH_CONFIG_NAME, ROOT_NAMESPACE
@@ -34,14 +34,12 @@ from proxy.resources.traffic import MeshConfigSpec, TrafficPolicySpec
 from proxy.retry import RETRY_CONDITIONS
 from proxy.snapshot import (
     AppProtocol,
-    Authorization,
     AuthzPolicy,
     AuthzRule,
     Certificate,
     CircuitBreaker,
     Cluster,
     Destination,
-    InboundService,
     Limits,
     Listener,
     RetryPolicy,
@@ -50,7 +48,6 @@ from proxy.snapshot import (
 
 __all__ = ["Compiled", "Condition", "Reader", "Status", "close", "compile_snapshot", "listeners_for"]
 
-REQUEST_TIMEOUT_S: Final = 15.0  # Envoy's route timeout
 HTTP_PORT_DEFAULT: Final = 80  # of an upstream nothing is known of yet
 TRIES_MAX: Final = 64  # compilations to find the policies on which one broke: enough for four among hundreds
 
@@ -174,7 +171,7 @@ def _compiled(
 
     destinations, clusters = _reachable(directory, routes, traffic, tightest(readable))
     seals = [seal for each in unread for seal in each.seals]
-    allowed = _authorizations(directory, readable, view.trust_domain, default_deny, seals)
+    allowed = authorizations(directory, readable, view.trust_domain, default_deny, seals)
     return Compiled(
         snapshot=Snapshot(
             version=version,
@@ -186,7 +183,7 @@ def _compiled(
             certificates=tuple(sorted(certificates, key=lambda each: each.identity)),
             trust_bundle_pem=trust_bundle_pem,
             revoked=tuple(sorted(view.revoked)),
-            inbound=tuple(_inbound(directory, allowed, traffic, routes)),
+            inbound=tuple(inbound_services(directory, allowed, traffic, routes)),
             clusters=clusters,
             destinations=destinations,
             limits=limits,
@@ -335,18 +332,10 @@ def _reachable(
     clusters: list[Cluster] = []
     for (key, port), protocol in sorted(places.items()):
         spec = traffic.get(key)
-        destinations.append(routes.destination((key, port), protocol, _request_timeout_s(spec, protocol)))
+        destinations.append(routes.destination((key, port), protocol, request_timeout_s(spec, protocol)))
         cluster = _cluster(directory, key, port, protocol, spec)
         clusters.append(replace(cluster, breaker=limits[key]) if key in limits else cluster)
     return tuple(destinations), tuple(clusters)
-
-
-def _request_timeout_s(spec: TrafficPolicySpec | None, protocol: AppProtocol) -> float:
-    given = spec.timeouts.request if spec is not None and spec.timeouts is not None else None
-    if given is not None:
-        return given
-    # A gRPC call brings its own deadline, and its streams may last.
-    return 0.0 if protocol == "grpc" else REQUEST_TIMEOUT_S
 
 
 def _cluster(
@@ -354,61 +343,3 @@ def _cluster(
 ) -> Cluster:
     cluster = replace(directory.cluster(key, port, protocol), retry=_RETRY)
     return cluster if spec is None else with_traffic_policy(cluster, spec)
-
-
-# ---------------------------------------------------------------- the services of this host
-
-
-def _authorizations(
-    directory: Directory,
-    policies: Sequence[Policy],
-    trust_domain: str,
-    default_deny: bool,
-    seals: Sequence[Seal],
-) -> dict[ServiceKey, Authorization]:
-    """What holds for each local service: the same for all services of one workload."""
-    holding = [each for each in policies if each.kind == "AuthorizationPolicy"]
-    allowed: dict[ServiceKey, Authorization] = {}
-    for workload in workloads(directory.local):
-        found = authorization(
-            holding, workload, trust_domain=trust_domain, default_deny=default_deny, seals=seals
-        )
-        allowed |= {(each.namespace, each.name): found for each in workload.services}
-    return allowed
-
-
-def _inbound(
-    directory: Directory,
-    allowed: Mapping[ServiceKey, Authorization],
-    traffic: Mapping[ServiceKey, TrafficPolicySpec],
-    routes: Attachments,
-) -> Iterable[InboundService]:
-    longest = routes.longest_timeouts_s()
-    for instance in directory.local:
-        key = (instance.namespace, instance.name)
-        # The callee must not give up before a caller whose route is more patient does.
-        for number in dict.fromkeys(each.port for each in instance.ports):
-            protocol = next(each.protocol for each in instance.ports if each.port == number)
-            own_s = _request_timeout_s(traffic.get(key), protocol)
-            timeout_s = longer_s(longest.get(cluster_name(key, number)), own_s)
-            yield from _inbound_port(directory, instance, number, allowed[key], timeout_s)
-
-
-def _inbound_port(
-    directory: Directory, instance: ServiceInstance, number: int, allowed: Authorization, timeout_s: float
-) -> Iterable[InboundService]:
-    port = next(each for each in instance.ports if each.port == number)
-    for sni in port_names(instance, number):
-        yield InboundService(
-            sni=sni,
-            service=instance.name,
-            namespace=instance.namespace,
-            port=port.port,
-            protocol=port.protocol,
-            identity=directory.identity(instance),
-            app_host=instance.address,
-            app_port=port.target,
-            labels=instance.labels,
-            authorization=allowed,
-            request_timeout_s=timeout_s,
-        )

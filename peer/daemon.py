@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -67,6 +67,7 @@ from peer.restore import Restored, restore
 from peer.sightings import Sightings
 from peer.signing import Signing
 from peer.sockets import BindError, ListeningSockets, Places
+from peer.tasks import Tasks
 from peer.tokens import SpentTokens
 from peer.upkeep import Upkeep
 from proxy.plane import Plane
@@ -116,7 +117,8 @@ class Daemon:
         self.stop_asked = asyncio.Event()
         self.ready = asyncio.Event()
         self.failed = ""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks(self._fail)
+        self.spawn = self._tasks.spawn
         self._changed = asyncio.Event()
         self._serving = False
         self._first_start = established.first_start
@@ -340,6 +342,7 @@ class Daemon:
         if self.stopping:
             return
         self.stopping = True
+        self._tasks.stopping = True
         self.ready.clear()
         async with AsyncExitStack() as closing:  # in reverse; what fails keeps nothing else from being closed
             closing.push_async_callback(self.disk.close)
@@ -348,7 +351,7 @@ class Daemon:
             closing.push_async_callback(self.signing.close)
             closing.push_async_callback(self.dataplane.plane.stop)
             closing.push_async_callback(self.checks.close)
-            closing.push_async_callback(self._end_tasks)
+            closing.push_async_callback(self._tasks.end)
             if drain_s is None:
                 await self._leave(self.config.drain_timeout_s)
 
@@ -363,12 +366,6 @@ class Daemon:
                 await self.driver.departed.wait()
         except TimeoutError:
             log.warning("leave_untold", extra={"fields": {"waited_s": LEAVE_S_MAX}})
-
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _close_sockets(self) -> None:
         self.dataplane.sockets.close()
@@ -419,21 +416,6 @@ class Daemon:
         return answer
 
     # ------------------------------------------------------------------ when something changed
-
-    def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._task_ended)
-        self._tasks.append(task)
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.remove(task)
-        if self.stopping:
-            return
-        error = asyncio.CancelledError("given up") if task.cancelled() else task.exception()
-        if error is not None:
-            # A part that is gone would be missed silently: end the peer, and let its supervisor start it again.
-            log.critical("task_failed", extra={"fields": {"task": task.get_name()}}, exc_info=error)
-            self._fail(f"{task.get_name()}: {error!r}")
 
     def _fail(self, reason: str) -> None:
         self.failed = reason

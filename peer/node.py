@@ -62,19 +62,18 @@ from peer.messages import (
     Tick,
     Write,
 )
-from peer.node_distrust import KNOWN_COST, NOTHING_COST, REFUSED_WAIT_S_MAX, Distrust
+from peer.node_distrust import Distrust
 from peer.node_doubt import Doubt
 from peer.node_intake import Intake
 from peer.node_joins import Joins
 from peer.node_notes import Complaints
-from peer.node_sessions import TOO_MANY, Exchange, Sessions
+from peer.node_sessions import TOO_MANY, Sessions
 from peer.node_writes import Writes
 from peer.records import Registry
 from peer.session import SessionError, SyncSession
 from trust.credential import Credential
 from trust.identity import NodeIdentity
 
-SMALL_BYTES: Final = 64 * 1024  # an exchange that sent less is not worth counting
 DIVERGED: Final = "diverged"
 FORGED: Final = "a record that its writer did not sign"
 SHUNNED: Final = "this node broke the protocol a short while ago"
@@ -335,12 +334,7 @@ class Node:
         if told:
             self._told = self._knows = True
             self._doubt.told(now, exchange.node)
-        if exchange.session is not None and exchange.session.bytes_sent > SMALL_BYTES:
-            self._distrust.served(now, exchange.node, exchange.session.bytes_sent, self.journal.bytes_held)
-        if exchange.refused:
-            self._distrust.offended(now, exchange.node, REFUSED_WAIT_S_MAX)
-        elif not reason and exchange.session is not None:
-            self._judge(now, exchange, exchange.session)
+        self._distrust.weigh(now, exchange, ended_well=not reason, whole=lambda: self.journal.bytes_held)
         if exchange.address is not None:
             if reason:
                 self._engine(now, membership.SyncFailed(address=exchange.address), out)
@@ -348,15 +342,6 @@ class Node:
             else:
                 out.extend(self._joins.contacted(exchange.address))
         self._settle(now, out)
-
-    def _judge(self, now: float, exchange: Exchange, session: SyncSession) -> None:
-        """Keep in mind what an exchange that came to its end was good for."""
-        if exchange.taken:
-            self._distrust.fruitful(exchange.node)
-        elif session.records_heard:
-            self._distrust.fruitless(now, exchange.node, KNOWN_COST)
-        elif exchange.address is not None and not (exchange.with_members or session.records_served):
-            self._distrust.fruitless(now, exchange.node, NOTHING_COST)
 
     def _knowing(self) -> bool:
         return self._knows

@@ -17,9 +17,11 @@ as often: the cause may be a third one. Who asks for the whole journal again and
 Invariant: bounded in nodes remembered and in seconds waited; time heals.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from peer.node_sessions import Exchange
 from peer.records import POLICY, QUARANTINE, SERVICE
 
 EVICTED_KINDS: Final = (SERVICE, POLICY, QUARANTINE)
@@ -32,6 +34,7 @@ KNOWN_COST: Final = 3  # of one that brought records, none of them news
 NOTHING_COST: Final = 1  # of one begun here that moved nothing
 FRUITLESS_WAIT_S: Final = 5.0
 FRUITLESS_WAIT_S_MAX: Final = 60.0
+SMALL_BYTES: Final = 64 * 1024  # an exchange that sent less is not worth counting
 FORGET_S: Final = 600.0  # after the last offence
 NODES_MAX: Final = 1024
 SERVED_S: Final = 600.0
@@ -81,6 +84,22 @@ class Distrust:
         if standing.offences > 1:
             wait_s = OFFENCE_WAIT_S * 2 ** min(standing.offences - 2, _DOUBLINGS_MAX)
             standing.shunned_until = max(standing.shunned_until, now + min(wait_s, wait_s_max))
+
+    def weigh(self, now: float, exchange: Exchange, *, ended_well: bool, whole: Callable[[], int]) -> None:
+        """Keep in mind what an exchange that is over cost and brought. `whole`: the bytes of the journal."""
+        node, session = exchange.node, exchange.session
+        if session is not None and session.bytes_sent > SMALL_BYTES:
+            self.served(now, node, session.bytes_sent, whole())
+        if exchange.refused:
+            self.offended(now, node, REFUSED_WAIT_S_MAX)
+        elif not ended_well or session is None:
+            return
+        elif exchange.taken:
+            self.fruitful(node)
+        elif session.records_heard:
+            self.fruitless(now, node, KNOWN_COST)
+        elif exchange.address is not None and not (exchange.with_members or session.records_served):
+            self.fruitless(now, node, NOTHING_COST)
 
     def served(self, now: float, node: bytes | None, sent: int, whole: int) -> None:
         """It was sent so many bytes of a journal of `whole` bytes. Who asks for all of it again and again offends."""

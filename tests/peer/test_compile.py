@@ -598,6 +598,6 @@ def test_a_mistake_that_is_no_policys_doing_is_raised(monkeypatch: pytest.Monkey
     def broken(*_: Any) -> Any:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr(peer.compile, "_inbound", broken)
+    monkeypatch.setattr(peer.compile, "inbound_services", broken)
     with pytest.raises(KeyError, match="a mistake"):
         compiled(instance("cart"), route("r", "cart", {"name": "cart"}))
