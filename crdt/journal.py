@@ -295,7 +295,8 @@ class Journal(WritingReplica):
                 out.refuse(fresh[-1], f"more than {self.limits.writers_max} writers")
                 return False
             log = WriterLog()
-        move = log.plan([record for record in fresh if record.seq > log.head])
+        above = fresh if fresh[0].seq > log.head else [each for each in fresh if each.seq > log.head]
+        move = log.plan(above)
         if isinstance(move, Mismatch) and log.head > 0:
             anew = log.plan_anew(fresh)  # it adds up only if these are all that the last of them signed
             move = anew if isinstance(anew, Move) else move
@@ -362,8 +363,10 @@ class Journal(WritingReplica):
 
     def _recasting(self, writer: bytes) -> bool:
         """Whether the whole journal of a writer is on its way, because what came did not add up."""
+        if writer not in self._contested:
+            return False
         claim = self._quarantine.claim(writer)
-        return writer in self._contested and claim is not None and claim.after == 0
+        return claim is not None and claim.after == 0
 
     def _settle(self, ready: list[Held], now_ms: int, out: _Outcome) -> Verdict:
         """Judge those of `ready` that are not verified yet: Accept, or the first other verdict."""

@@ -124,6 +124,11 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make("journal_refused_total", "Records refused.", lambda: held().refused),
         make("journal_forked_writers", "Writers that equivocated.", lambda: held().forked_writers),
         make(
+            "journal_contradicting_writers",
+            "Writers whose records contradicted one another, since the start.",
+            lambda: len(journal.recast),
+        ),
+        make(
             "complaints_untold_total",
             "Complaints about other nodes that were not logged one by one.",
             lambda: daemon.node.complaints.untold,
