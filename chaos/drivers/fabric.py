@@ -19,6 +19,7 @@ from typing import IO, Final, Protocol
 
 from chaos.conditions import Pair, Path
 from chaos.drivers.driver import DriverError
+from chaos.drivers.names import Names, name_of
 
 GOSSIP_PORT: Final = 7946
 INBOUND_PORT: Final = 15006
@@ -49,6 +50,12 @@ class Fabric(Protocol):
     def host(self, index: int) -> str:
         """The address of a node."""
 
+    def seed(self, index: int) -> str:
+        """What others are told to find that node by: its address, or a name."""
+
+    def resolve(self, index: int, *, works: bool) -> None:
+        """Whether names resolve there from now on."""
+
     def prefix(self, index: int) -> Sequence[str]:
         """What stands in front of a command that is to run there."""
 
@@ -74,6 +81,12 @@ class Loopback:
     def host(self, index: int) -> str:
         return f"{self._network}.{index + 1}"
 
+    def seed(self, index: int) -> str:
+        return self.host(index)
+
+    def resolve(self, index: int, *, works: bool) -> None:
+        raise AssertionError("the driver says it lacks this")
+
     def prefix(self, index: int) -> Sequence[str]:
         return ()
 
@@ -90,9 +103,12 @@ class Loopback:
 class _Namespaces:
     """A namespace for each node, and one in the middle."""
 
-    def __init__(self, prefix: str, most: int) -> None:
+    def __init__(self, prefix: str, most: int, *, named: bool = False) -> None:
+        """`most` nodes at most; with `named` they find one another by name."""
         self._prefix = prefix
         self._most = most
+        nodes = {self.name(index): self.host(index) for index in range(most)}
+        self._names = Names(nodes) if named else None
 
     def name(self, index: int) -> str:
         return f"{self._prefix}-n{index}"
@@ -104,13 +120,23 @@ class _Namespaces:
     def host(self, index: int) -> str:
         return f"10.211.{index // 250}.{index % 250 + 1}"
 
+    def seed(self, index: int) -> str:
+        return self.host(index) if self._names is None else name_of(index)
+
+    def resolve(self, index: int, *, works: bool) -> None:
+        assert self._names is not None, "who is to lose names has some"
+        self._names.resolve(index, works=works)
+
     def prefix(self, index: int) -> Sequence[str]:
         return ("ip", "netns", "exec", self.name(index))
 
     def commands_down(self) -> list[list[str]]:
-        return [["ip", "netns", "del", name] for name in (*map(self.name, range(self._most)), self.middle)]
+        down = [["ip", "netns", "del", name] for name in (*map(self.name, range(self._most)), self.middle)]
+        return down + ([] if self._names is None else self._names.commands_down())
 
     def _make(self, count: int) -> None:
+        if self._names is not None:
+            self._names.up()
         for name in (self.middle, *(self.name(index) for index in range(count))):
             must("ip", "netns", "add", name)
             must("ip", "-n", name, "link", "set", "lo", "up")
@@ -166,8 +192,8 @@ class Router(_Namespaces):
 class Switch(_Namespaces):
     """TUN devices, all read by one process (`chaos/drivers/switch.py`), which is told what stands as lines of JSON."""
 
-    def __init__(self, prefix: str, most: int, seed: int) -> None:
-        super().__init__(prefix, most)
+    def __init__(self, prefix: str, most: int, seed: int, *, named: bool = False) -> None:
+        super().__init__(prefix, most, named=named)
         self._seed = seed
         self._process: subprocess.Popen[str] | None = None
 

@@ -33,7 +33,9 @@ from chaos.drivers.real_mesh import Fronts, RealMesh, joins
 from chaos.drivers.real_run import RealRun
 from chaos.experiment import Event, Experiment
 from chaos.fault import (
+    Certificates,
     Disk,
+    Dns,
     Loss,
     Poison,
     Poisoned,
@@ -49,8 +51,6 @@ NODES_MAX: Final = 40
 
 _LACKS: Final = {
     "clock": "the clock of a real host is everybody's: only a simulated one can be set wrong",
-    "dns": "peers know addresses, not names",
-    "certificates": "a real peer renews by itself; no way to stop it is implemented here",
     "byzantine": "a real peer runs the real code and only that",
     "version": "there is one release of the peer on this machine: see the driver sim",
     "tcp": "connections are not looked into here: see the driver toxiproxy",
@@ -115,6 +115,8 @@ class _Real(ABC):
             return _LACKS[inject.fault]
         if isinstance(inject, Disk) and inject.how != "full":
             return f"a disk that is {inject.how} is not implemented here"
+        if isinstance(inject, Certificates) and inject.how == "expire":
+            return "a real peer renews by itself, and its certificate lives for days: see the driver sim"
         if isinstance(inject, Signers) and (inject.how == "revoke" or inject.count > 1):
             return "a mesh made here has one signer, who founds it: see the driver sim"
         if isinstance(inject, Slow) and inject.each:
@@ -169,7 +171,8 @@ class NetnsDriver(_Real):
             isinstance(event.inject, SHAPING) or (isinstance(event.inject, Loss) and event.inject.burst > 1)
             for event in experiment.method
         )
-        return Switch(mark, most, experiment.seed) if shaped else Router(mark, most)
+        named = any(isinstance(event.inject, Dns) for event in experiment.method)
+        return Switch(mark, most, experiment.seed, named=named) if shaped else Router(mark, most, named=named)
 
     def _check(self) -> None:
         if os.geteuid() != 0:
@@ -185,6 +188,8 @@ class ProcessDriver(_Real):
     name = "process"
 
     def _lack(self, event: Event) -> str:
+        if isinstance(event.inject, Dns):
+            return "this host resolves names for everybody on it: see the driver netns"
         if isinstance(event.inject, (*NETWORK, Swizzle)):
             return "loopback has no network between the nodes: see the driver netns"
         return super()._lack(event)

@@ -6,6 +6,7 @@ Invariant: what begins here ends here: a stopped process is started again, a ful
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from chaos.conditions import NETWORK, swizzled
@@ -16,9 +17,11 @@ from chaos.experiment import Event
 from chaos.fault import (
     Application,
     Bandwidth,
+    Certificates,
     Delay,
     Descriptors,
     Disk,
+    Dns,
     Flap,
     Join,
     Keeps,
@@ -39,10 +42,12 @@ from simulations.randomness import stream
 
 
 class RealHands:
-    """Does faults to one mesh. `refusals` is what peers said to poisoned policies."""
+    """Does faults to one mesh. `disown` is told of nodes whose word counts for nothing any more; `refusals` is what
+    peers said to poisoned policies."""
 
-    def __init__(self, mesh: RealMesh) -> None:
+    def __init__(self, mesh: RealMesh, disown: Callable[[str], None]) -> None:
         self._mesh = mesh
+        self._disown = disown
         self.refusals: list[str] = []
 
     def _picked(self, event: Event) -> list[RealNode]:
@@ -90,6 +95,14 @@ class RealHands:
             case Descriptors(limit=limit):
                 for node in self._picked(event):
                     node.limit_descriptors(limit)
+            case Dns():
+                for node in self._picked(event):
+                    self._mesh.fabric.resolve(self._mesh.nodes.index(node), works=False)
+            case Certificates():
+                for node in self._picked(event):
+                    node.impaired += 1
+                    self._disown(node.name)
+                    await self._mesh.revoke(node)
             case Poisoned():
                 for node in self._picked(event)[:1]:
                     self._mesh.spawn(self._poison(node, inject.effect))
@@ -129,6 +142,14 @@ class RealHands:
             case Descriptors():
                 for node in self._picked(event):
                     node.limit_descriptors(None)
+            case Dns():
+                for node in self._picked(event):
+                    self._mesh.fabric.resolve(self._mesh.nodes.index(node), works=True)
+            case Certificates():  # what is revoked stays so: it comes back as somebody else
+                for node in self._picked(event):
+                    await node.stop()
+                    self._disown(node.name)
+                    await self._start_again(node, Keeps.NOTHING)
             case Swizzle():
                 self._mesh.clogged -= set(inject.pick.nodes)
                 self._mesh.shape()
@@ -148,7 +169,7 @@ class RealHands:
     async def _start_again(self, node: RealNode, keeps: Keeps) -> None:
         if node.running:
             return
-        flags: list[str] = []
+        flags = self._mesh.seeds()
         if keeps is not Keeps.ALL:
             await asyncio.to_thread(node.forget, keeps)
         if keeps is Keeps.NOTHING:

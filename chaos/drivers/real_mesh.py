@@ -174,12 +174,17 @@ class RealMesh:
             )
         except ClientError as error:
             raise DriverError(f"{first.name} gave no token: {error}") from error
-        seeds = [
-            word
-            for node in self.nodes[: min(self.experiment.topology.seeds, self.present)]
-            for word in ("--seed", f"{node.host}:7946")
-        ]
-        return [*seeds, "--token", token]
+        return [*self.seeds(), "--token", token]
+
+    def seeds(self) -> list[str]:
+        """Whom peers are told to contact."""
+        count = min(self.experiment.topology.seeds, self.present)
+        return [word for index in range(count) for word in ("--seed", f"{self.fabric.seed(index)}:7946")]
+
+    async def revoke(self, node: RealNode) -> None:
+        """Have the founder say that nobody believes that node any more. Raises DriverError."""
+        first = self.nodes[0]
+        await self._ask(first, partial(first.client.revoke, "node", node.name, "chaos"))
 
     async def _serve(self, name: str, on: Sequence[str]) -> None:
         """The service's processes, registered, with a path that nobody may ask for."""

@@ -15,7 +15,7 @@ from chaos.drivers.real_mesh import RealMesh
 from chaos.drivers.real_node import RealNode
 from chaos.drivers.real_requests import broken, per_second, shares
 from chaos.drivers.real_watch import LOOK_EVERY_S, Policies, Views
-from chaos.fault import Keeps, Kill
+from chaos.fault import Keeps, Kill, Poisoned
 from chaos.hypothesis import Invariant
 from chaos.journal import VIOLATIONS_MAX, Happened, Journal, Violation
 from chaos.plan import moments
@@ -36,7 +36,6 @@ class RealRun:
         self._progress = progress
         self._rng = stream(experiment.seed, "chaos", "workload")
         self._journal = Journal(experiment=experiment, driver=driver, seed=experiment.seed)
-        self._hands = RealHands(mesh)
         self.interrupted = False  # by a signal
         self._open: dict[int, float] = {}
         self._detected: list[float] = []
@@ -49,6 +48,7 @@ class RealRun:
             deletes=load.deletes if load else 0.0,
             size=min(load.size, 4000) if load else 0,
         )
+        self._hands = RealHands(mesh, self._policies.disown)
 
     async def play(self) -> Journal:
         """The run. Raises DriverError, and CancelledError when SIGINT or SIGTERM comes: `interrupted` is set then."""
@@ -230,6 +230,8 @@ class RealRun:
             "success": None if success is None else round(success, 5),
             "success_before": None if control is None else round(control, 5),
         }
+        if any(isinstance(event.inject, Poisoned) for event in self._mesh.experiment.method):
+            self._journal.figures["poisons_refused"] = len(self._hands.refusals)
         if self._mesh.callers:
             self._journal.series["success"] = per_second(self._mesh.callers, self._mesh.began_unix)
 

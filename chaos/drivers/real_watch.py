@@ -147,7 +147,12 @@ def _view_of(node: RealNode) -> View | None:
         rows = node.client.members()
     except ClientError:
         return None
-    return {str(row["name"]): (str(row["state"]), int(row["boot"]), int(row["incarnation"])) for row in rows}
+    view: View = {}
+    for row in rows:
+        name, seen = str(row["name"]), (str(row["state"]), int(row["boot"]), int(row["incarnation"]))
+        if name not in view or view[name][1] <= seen[1]:  # who came back as somebody else has a later boot
+            view[name] = seen
+    return view
 
 
 @dataclass(slots=True)
@@ -160,7 +165,7 @@ class Policies:
     size: int
     acknowledged: dict[str, str] = field(default_factory=dict)  # name -> the node that said so
     unknown: set[str] = field(default_factory=set)
-    deleted: set[str] = field(default_factory=set)
+    deleted: dict[str, str] = field(default_factory=dict)  # name -> the node that said so
     perhaps_deleted: set[str] = field(default_factory=set)
     refused: int = 0
     _number: int = 0
@@ -171,12 +176,19 @@ class Policies:
         if not running:
             return
         node = self.rng.choice(running)
-        live = sorted(set(self.acknowledged) - self.deleted - self.perhaps_deleted)
+        live = sorted(self.acknowledged.keys() - self.deleted.keys() - self.perhaps_deleted)
         if live and self.rng.random() < self.deletes:
             await self._delete(node, self.rng.choice(live))
         else:
             self._number += 1
             await self._add(node, f"p{self._number}")
+
+    def disown(self, node: str) -> None:
+        """What that node has said counts for nothing: nobody believes it any more, nor what it wrote."""
+        self.unknown |= {name for name, author in self.acknowledged.items() if author == node}
+        self.perhaps_deleted |= {name for name, author in self.deleted.items() if author == node}
+        self.acknowledged = {name: author for name, author in self.acknowledged.items() if author != node}
+        self.deleted = {name: author for name, author in self.deleted.items() if author != node}
 
     async def _add(self, node: RealNode, name: str) -> None:
         self.unknown.add(name)
@@ -200,7 +212,7 @@ class Policies:
             return
         if any(row.get("action") == "deleted" for row in rows):
             self.perhaps_deleted.discard(name)
-            self.deleted.add(name)
+            self.deleted[name] = node.name
 
     async def held(self) -> dict[str, frozenset[str]]:
         """What each running peer has; nothing for one that does not answer."""
@@ -212,10 +224,10 @@ class Policies:
         """Held against what was acknowledged."""
         found = []
         for node, have in sorted(held.items()):
-            for name in sorted(set(self.acknowledged) - self.deleted - self.perhaps_deleted - have):
+            for name in sorted(self.acknowledged.keys() - self.deleted.keys() - self.perhaps_deleted - have):
                 what = f"{node} lacks {name}, which {self.acknowledged[name]} acknowledged"
                 found.append(Violation(invariant=Invariant.NO_LOSS.value, at_s=at_s, what=what, node=node))
-            for name in sorted(self.deleted & have):
+            for name in sorted(self.deleted.keys() & have):
                 what = f"{node} has {name}, whose deletion was acknowledged"
                 found.append(
                     Violation(invariant=Invariant.NO_RESURRECTION.value, at_s=at_s, what=what, node=node)

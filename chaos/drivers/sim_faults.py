@@ -56,7 +56,7 @@ _WHAT_LACKS: Final = {
     "bandwidth": "the virtual network has no bandwidth: streams are as fast as their round trips",
     "tcp": "streams are modelled as frames that arrive in order, not as TCP",
     "descriptors": "a virtual process has no file descriptors",
-    "dns": "virtual nodes know addresses, not names",
+    "dns": "virtual nodes know addresses, not names: see the driver netns",
     "poison": "the virtual world has no data plane a policy could poison",
     "application": "the virtual world has no applications",
 }
@@ -70,7 +70,7 @@ def lack(event: Event, topology: Topology) -> str:
     if isinstance(inject, Signers) and inject.count >= topology.signers and inject.how == "revoke":
         return "somebody has to stay who signs"
     if isinstance(inject, Certificates) and inject.how == "revoke":
-        return "revocations are records of a kind the virtual world's workload does not write"
+        return "nobody revokes in the virtual world: see the drivers netns and process"
     if inject.fault in _WHAT_LACKS:
         return _WHAT_LACKS[inject.fault]
     if isinstance(inject, Partition) and inject.traffic is not Traffic.ALL:

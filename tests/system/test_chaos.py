@@ -39,6 +39,21 @@ steady-state-hypothesis:
   invariants: [views-agree, journals-agree, services-answer]
   bounds: {heals: 20s, success: 80%}
 """
+TRUSTED = """
+title: Names that do not resolve, a revoked node and poisoned policies
+drivers: [netns]
+topology: {nodes: 4, profile: local}
+workload:
+  policies: {every: 300ms, deletes: 20%}
+method:
+  - {at: 1s, for: 6s, fault: dns, pick: {all: true}}
+  - {at: 2s, for: 1s, fault: kill, pick: {nodes: [n2]}}
+  - {at: 2s, for: 4s, fault: partition, groups: [[n0, n2, n3], [n1]]}
+  - {at: 3s, fault: poison, effect: oversized, pick: {nodes: [n0]}}
+  - {at: 3s, fault: poison, effect: unreadable, pick: {nodes: [n1]}}
+  - {at: 8s, for: 3s, fault: certificates, how: revoke, pick: {nodes: [n3]}}
+steady-state-hypothesis: {within: 40s}
+"""
 SHAPED = """
 title: A slow and disorderly network
 drivers: [netns]
@@ -116,9 +131,10 @@ def _of_this(pid: int, directory: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("text", [NETWORKED, SHAPED], ids=["router", "switch"])
+@pytest.mark.parametrize("text", [NETWORKED, SHAPED, TRUSTED], ids=["router", "switch", "names"])
 def test_holds_in_namespaces(text: str) -> None:
     driver, story = NetnsDriver(), experiment(text)
+    tables = set(Path("/etc").glob("netns/*"))
     before = set(
         subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
     )
@@ -127,6 +143,8 @@ def test_holds_in_namespaces(text: str) -> None:
     assert journal.violations == []
     assert (journal.figures["acknowledged"] or 0) > 5
     assert len(journal.lanes) == story.topology.size
+    assert journal.figures.get("poisons_refused", 2) == 2
+    assert set(Path("/etc").glob("netns/*")) <= tables
     after = set(
         subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
     )
