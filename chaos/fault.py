@@ -87,7 +87,6 @@ class Poison(Enum):
     UNREADABLE = "unreadable"
     OVERSIZED = "oversized"
     DENY_ALL = "deny-all"
-    KILLS_WORKER = "kills-worker"
 
 
 class _Fault(Model):
@@ -166,17 +165,20 @@ class Tcp(_Fault):
 
 class Slow(_Fault):
     """No processor when it is wanted: stopped for `blocked`, running for `running`, over and over (Lifeguard, section
-    5), or `each` on top of every input."""
+    5); or no more than a `quota` of one, as a container at its limit; or `each` on top of every input."""
 
     fault: Literal["slow"] = "slow"
     blocked: Seconds = 0.0
     running: Seconds = 0.0
+    quota: Share = 0.0
     each: Seconds = 0.0
 
     @model_validator(mode="after")
     def _something(self) -> "Slow":
-        if bool(self.blocked) != bool(self.running) or not (self.blocked or self.each):
-            raise ValueError("give blocked and running, or each")
+        if bool(self.blocked) != bool(self.running) or not (self.blocked or self.quota or self.each):
+            raise ValueError("give blocked and running, or quota, or each")
+        if self.quota and self.blocked:
+            raise ValueError("blocked and quota say the same thing: give one of them")
         return self
 
 
@@ -242,10 +244,10 @@ class Clock(_Fault):
 
 
 class Disk(_Fault):
-    """No room, nothing can be written, or what was synced is not on the disk after a power cut."""
+    """No room, or what was synced is not on the disk after a power cut."""
 
     fault: Literal["disk"] = "disk"
-    how: Literal["full", "read-only", "lying-fsync"]
+    how: Literal["full", "lying-fsync"]
 
 
 class Descriptors(_Fault):

@@ -35,6 +35,8 @@ class Invariant(Enum):
     JOURNALS = "journals-agree"
     SERVING = "services-answer"
     ISSUED = "certificates-are-issued"
+    # while a partition stands
+    SIDES = "each-side-keeps-serving"
 
 
 SAFETY: Final = frozenset(
@@ -64,6 +66,7 @@ class Bounds(Model):
     suspicions: int | None = Field(default=None, ge=0)  # of nodes that ran all the time
     success: Share | None = None  # of requests, over the whole run
     success_against_control: Share | None = Field(default=None, alias="success-against-control")
+    # ^ of that of the same mesh, workload and time without any fault, which is run first
 
 
 class Hypothesis(Model):

@@ -1,7 +1,8 @@
 """Reports of runs: one self-contained HTML file (no script, no address it would load from), and JUnit XML.
 
 From top to bottom: the verdict, the first violation in words, the time-line as one drawing (bands of faults, then a
-lane for each node: how many others see it alive, suspect, dead or left, and below it what it really was), figures,
+lane for each node: how many others see it alive, suspect, dead or left, and below it what it really was; then the
+success ratio, where there were requests; across all of it a line at the first violation), figures,
 situations reached, and the resolved experiment that runs it again.
 
 Invariant: whatever a title, a name or a violation contains, it is text in the report and nothing else.
@@ -19,6 +20,7 @@ WIDTH: Final = 1100
 LEFT: Final = 110
 BAND: Final = 16
 LANE: Final = 22
+SHARE: Final = 36  # the height of the success ratio
 COLOURS: Final = {"alive": "#3b8f5a", "suspect": "#e0a82e", "dead": "#c2433a", "left": "#7a8793"}
 TRUTH: Final = {"running": "none", "impaired": "#e0a82e", "down": "#333"}
 BANDS: Final = {
@@ -94,7 +96,8 @@ def drawing(journal: Journal) -> str:
     scale = (WIDTH - LEFT - 10) / total_s
     rows = _rows(journal.happened, total_s)
     top = 8 + BAND * (1 + max((row for row, _ in rows), default=-1))
-    height = top + LANE * len(journal.lanes) + 30
+    share = journal.series.get("success", ())
+    height = top + LANE * len(journal.lanes) + (SHARE + 8 if share else 0) + 30
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" font-family="system-ui, sans-serif" font-size="11">'
     ]
@@ -112,6 +115,9 @@ def drawing(journal: Journal) -> str:
     for number, lane in enumerate(journal.lanes):
         parts += _lane(lane, top + LANE * number, total_s, scale)
     bottom = top + LANE * len(journal.lanes)
+    if share:
+        parts += _share(share, bottom + 4, scale)
+        bottom += SHARE + 8
     if journal.violations:
         first = min(journal.violations, key=lambda each: each.at_s)
         x = LEFT + min(first.at_s, total_s) * scale
@@ -155,6 +161,15 @@ def _lane(lane: Lane, y: float, total_s: float, scale: float) -> Iterator[str]:
         if TRUTH.get(truth, "none") != "none" and end_s > at_s:
             x, width = LEFT + at_s * scale, (end_s - at_s) * scale
             yield _box(x, y + LANE - 5, width, 3, TRUTH[truth], escape(truth))
+
+
+def _share(points: Sequence[tuple[float, float]], y: float, scale: float) -> Iterator[str]:
+    """The share of requests that went as they should, second by second; a line at all and one at none."""
+    yield f'<text x="{LEFT - 8}" y="{y + 11}" text-anchor="end">success</text>'
+    for level in (y, y + SHARE):
+        yield f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{level}" y2="{level}" stroke="#dddddd"/>'
+    line = " ".join(f"{LEFT + at_s * scale:.1f},{y + SHARE * (1 - share):.1f}" for at_s, share in points)
+    yield f'<polyline points="{line}" fill="none" stroke="#1d2329" stroke-width="1.5"/>'
 
 
 def _box(x: float, y: float, width: float, height: float, fill: str, title: str = "") -> str:

@@ -2,7 +2,8 @@
 
 What began after the first violation has no part in it and goes first. Then delta debugging (Zeller and Hildebrandt, TSE
 2002) on the timeline: leave out halves, then quarters, … then single faults, for as long as the run still breaks one of
-the invariants it broke at first. Then what surrounds the faults is made smaller in the same spirit: the workload, how
+the invariants it broke at first. Where many are left the failure hangs on the dice, and parts are left out under other
+ones. Then what surrounds the faults is made smaller in the same spirit: the workload, how
 long a fault lasts, nodes nobody names.
 
 Invariant: what is returned fails, by one of the invariants it was asked to fail by, and is no larger than what came in.
@@ -16,6 +17,9 @@ from chaos.experiment import Event, Experiment, Topology, Workload
 from chaos.fault import Join, Loss, Partition, Pick, Signers
 
 RUNS_MAX: Final = 400
+FEW: Final = 3  # faults that somebody can read: fewer are not bought with another seed
+DICE: Final = 5
+APART: Final = 1_000_003  # between seeds, so that none is the next experiment's
 OF_SIGNERS: Final = frozenset({"signers", "certificates"})
 
 Fails = Callable[[Experiment], bool]
@@ -56,6 +60,10 @@ def shrink(
     while before != experiment and budget.runs < RUNS_MAX:
         before = experiment
         experiment = _fewer_faults(experiment, budget)
+        if len(experiment.method) > FEW:
+            experiment = _other_dice(experiment, budget)
+            if experiment != before:
+                continue  # fewer faults make every further run shorter: all else waits
         for smaller in _simpler(experiment):
             if smaller != experiment and budget.still(smaller):
                 experiment = smaller
@@ -92,6 +100,20 @@ def _fewer_faults(experiment: Experiment, budget: _Budget) -> Experiment:
             if size == 1:
                 break
             parts = min(len(method), parts * 2)
+    return experiment
+
+
+def _other_dice(experiment: Experiment, budget: _Budget) -> Experiment:
+    """Without a half, or a quarter, but from another seed: what fails by chance may need other dice for that."""
+    for dice in range(1, DICE + 1):
+        for parts in (2, 4):
+            size = -(-len(experiment.method) // parts)
+            for first in range(0, len(experiment.method), size):
+                method = (*experiment.method[:first], *experiment.method[first + size :])
+                rest = _without_strangers(experiment, method)
+                other = experiment.model_copy(update={"method": rest, "seed": experiment.seed + dice * APART})
+                if budget.still(other):
+                    return other
     return experiment
 
 

@@ -8,6 +8,7 @@ All the time (every LOOK_EVERY_S):
 - no number is acknowledged twice for different contents, while somebody has the first, and no journal has seen one used
   twice;
 - nobody is condemned without accusations that the accusers have signed, enough of them or old enough;
+- a node's clock never goes back within a life of that node;
 - no stamp counts that is further in the future than a clock may be wrong.
 
 After quiet:
@@ -97,6 +98,7 @@ class Watch:
         self._seen: dict[int, tuple[int, dict[bytes, Rank]]] = {}  # by host: its life, and what it showed
         self._announced: dict[bytes, Rank] = {}
         self._numbered: dict[tuple[bytes, int], _Acknowledged] = {}
+        self._clocks: dict[int, tuple[int, int]] = {}  # by host: its life, and its last stamp
         self._retransmits: dict[
             int, tuple[int, int]
         ] = {}  # by host: its life, the most an item may be told in it
@@ -179,6 +181,11 @@ class Watch:
 
     def _check_stamps(self, host: Host) -> None:
         assert host.node is not None, "only running nodes are looked at"
+        life, before = self._clocks.get(host.index, (0, 0))
+        stamp = host.node.journal.clock.last
+        if life == host.life and stamp < before:
+            self._tell(Rule.MONOTONE, f"the clock of {host.name} stamped {before} and now goes by {stamp}")
+        self._clocks[host.index] = host.life, stamp
         ahead_ms = hlc_ms(host.node.journal.clock.last) - int(self._world.now_of(host) * 1000)
         if ahead_ms > DRIFT_MS_MAX:
             self._tell(

@@ -29,6 +29,7 @@ from typing import Final
 from chaos.conditions import NETWORK, SHAPING
 from chaos.drivers.driver import DriverError, Lack, Progress
 from chaos.drivers.fabric import Fabric, Loopback, Router, Switch
+from chaos.drivers.quota import Quotas
 from chaos.drivers.real_mesh import Fronts, RealMesh, joins
 from chaos.drivers.real_run import RealRun
 from chaos.experiment import Event, Experiment
@@ -37,8 +38,6 @@ from chaos.fault import (
     Disk,
     Dns,
     Loss,
-    Poison,
-    Poisoned,
     Signers,
     Slow,
     Swizzle,
@@ -64,6 +63,7 @@ _SEES: Final = frozenset(
         Invariant.VIEWS,
         Invariant.JOURNALS,
         Invariant.SERVING,
+        Invariant.SIDES,
     }
 )
 
@@ -114,15 +114,13 @@ class _Real(ABC):
         if inject.fault in _LACKS:
             return _LACKS[inject.fault]
         if isinstance(inject, Disk) and inject.how != "full":
-            return f"a disk that is {inject.how} is not implemented here"
+            return "a real disk cannot be made to lie about its syncs here: see the driver sim"
         if isinstance(inject, Certificates) and inject.how == "expire":
             return "a real peer renews by itself, and its certificate lives for days: see the driver sim"
         if isinstance(inject, Signers) and (inject.how == "revoke" or inject.count > 1):
             return "a mesh made here has one signer, who founds it: see the driver sim"
         if isinstance(inject, Slow) and inject.each:
-            return "a real process is stopped and started again, not slowed at each input: give blocked and running"
-        if isinstance(inject, Poisoned) and inject.effect is Poison.KILLS_WORKER:
-            return "no policy that ends a worker is known"
+            return "a real process is not slowed at each input: give blocked and running, or quota"
         return ""
 
     def _lacks_more(self, experiment: Experiment) -> tuple[Lack, ...]:
@@ -136,18 +134,25 @@ class _Real(ABC):
         """What stands in front of applications."""
         return None
 
-    def _check(self) -> None:
+    def _check(self, experiment: Experiment) -> None:
         """Raises DriverError when this machine cannot do it."""
-        return
+        if any(isinstance(event.inject, Slow) and event.inject.quota for event in experiment.method):
+            Quotas("none").check()
 
     def run(self, experiment: Experiment, progress: Progress) -> Journal:
-        self._check()
+        self._check(experiment)
+        control = None
+        if experiment.hypothesis.bounds.success_against_control is not None:
+            control = self._once(_undisturbed(experiment), progress, None).figures["success"]
+        return self._once(experiment, progress, control)
+
+    def _once(self, experiment: Experiment, progress: Progress, control: float | None) -> Journal:
         mark = f"gsm{secrets.token_hex(3)}"
         directory = Path(tempfile.mkdtemp(prefix=f"{mark}-"))
         fabric = self._fabric(experiment, mark)
         mesh = RealMesh(experiment, fabric, directory, mark, fronts=self._fronts(mark))
         dead_man = _dead_man(mark, directory, [*mesh.commands_down(), *fabric.commands_down()])
-        run = RealRun(mesh, progress, driver=self.name)
+        run = RealRun(mesh, progress, driver=self.name, control=control)
         try:
             return asyncio.run(run.play())
         except (asyncio.CancelledError, DriverError):
@@ -155,7 +160,7 @@ class _Real(ABC):
                 raise KeyboardInterrupt from None
             raise
         finally:
-            with _undisturbed():
+            with _to_the_end():
                 fabric.down()
                 dead_man.communicate()  # closes its standard input: it cleans up and ends
 
@@ -174,7 +179,8 @@ class NetnsDriver(_Real):
         named = any(isinstance(event.inject, Dns) for event in experiment.method)
         return Switch(mark, most, experiment.seed, named=named) if shaped else Router(mark, most, named=named)
 
-    def _check(self) -> None:
+    def _check(self, experiment: Experiment) -> None:
+        super()._check(experiment)
         if os.geteuid() != 0:
             raise DriverError("network namespaces need root")
         for tool in ("ip", "nft"):
@@ -205,8 +211,13 @@ class ProcessDriver(_Real):
         return Loopback(f"127.{64 + int(mark[3:5], 16) // 2}.{int(mark[5:7], 16)}")
 
 
+def _undisturbed(experiment: Experiment) -> Experiment:
+    """The same, but that nothing is done to it."""
+    return experiment.model_copy(update={"method": (), "lasts": experiment.timeline_s})
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _to_the_end() -> Iterator[None]:
     """Ctrl-C does nothing meanwhile: what is made undone is undone to the end."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

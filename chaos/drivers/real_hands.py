@@ -75,6 +75,9 @@ class RealHands:
             case Slow():
                 for node in self._picked(event):
                     node.impaired += 1
+                    if inject.quota:
+                        self._mesh.quotas.limit(node.name, node.family(), inject.quota)
+                        continue
                     self._mesh.spawn(
                         self._slow(node, inject, event.lasts or self._mesh.experiment.timeline_s)
                     )
@@ -136,6 +139,7 @@ class RealHands:
             case Slow():
                 for node in self._picked(event):
                     node.impaired = max(0, node.impaired - 1)
+                    self._mesh.quotas.lift(node.name)
             case Disk():
                 for node in self._picked(event):
                     await asyncio.to_thread(node.fill_disk, False)

@@ -17,11 +17,12 @@ from chaos.drivers.caller import FORBIDDEN
 from chaos.drivers.deadman import MARK
 from chaos.drivers.driver import DriverError
 from chaos.drivers.fabric import Fabric, must
+from chaos.drivers.quota import Quotas
 from chaos.drivers.real_node import TMPFS_BYTES, RealNode
 from chaos.drivers.real_requests import Requests
 from chaos.drivers.real_watch import NAMESPACE
 from chaos.experiment import Experiment
-from chaos.fault import Bandwidth, Delay, Disk, Join, Tcp
+from chaos.fault import Bandwidth, Delay, Disk, Join, Slow, Tcp
 from peer.admin.client import ClientError
 
 OUTBOUND_PORT: Final = 15001
@@ -59,6 +60,7 @@ class RealMesh:
         self.fronts = fronts
         self.experiment = experiment
         self.fabric = fabric
+        self.quotas = Quotas(mark)
         self.standing: dict[int, NetworkFault] = {}
         self.clogged: set[str] = set()
         self.kills: dict[str, float] = {}  # when, of those not yet known to be dead by all
@@ -99,7 +101,14 @@ class RealMesh:
 
     def commands_down(self) -> list[list[str]]:
         """What the dead man does before it removes the directory."""
-        return [["umount", "-l", str(node.data)] for node in self.nodes if self._disk_is_own(node)]
+        down = [["umount", "-l", str(node.data)] for node in self.nodes if self._disk_is_own(node)]
+        limited = {
+            name
+            for event in self.experiment.method
+            if isinstance(event.inject, Slow) and event.inject.quota
+            for name in event.inject.pick.nodes
+        }
+        return down + self.quotas.commands_down(sorted(limited))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -232,7 +241,7 @@ class RealMesh:
                     start_new_session=True,
                     env={**os.environ, MARK: self._mark},
                 )
-                caller = Requests(node, process)
+                caller = Requests(node, requests.service, process)
                 self.callers.append(caller)
                 self.spawn(caller.listen())
 

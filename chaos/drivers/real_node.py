@@ -129,7 +129,7 @@ class RealNode:
     def signal(self, number: int) -> None:
         """To the peer and its workers."""
         if self._process is not None and self.running:
-            send(self._family(), number)
+            send(self.family(), number)
 
     def kill(self) -> None:
         """kill -9, workers too: as when the machine dies."""
@@ -150,17 +150,16 @@ class RealNode:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def _family(self) -> list[int]:
-        """The process that was started and everything below it."""
-        assert self._process is not None
-        return family(self._process.pid)
+    def family(self) -> list[int]:
+        """The process that was started and everything below it; nothing if it does not run."""
+        return family(self._process.pid) if self._process is not None and self.running else []
 
     def limit_descriptors(self, limit: int | None) -> None:
         """prlimit on the running peer; None: as it was started."""
         if not self.running:
             return
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        for pid in self._family():
+        for pid in self.family():
             try:
                 resource.prlimit(
                     pid, resource.RLIMIT_NOFILE, (soft if limit is None else min(limit, hard), hard)

@@ -6,14 +6,19 @@ Invariant: a request that a policy denies succeeds when it is denied, and is a v
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from chaos.conditions import walls
 from chaos.drivers.real_node import RealNode
+from chaos.experiment import Experiment
+from chaos.fault import Partition, Traffic
 from chaos.hypothesis import Invariant
 from chaos.journal import Violation
 
 LATEST_S = 2.0
+SETTLES_S = 3.0  # what was on its way to the other side has failed by then
+SIDE_S_MIN = 5.0  # how long a partition stands that sides are judged in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Requests:
     """What the caller of one node said."""
 
     node: RealNode
+    service: str
     process: "asyncio.subprocess.Process"
     told: list[Request] = field(default_factory=list)
 
@@ -63,11 +69,38 @@ def broken(callers: Sequence[Requests], began_unix: float, at_s: float) -> list[
     return found
 
 
-def shares(callers: Sequence[Requests], until_unix: float) -> tuple[float | None, float | None]:
-    """(requests that went as they should, the same of those before that moment), as shares; None: there were none."""
-    told = [request for caller in callers for request in caller.told]
-    before = [request for request in told if request.at < until_unix]
-    return _share(told), _share(before)
+def silent_sides(
+    callers: Sequence[Requests], experiment: Experiment, stood: Mapping[int, tuple[float, float]]
+) -> list[Violation]:
+    """Callers that got nothing from their own side of a partition. `stood`: from when to when each did, by its number
+    in the method (Unix s). What is short, or leaves a side without the service, is not looked at."""
+    found = []
+    serves = {service.name: set(service.on) for service in experiment.topology.services}
+    asks = {(name, each.service) for each in experiment.workload.requests for name in each.source}
+    for number, (began, ended) in stood.items():
+        fault = experiment.method[number].inject
+        if not isinstance(fault, Partition) or fault.traffic is Traffic.CONTROL or ended - began < SIDE_S_MIN:
+            continue
+        wall = walls(fault)
+        for caller in callers:
+            own, service = int(caller.node.name[1:]), caller.service
+            near = [
+                name
+                for name in serves[service]
+                if not wall(own, int(name[1:])) and not wall(int(name[1:]), own)
+            ]
+            answered = any(request.ok for request in caller.told if began + SETTLES_S <= request.at < ended)
+            if (caller.node.name, service) in asks and near and not answered:
+                what = f"{caller.node.name} got nothing from {service} on its side of {fault.shape.value}"
+                found.append(
+                    Violation(invariant=Invariant.SIDES.value, at_s=experiment.method[number].at, what=what)
+                )
+    return found
+
+
+def share_of(callers: Sequence[Requests]) -> float | None:
+    """Of all requests those that went as they should; None: there were none."""
+    return _share([request for caller in callers for request in caller.told])
 
 
 def per_second(callers: Sequence[Requests], began_unix: float) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ from chaos.drivers.driver import Progress
 from chaos.drivers.real_hands import RealHands
 from chaos.drivers.real_mesh import RealMesh
 from chaos.drivers.real_node import RealNode
-from chaos.drivers.real_requests import broken, per_second, shares
+from chaos.drivers.real_requests import broken, per_second, share_of, silent_sides
 from chaos.drivers.real_watch import LOOK_EVERY_S, Policies, Views
 from chaos.fault import Keeps, Kill, Poisoned
 from chaos.hypothesis import Invariant
@@ -30,8 +30,13 @@ GRAIN_S: Final = 0.05
 class RealRun:
     """See the module's theory."""
 
-    def __init__(self, mesh: RealMesh, progress: Progress, *, driver: str) -> None:
+    def __init__(
+        self, mesh: RealMesh, progress: Progress, *, driver: str, control: float | None = None
+    ) -> None:
+        """`control`: the share of requests that succeeded when nothing was done to the mesh, if that was found out."""
         experiment = mesh.experiment
+        self._control = control
+        self._stood: dict[int, tuple[float, float]] = {}  # by number: from when to when (Unix s)
         self._mesh = mesh
         self._progress = progress
         self._rng = stream(experiment.seed, "chaos", "workload")
@@ -151,7 +156,12 @@ class RealRun:
                 if event.lasts is None:
                     self._note(moment.number, None)
             else:
+                until = time.time()
                 await self._hands.end(moment.number, event)
+                self._stood[moment.number] = (
+                    self._mesh.began_unix + self._open[moment.number],
+                    until,
+                )
                 self._note(moment.number, self._mesh.clock())
         await self._pass_to(begins_at + self._mesh.experiment.timeline_s, "the timeline ends")
 
@@ -208,6 +218,7 @@ class RealRun:
             )
         found += self._policies.broken(held, at_s)
         found += broken(self._mesh.callers, self._mesh.began_unix, at_s)
+        found += silent_sides(self._mesh.callers, self._mesh.experiment, self._stood)
         names = {each.value for each in judged}
         journal.violations = [
             *(each for each in journal.violations if each.invariant in names),
@@ -217,7 +228,7 @@ class RealRun:
         self._bounds(healed_s)
 
     def _figures(self, healed_s: float | None) -> None:
-        success, control = shares(self._mesh.callers, self._mesh.began_unix + BEFORE_S)
+        success, control = share_of(self._mesh.callers), self._control
         self._journal.figures = {
             "heals_s": None if healed_s is None else round(healed_s, 2),
             "detected_s": round(max(self._detected), 2) if self._detected else None,
@@ -228,7 +239,7 @@ class RealRun:
             "unknown": len(self._policies.unknown),
             "requests": sum(len(caller.told) for caller in self._mesh.callers),
             "success": None if success is None else round(success, 5),
-            "success_before": None if control is None else round(control, 5),
+            "success_of_control": None if control is None else round(control, 5),
         }
         if any(isinstance(event.inject, Poisoned) for event in self._mesh.experiment.method):
             self._journal.figures["poisons_refused"] = len(self._hands.refusals)
@@ -237,8 +248,8 @@ class RealRun:
 
     def _bounds(self, healed_s: float | None) -> None:
         bounds, figures = self._mesh.experiment.hypothesis.bounds, self._journal.figures
-        success, control = shares(self._mesh.callers, self._mesh.began_unix + BEFORE_S)
-        against = None if not success or not control else success / control
+        success, control = share_of(self._mesh.callers), self._control
+        against = None if success is None or not control else success / control
         for name, value, most in (
             ("heals", healed_s if healed_s is not None else float("inf"), bounds.heals),
             ("detects", max(self._detected, default=0.0), bounds.detects),

@@ -9,6 +9,7 @@ Invariant: after the last end the network is as it was before the first beginnin
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from chaos.drivers.quota import PERIOD_S
 from chaos.experiment import Event, Experiment, Topology
 from chaos.fault import (
     Byzantine,
@@ -75,8 +76,6 @@ def lack(event: Event, topology: Topology) -> str:
         return _WHAT_LACKS[inject.fault]
     if isinstance(inject, Partition) and inject.traffic is not Traffic.ALL:
         return "the virtual world has no data plane: partitions are of all traffic"
-    if isinstance(inject, Disk) and inject.how == "read-only":
-        return "a virtual disk is not read-only: a full one takes nothing either"
     return ""
 
 
@@ -100,12 +99,15 @@ class Hands:
                 self._standing[number] = inject
                 self._settle()
             case Slow():
+                blocked_s, running_s = inject.blocked, inject.running
+                if inject.quota:
+                    blocked_s, running_s = PERIOD_S * (1 - inject.quota), PERIOD_S * inject.quota
                 for host in self._hosts(event):
                     self._do(
                         sim.Slow(
                             host=host.index,
-                            blocked_s=inject.blocked,
-                            running_s=inject.running,
+                            blocked_s=blocked_s,
+                            running_s=running_s,
                             service_s=inject.each,
                         )
                     )

@@ -1,19 +1,26 @@
 """The drivers of real meshes, before anything is started: what they lack, what resolves, what is judged."""
 
+import asyncio
 import random
 from pathlib import Path
+from typing import cast, get_args
 
 import pytest
 
-from chaos.drivers.driver import Driver
+from chaos.drivers.driver import Driver, DriverError
 from chaos.drivers.fabric import Loopback, Router, Switch
 from chaos.drivers.names import Names
+from chaos.drivers.quota import Quotas
 from chaos.drivers.real import NetnsDriver, ProcessDriver
 from chaos.drivers.real_node import RealNode
+from chaos.drivers.real_requests import Request, Requests, share_of, silent_sides
 from chaos.drivers.real_watch import Policies
+from chaos.drivers.sim import SimDriver
 from chaos.drivers.toxiproxy import ToxiproxyDriver
 from chaos.experiment import Experiment, parse
+from chaos.fault import Certificates, Disk, Fault, Keeps, Lie, Poison, Shape, Signers, Tcp, Traffic
 from chaos.hypothesis import Invariant
+from chaos.journal import Journal
 from chaos.plan import resolve
 
 NETNS, PROCESS, TOXIPROXY = NetnsDriver(), ProcessDriver(), ToxiproxyDriver()
@@ -35,9 +42,8 @@ def experiment(method: str, *, topology: str = "nodes: 4", more: str = "") -> Ex
         (NETNS, "fault: version, version: 2", "see the driver sim"),
         (NETNS, "fault: byzantine, lie: replay", "runs the real code"),
         (NETNS, "fault: tcp, how: reset", "see the driver toxiproxy"),
-        (NETNS, "fault: disk, how: lying-fsync", "not implemented"),
+        (NETNS, "fault: disk, how: lying-fsync", "see the driver sim"),
         (NETNS, "fault: slow, each: 1ms", "give blocked and running"),
-        (NETNS, "fault: poison, effect: kills-worker", "no policy that ends a worker is known"),
         (PROCESS, "fault: dns", "see the driver netns"),
         (PROCESS, "fault: partition", "see the driver netns"),
         (PROCESS, "fault: swizzle", "see the driver netns"),
@@ -131,3 +137,141 @@ def test_what_a_revoked_node_said_counts_for_nothing(tmp_path: Path) -> None:
     assert policies.unknown == {"p2"}
     (lost,) = policies.broken({"n0": frozenset()}, 1.0)
     assert "p1" in lost.what
+
+
+# ------------------------------------------------------------------ shares of processors
+
+
+def test_a_share_of_a_processor_by_cgroups_of_version_1(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    quotas = Quotas("gsmx", tmp_path)
+    with pytest.raises(DriverError, match="no cgroup controller"):
+        quotas.check()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").touch()
+    quotas.check()
+    quotas.limit("n1", [7], 0.2)
+    group = tmp_path / "cpu" / "gsmx-n1"
+    told = {each.name: each.read_text() for each in group.iterdir()}
+    assert told == {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "20000", "cgroup.procs": "7"}
+    quotas.lift("n1")
+    assert (group / "cpu.cfs_quota_us").read_text() == "-1"
+    quotas.lift("n2")
+    assert quotas.commands_down(["n1"]) == [["rmdir", str(group)]]
+
+
+def test_a_share_of_a_processor_by_cgroups_of_version_2(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io\n")
+    (tmp_path / "cgroup.subtree_control").write_text("memory\n")
+    quotas = Quotas("gsmx", tmp_path)
+    quotas.check()
+    quotas.limit("n1", [], 0.001)
+    assert (tmp_path / "gsmx-n1" / "cpu.max").read_text() == "1000 100000", "the kernel takes no less"
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"
+    quotas.lift("n1")
+    assert (tmp_path / "gsmx-n1" / "cpu.max").read_text() == "max 100000"
+
+
+def test_where_no_group_can_be_made_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DriverError, match="give blocked and running"):
+        Quotas("gsmx", tmp_path / "nowhere").limit("n1", [7], 0.2)
+
+
+# ------------------------------------------------------------------ requests
+
+
+def caller(tmp_path: Path, name: str, *told: tuple[float, bool]) -> Requests:
+    process = cast("asyncio.subprocess.Process", None)  # it is never asked
+    requests = [Request(at, ok, 200 if ok else 503, forbidden=False) for at, ok in told]
+    return Requests(node(name, tmp_path), "echo", process, requests)
+
+
+SERVED = """title: x
+topology: {nodes: 4, services: [{name: echo, on: [n1]}]}
+workload: {requests: [{service: echo, from: [n0, n3], rate: 1}]}
+method: [{at: 1s, for: 20s, fault: partition, groups: [[n0, n1], [n2, n3]]}]
+"""
+
+
+def test_a_side_that_has_the_service_and_gets_nothing_from_it_is_told(tmp_path: Path) -> None:
+    experiment = resolve(parse(SERVED, "f.yaml"))
+    callers = [caller(tmp_path, "n0", (105.0, False), (130.0, True)), caller(tmp_path, "n3", (105.0, False))]
+    (silent,) = silent_sides(callers, experiment, {0: (100.0, 120.0)})
+    assert (silent.invariant, silent.what) == (
+        "each-side-keeps-serving",
+        "n0 got nothing from echo on its side of halves",
+    )
+    assert silent_sides(callers, experiment, {0: (100.0, 104.0)}) == [], "too short to say"
+    callers[0] = caller(tmp_path, "n0", (101.0, False), (110.0, True))
+    assert silent_sides(callers, experiment, {0: (100.0, 120.0)}) == []
+    assert share_of(callers) == pytest.approx(1 / 3)
+    assert share_of([]) is None
+
+
+def test_a_control_run_is_the_same_with_nothing_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[int, float, float | None]] = []
+
+    def once(_self: object, each: Experiment, _progress: object, control: float | None) -> Journal:
+        runs.append((len(each.method), each.timeline_s, control))
+        return Journal(experiment=each, driver="process", seed=1, figures={"success": 0.5})
+
+    monkeypatch.setattr(ProcessDriver, "_once", once)
+    given = experiment(
+        "for: 4s, fault: pause", more="steady-state-hypothesis: {bounds: {success-against-control: 90%}}"
+    )
+    PROCESS.run(given, lambda _done, _total, _what: None)
+    assert runs == [(0, 5.0, None), (1, 5.0, 0.5)]
+    runs.clear()
+    PROCESS.run(experiment("for: 4s, fault: pause"), lambda _done, _total, _what: None)
+    assert runs == [(1, 5.0, None)]
+
+
+# ------------------------------------------------------------------ all that is declared
+
+DECLARED = [
+    *(f"fault: partition, shape: {shape.value}" for shape in Shape),
+    *(f"fault: partition, traffic: {traffic.value}" for traffic in Traffic),
+    "fault: loss, share: 10%, burst: 3",
+    "fault: delay, delay: 1s, jitter: 1s",
+    "fault: disorder, duplicate: 1%, reorder: 1%, corrupt: 1%, replay: 1%",
+    "fault: bandwidth, bytes-per-second: 1000",
+    *(f"fault: tcp, how: {how}" for how in get_args(Tcp.model_fields["how"].annotation)),
+    "fault: slow, blocked: 1s, running: 1s",
+    "fault: slow, quota: 10%",
+    "fault: slow, each: 1ms",
+    "fault: pause",
+    *(f"fault: kill, power: true, keeps: {keeps.value}" for keeps in Keeps),
+    "fault: restart",
+    "fault: leave",
+    "fault: join",
+    "fault: flap, every: 1s",
+    "fault: swizzle",
+    "fault: clock, offset: 1, drift: 0.01",
+    *(f"fault: disk, how: {how}" for how in get_args(Disk.model_fields["how"].annotation)),
+    "fault: descriptors, limit: 64",
+    "fault: dns",
+    *(f"fault: certificates, how: {how}" for how in get_args(Certificates.model_fields["how"].annotation)),
+    *(f"fault: signers, how: {how}" for how in get_args(Signers.model_fields["how"].annotation)),
+    *(f"fault: byzantine, lie: {lie.value}" for lie in Lie),
+    "fault: version, version: 2",
+    *(f"fault: poison, effect: {effect.value}" for effect in Poison),
+    "fault: application, service: echo",
+]
+TOPOLOGIES = (
+    "zones: {east: 3, west: 3}, signers: 3",
+    "zones: {east: 3, west: 3}, services: [{name: echo, on: [n1]}]",
+)
+
+
+def test_all_kinds_of_fault_are_among_those() -> None:
+    kinds = {each.partition(",")[0].removeprefix("fault: ") for each in DECLARED}
+    assert kinds == {each.model_fields["fault"].default for each in get_args(get_args(Fault)[0])}
+
+
+@pytest.mark.parametrize("method", DECLARED)
+def test_some_driver_can_do_what_is_declared(method: str) -> None:
+    drivers = (SimDriver(), NETNS, PROCESS, TOXIPROXY)
+    assert any(
+        driver.lacks(experiment(method, topology=topology)) == ()
+        for driver in drivers
+        for topology in TOPOLOGIES
+    )

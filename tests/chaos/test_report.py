@@ -36,7 +36,7 @@ def journal(*, title: str = "A title", status: str = "failed") -> Journal:
         ],
         figures={"heals_s": None, "events": 12},
         sometimes={"a member left": 2},
-        series={"rps": [(0.0, 1.0)]},
+        series={"success": [(0.0, 1.0), (5.0, 0.5)]},
         digest="abc",
     )
 
@@ -69,6 +69,14 @@ def test_the_drawing_has_a_lane_for_each_node_and_the_first_violation() -> None:
     assert page.count('text-anchor="end">n0<') == 1
     assert 'stroke-dasharray="4 3"' in page
     assert 'stroke-dasharray="4 3"' not in html([journal(status="completed")])
+
+
+def test_the_drawing_has_the_success_ratio_where_there_were_requests() -> None:
+    page = html([journal()])
+    assert '<polyline points="110.0,' in page
+    alone = journal()
+    alone.series = {}
+    assert "<polyline" not in html([alone])
 
 
 def test_junit_counts_failures_and_errors() -> None:

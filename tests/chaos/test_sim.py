@@ -229,7 +229,7 @@ def test_a_death_nobody_died_is_a_false_positive() -> None:
     [
         ("- {at: 1s, fault: bandwidth, bytes-per-second: 1000}", "", "method[0]"),
         ("- {at: 1s, fault: partition, traffic: data}", "", "method[0]"),
-        ("- {at: 1s, fault: disk, how: read-only}", "", "method[0]"),
+        ("- {at: 1s, fault: descriptors, limit: 64}", "", "method[0]"),
         (
             "- {at: 1s, fault: kill}",
             "steady-state-hypothesis: {invariants: [services-answer]}",

@@ -59,6 +59,17 @@ def test_a_rank_that_goes_back_is_noticed(world: World) -> None:
     assert "n1 saw n0 at" in watch.broken[0]
 
 
+def test_a_clock_that_goes_back_is_noticed(world: World) -> None:
+    watch = Watch(world)
+    world.write(world.hosts[1], Draft(kind="note", key="k", payload=b"v"))
+    world.run(1)
+    watch.look()
+    clock = running(world, 1).journal.clock
+    clock._last -= 1
+    watch.look()
+    assert "the clock of n1 stamped" in watch.broken[0]
+
+
 def test_a_rank_nobody_announced_is_noticed(world: World) -> None:
     watch = Watch(world)
     lie(world, 1, lambda member: replace(member, incarnation=member.incarnation + 1))

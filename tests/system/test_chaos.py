@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from chaos.drivers.deadman import MARK, end_processes, marked
-from chaos.drivers.driver import Driver
+from chaos.drivers.driver import Driver, DriverError
+from chaos.drivers.quota import Quotas
 from chaos.drivers.real import NetnsDriver, ProcessDriver
 from chaos.drivers.toxiproxy import ToxiproxyDriver
 from chaos.experiment import Experiment, parse
@@ -53,6 +54,14 @@ method:
   - {at: 3s, fault: poison, effect: unreadable, pick: {nodes: [n1]}}
   - {at: 8s, for: 3s, fault: certificates, how: revoke, pick: {nodes: [n3]}}
 steady-state-hypothesis: {within: 40s}
+"""
+LIMITED = """
+title: A tenth of a processor
+drivers: [process]
+topology: {nodes: 2, profile: local}
+method:
+  - {at: 1s, for: 3s, fault: slow, quota: 10%, pick: {nodes: [n1]}}
+steady-state-hypothesis: {within: 30s}
 """
 SHAPED = """
 title: A slow and disorderly network
@@ -196,6 +205,37 @@ def test_an_interrupted_runner_says_so_and_leaves_nothing(driver: str, text: str
     assert err.count("\n") == 1
     assert read_journal(tmp_path / "j.json").status == "aborted"
     assert not list(tmp_path.glob("gsm*"))
+
+
+def test_a_quota_is_what_a_process_gets_and_goes_with_it() -> None:
+    """Where this machine has no cgroups for processors, a run that asks for them is refused before it begins."""
+    mark = f"gsmt{os.getpid()}"
+    quotas = Quotas(mark)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        try:
+            quotas.check()
+        except DriverError:
+            with pytest.raises(DriverError, match="give blocked and running"):
+                ProcessDriver().run(experiment(LIMITED), lambda _done, _total, _what: None)
+            return
+        quotas.limit("n0", [busy.pid], 0.1)
+        began, ran = time.monotonic(), cpu_s(busy.pid)
+        _until(lambda: time.monotonic() - began > 1.5)
+        assert cpu_s(busy.pid) - ran < 0.25 * (time.monotonic() - began)
+        quotas.lift("n0")
+        _until(lambda: cpu_s(busy.pid) - ran > 0.5)
+    finally:
+        busy.kill()
+        busy.wait()
+        for words in quotas.commands_down(["n0"]):
+            subprocess.run(words, check=False, capture_output=True)
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{mark}-*"))
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_only_what_carries_the_mark_is_ended() -> None:
