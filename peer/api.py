@@ -36,6 +36,10 @@ class PeerApi(Protocol):
     async def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
         """Drain, spread the leave, stop the peer. With `revoke` the node's key is void from now on, for good."""
 
+    async def upgrade(self) -> Json:
+        """Start a new process from this one's command line, which takes over. {"pid": its process id}; answered when it
+        could take over and is about to."""
+
     async def services(self) -> list[Json]:
         """[{name, namespace, node, address, ports, labels, health}]"""
 

@@ -4,6 +4,7 @@ Invariant: a caller without a certificate reaches the issuer and nothing else; e
 """
 
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -78,9 +79,13 @@ class Channels:
         """Connections that found no place."""
         return self._server.refused
 
-    async def listen(self, host: str, port: int) -> None:
+    async def listen(self, host: str, port: int, held: socket.socket | None = None) -> None:
         """Raises OSError. Until there is a certificate to show, callers are refused."""
-        await self._server.start(host, port)
+        await self._server.start(host, port, held)
+
+    def copy_socket(self) -> socket.socket:
+        """The listening socket once more, for a process that takes over."""
+        return self._server.copy_socket()
 
     def present(self, svid: KeyedSvid) -> None:
         """Show this certificate from now on; streams that are open go on."""

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "members": "peer.commands.mesh:members",
     "join": "peer.commands.mesh:join",
     "leave": "peer.commands.mesh:leave",
+    "upgrade": "peer.commands.daemon:upgrade",
     "check": "peer.commands.mesh:check",
     "stat": "peer.commands.mesh:stat",
     "service": "peer.commands.service:service",

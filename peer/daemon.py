@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -40,6 +41,7 @@ from peer.fold import Folder
 from peer.gauges import gauges
 from peer.handover import SETTLED, Handover, decode_settled
 from peer.io.health import HealthChecks
+from peer.io.held import GOSSIP_DATAGRAMS, GOSSIP_STREAMS, HeldSockets
 from peer.io.keys import Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Batch, Store
@@ -69,8 +71,9 @@ from peer.signing import Signing
 from peer.sockets import BindError, ListeningSockets, Places
 from peer.tasks import Tasks
 from peer.tokens import SpentTokens
+from peer.upgrade import Upgrade
 from peer.upkeep import Upkeep
-from proxy.plane import Plane
+from proxy.plane import OldWorker, Plane
 from proxy.resources import ResourceError
 from trust.bundle import TrustBundle
 from trust.identity import format_id
@@ -101,7 +104,10 @@ class Daemon:
         plane: Plane,
         clock: Clock,
         proven_after_s: float = PROVEN_AFTER_S,
+        held: HeldSockets | None = None,
+        old_workers: Sequence[OldWorker] = (),
     ) -> None:
+        """`held` and `old_workers` are what a peer process left that this one takes over from."""
         self.config = config
         self.keys = keys
         self.clock = clock
@@ -113,6 +119,9 @@ class Daemon:
         self.seeds = tuple(seed for seed in config.seeds if seed != config.gossip_address)
         self.contact_file = Contacts.of(config.data_dir)
         self.contacts = self.contact_file.load()
+        self.held = held or HeldSockets()
+        self._old_workers = old_workers
+        self.upgrade: Upgrade | None = None  # of the process this peer is
         self.stopping = False
         self.stop_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -274,7 +283,7 @@ class Daemon:
         )
         self.dataplane = DataPlane(
             plane=plane,
-            sockets=ListeningSockets(places),
+            sockets=ListeningSockets(places, self.held),
             situation=self.outlook.situation,
             limits=config.limits,
             probation=Probation(proven_after_s),
@@ -307,6 +316,7 @@ class Daemon:
                 raise DaemonError(str(error)) from error
             try:
                 await self.dataplane.plane.start()
+                await self.dataplane.plane.adopt(self._old_workers, self.config.drain_timeout_s)
             except (OSError, TimeoutError) as error:
                 raise DaemonError(f"the data plane did not start: {error}") from error
             self.certifier.restore(load_certificates(self.keys, self._bundle, self.clock.now()))
@@ -318,10 +328,16 @@ class Daemon:
         self.spawn(self.handover.run(), "handing over of tokens")
         self.spawn(self.sightings.run(), "sightings")
         self.spawn(self.upkeep.run(), "upkeep")
-        if not self.memory.blank:
+        if not self.memory.blank and not self.takes_over:
             self.serve()
         self.spawn(enter(self), "entering the mesh")
         self.reactions.services_changed()
+
+    @property
+    def takes_over(self) -> bool:
+        """Workers of the process before serve on. They know the mesh as it was a moment ago, so the own ones wait until
+        this process knows it as well."""
+        return bool(self._old_workers)
 
     def serve(self) -> None:
         """Let the data plane serve what is known; not before there is something to know."""
@@ -341,8 +357,7 @@ class Daemon:
         """Close everything. Without `drain_s`: say good-bye, and finish what is in flight before. Idempotent."""
         if self.stopping:
             return
-        self.stopping = True
-        self._tasks.stopping = True
+        self.stopping = self._tasks.stopping = True
         self.ready.clear()
         async with AsyncExitStack() as closing:  # in reverse; what fails keeps nothing else from being closed
             closing.push_async_callback(self.disk.close)
@@ -354,6 +369,25 @@ class Daemon:
             closing.push_async_callback(self._tasks.end)
             if drain_s is None:
                 await self._leave(self.config.drain_timeout_s)
+
+    async def bequeath(self) -> tuple[dict[str, socket.socket], tuple[OldWorker, ...]]:
+        """Close everything but the sockets, which are returned, and the workers, which go on. The mesh is told nothing:
+        another process is this node from now on."""
+        workers = await self.dataplane.plane.bequeath()
+        self.stopping = self._tasks.stopping = True
+        self.ready.clear()
+        assert self.datagrams is not None
+        sockets = self.dataplane.sockets.copies()
+        sockets[GOSSIP_DATAGRAMS] = self.datagrams.copy_socket()
+        sockets[GOSSIP_STREAMS] = self.channels.copy_socket()
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(self.disk.close)
+            closing.callback(self._close_sockets)
+            closing.push_async_callback(self.channels.close)
+            closing.push_async_callback(self.signing.close)
+            closing.push_async_callback(self.checks.close)
+            closing.push_async_callback(self._tasks.end)
+        return sockets, workers
 
     async def _leave(self, drain_s: float) -> None:
         self.driver.feed(MetaChanged(meta=self.outlook.meta(draining=True)))
@@ -376,9 +410,10 @@ class Daemon:
     async def _open_gossip(self) -> None:
         host, port = self.config.bind, self.config.ports.gossip
         try:
-            self.datagrams = await open_datagrams(host, port, self._datagram)
+            held = self.held.take(GOSSIP_DATAGRAMS, host, port)
+            self.datagrams = await open_datagrams(host, port, self._datagram, held)
             self.driver.datagrams = self.datagrams
-            await self.channels.listen(host, port)
+            await self.channels.listen(host, port, self.held.take(GOSSIP_STREAMS, host, port))
         except OSError as error:
             words = error.strerror or str(error)
             raise DaemonError(f"gossip port {host}:{port} cannot be opened: {words}") from error

@@ -40,7 +40,8 @@ async def enter(daemon: "Daemon") -> None:
         await _remember_entry(daemon)
     daemon.spawn(_trust_again(daemon), "trusting the database")
     daemon.local.mesh_knows(told(daemon))
-    daemon.serve()
+    if not daemon.takes_over:
+        daemon.serve()
     await daemon.files.read()
     known = {f"{namespace}/{name}" for namespace, name in daemon.local.services}
     withdrawn = sorted(told(daemon).keys() - known)
@@ -54,8 +55,10 @@ async def enter(daemon: "Daemon") -> None:
         daemon.upkeep.untold.set()
     daemon.entered()
     await _certified(daemon)
+    daemon.serve()
     daemon.dataplane.changed()
     await daemon.dataplane.wait_enforced(dict(daemon.journal.heads))
+    daemon.held.close()
     daemon.ready.set()
 
 

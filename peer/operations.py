@@ -87,6 +87,11 @@ class Operations:
         self._daemon.stop_asked.set()
         return {"left": True, "name": self._me().name} | revoked
 
+    async def upgrade(self) -> Json:
+        if self._daemon.upgrade is None:
+            raise ApiError("this peer does not run as a process of its own")
+        return {"pid": await self._daemon.upgrade.find()}
+
     async def revoke(self, kind: str, name: str, reason: str) -> Json:
         return await self._governing.revoke(kind, name, reason)
 

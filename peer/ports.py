@@ -6,14 +6,15 @@ Invariant: nothing stays bound; the listeners are opened later and say the same 
 import socket
 
 from peer.config import Config
+from peer.io.held import HeldSockets
 
 
 class PortInUseError(Exception):
     """A port cannot be had; the message names it. Nothing was changed."""
 
 
-def check_ports(config: Config) -> None:
-    """Raises PortInUseError."""
+def check_ports(config: Config, held: HeldSockets) -> None:
+    """`held` are bound already, for this process. Raises PortInUseError."""
     ports = config.ports
     wanted = [
         ("gossip", config.bind, ports.gossip, socket.SOCK_DGRAM),
@@ -23,6 +24,8 @@ def check_ports(config: Config) -> None:
         ("admin", config.loopback, ports.admin, socket.SOCK_STREAM),
     ]
     for name, host, port, kind in wanted:
+        if held.holds(kind, host, port):
+            continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
             if kind is socket.SOCK_STREAM:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -24,7 +24,8 @@ from peer.custody import Custody
 from peer.daemon import Daemon, DaemonError
 from peer.entering import ENTERED
 from peer.establish import EstablishError, establish
-from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, lock_data_dir
+from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, inherit_lock, lock_data_dir
+from peer.io.held import HeldSockets
 from peer.io.keys import KeyFileError, Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
@@ -33,6 +34,8 @@ from peer.logs import configure
 from peer.operations import Operations
 from peer.ports import PortInUseError, check_ports
 from peer.quarantine import PROVEN_AFTER_S
+from peer.takeover import Estate, HandoverError, await_estate
+from peer.upgrade import Upgrade
 from proxy.embedded.plane import EmbeddedPlane
 from proxy.embedded.process import WORKER
 from trust.identity import format_id
@@ -51,6 +54,7 @@ REFUSALS: Final = (
     DataDirBusy,
     DataDirError,
     EstablishError,
+    HandoverError,
     KeyFileError,
     PortInUseError,
     StateFileError,
@@ -60,12 +64,16 @@ REFUSALS: Final = (
 
 def main(config: Config, *, program: Sequence[str] = WORKER, proven_after_s: float = PROVEN_AFTER_S) -> int:
     """Run a peer until it is told to leave; the exit code. `program` is what a data-plane worker's interpreter runs;
-    what is served is proven when no worker has ended for `proven_after_s`."""
+    what is served is proven when no worker has ended for `proven_after_s`. A process that was started to take over from
+    the peer that runs does so."""
     configure(config.log.level, config.log.format)
     try:
-        lock = lock_data_dir(config.data_dir)
+        estate = await_estate(os.environ)
+        lock = (
+            lock_data_dir(config.data_dir) if estate is None else inherit_lock(config.data_dir, estate.lock)
+        )
         try:
-            return uvloop.run(_run(config, lock, program, proven_after_s))
+            return uvloop.run(_run(config, lock, program, proven_after_s, estate))
         finally:
             lock.close()
     except REFUSALS as error:
@@ -73,12 +81,16 @@ def main(config: Config, *, program: Sequence[str] = WORKER, proven_after_s: flo
         return error.code if isinstance(error, EstablishError) else 1
 
 
-async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven_after_s: float) -> int:
+async def _run(
+    config: Config, lock: DataDirLock, program: Sequence[str], proven_after_s: float, estate: Estate | None
+) -> int:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    check_ports(config)
+    loop.add_signal_handler(signal.SIGUSR2, lambda: log.warning("not_upgraded: this peer is still starting"))
+    held = HeldSockets() if estate is None else estate.held()
+    check_ports(config, held)
     clock = Clock()
     keys = Keys.open(config.data_dir)
     store = open_store(config.data_dir, keys, lock)
@@ -108,11 +120,15 @@ async def _run(config: Config, lock: DataDirLock, program: Sequence[str], proven
             plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config), program=program),
             clock=clock,
             proven_after_s=proven_after_s,
+            held=held,
+            old_workers=() if estate is None else estate.workers,
         )
     except BaseException:
         store.close()
         raise
-    return await _serve(config, daemon, asked)
+    daemon.upgrade = Upgrade(daemon, lock, 0 if estate is None else estate.shell)
+    loop.add_signal_handler(signal.SIGUSR2, daemon.upgrade.ask)
+    return await _serve(config, daemon, daemon.upgrade, asked)
 
 
 def _note_share(keys: Keys, store: Store, custody: Custody) -> None:
@@ -142,17 +158,23 @@ async def _unless(asked: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | N
         await asyncio.gather(working, stopped, return_exceptions=True)
 
 
-async def _serve(config: Config, daemon: Daemon, asked: asyncio.Event) -> int:
+async def _serve(config: Config, daemon: Daemon, upgrade: Upgrade, asked: asyncio.Event) -> int:
     await daemon.start()
     operations = Operations(daemon)
-    admin = AdminServer(operations, data_dir=config.data_dir, host=config.loopback, port=config.ports.admin)
+    admin = AdminServer(
+        operations, data_dir=config.data_dir, host=config.loopback, port=config.ports.admin, held=daemon.held
+    )
     try:
         await admin.start()
         announcing = asyncio.create_task(_announce(daemon))
-        waiting = [asyncio.create_task(asked.wait()), asyncio.create_task(daemon.stop_asked.wait())]
+        events = (asked, daemon.stop_asked, upgrade.found)
+        waiting = [asyncio.create_task(event.wait()) for event in events]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in (announcing, *waiting):
             task.cancel()
+        if not (asked.is_set() or daemon.stop_asked.is_set()):
+            await upgrade.hand_over(admin)
+        await upgrade.dismiss()
         log.info("leaving", extra={"fields": {"drain_s": config.drain_timeout_s}})
         await daemon.stop(drain_s=0.0 if daemon.failed else None)
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from peer.io.held import LISTENER_PREFIX, HeldSockets
 from proxy.snapshot import Listener
 
 BACKLOG: Final = 4096
@@ -42,8 +43,10 @@ class Places:
 class ListeningSockets:
     """Sockets by listener name."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, held: HeldSockets | None = None) -> None:
+        """`held` are bound already; those that are wanted are used."""
         self._places = places
+        self._held = held or HeldSockets()
         self._open: dict[str, socket.socket] = {}
 
     def open(self, listeners: Iterable[Listener]) -> Mapping[str, socket.socket]:
@@ -66,6 +69,10 @@ class ListeningSockets:
         for name in [n for n in self._open if n not in wanted]:
             self._open.pop(name).close()
 
+    def copies(self) -> dict[str, socket.socket]:
+        """All of them once more, for a process that takes over."""
+        return {LISTENER_PREFIX + name: opened.dup() for name, opened in self._open.items()}
+
     def close(self) -> None:
         for opened in self._open.values():
             opened.close()
@@ -73,6 +80,9 @@ class ListeningSockets:
 
     def _bind(self, listener: Listener) -> socket.socket:
         host, port = self._places.of(listener)
+        held = self._held.take(LISTENER_PREFIX + listener.name, host, port)
+        if held is not None:
+            return held
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_STREAM)
         try:

@@ -8,7 +8,7 @@ Invariant: nothing here knows which engine is behind it; the contract suite in t
 """
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -91,6 +91,16 @@ class Telemetry:
     connections: int  # a state: open downstream connections
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldWorker:
+    """A worker that goes on serving while its control process is replaced: its channel, and what had been read of it
+    and not understood yet."""
+
+    pid: int
+    stream: socket.socket
+    unread: bytes
+
+
 class Plane(Protocol):
     """One data-plane engine."""
 
@@ -115,3 +125,11 @@ class Plane(Protocol):
 
     def processes(self) -> tuple[int, ...]:
         """Process ids of the workers."""
+
+    async def bequeath(self) -> tuple[OldWorker, ...]:
+        """Leave the workers to the process that takes over, which `adopt`s them: they go on with what they serve. This
+        plane applies nothing any more, and is not stopped."""
+
+    async def adopt(self, workers: Sequence[OldWorker], drain_s: float) -> None:
+        """Workers of the process before. They serve on beside the own ones until those serve a first snapshot, and
+        are then drained, for at most `drain_s`, and ended."""

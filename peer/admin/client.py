@@ -22,6 +22,7 @@ LINES_TYPE: Final = "application/x-ndjson"
 TIMEOUT_S: Final = 30.0
 # A leave drains first; the peer's own limit on that is an hour, its default 45 s.
 LEAVE_TIMEOUT_S: Final = 3600.0
+UPGRADE_TIMEOUT_S: Final = 90.0  # the new process has a minute to load
 FIND_MAX: Final = 1000
 REPLY_BYTES_MAX: Final = 256 * 1024 * 1024
 
@@ -62,6 +63,9 @@ class AdminClient:
     def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
         body: Json = {"revoke": revoke, "reason": reason} if revoke else {}
         return self._object("POST", "/v1/leave", body, timeout_s=LEAVE_TIMEOUT_S)
+
+    def upgrade(self) -> Json:
+        return self._object("POST", "/v1/upgrade", {}, timeout_s=UPGRADE_TIMEOUT_S)
 
     def revoke(self, kind: str, name: str, reason: str) -> Json:
         return self._object("POST", "/v1/revocations", {"kind": kind, "name": name, "reason": reason})

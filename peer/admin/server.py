@@ -14,6 +14,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,6 +24,7 @@ from aiohttp import web
 from peer.admin.sockets import SOCKET_NAME, SocketBusyError, bind_unix
 from peer.admin.streaming import reply, streamed
 from peer.api import ApiError, PeerApi
+from peer.io.held import ADMIN_PORT, ADMIN_SOCKET, HeldSockets
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 DOCUMENTS_MAX: Final = 10_000
@@ -44,9 +46,14 @@ class AdminError(Exception):
 class AdminServer:
     """Both listeners. `start` opens them, `close` answers what is under way and removes the socket file."""
 
-    def __init__(self, api: PeerApi, *, data_dir: Path, host: str, port: int) -> None:
+    def __init__(
+        self, api: PeerApi, *, data_dir: Path, host: str, port: int, held: HeldSockets | None = None
+    ) -> None:
+        """`held` are bound already; those that fit are used."""
         self.socket_path = data_dir / SOCKET_NAME
         self.address = (host, port)
+        self._held = held or HeldSockets()
+        self._listening: dict[str, socket.socket] = {}
         self._private = web.AppRunner(_private_app(api), access_log=None, shutdown_timeout=5.0)
         self._public = web.AppRunner(_public_app(api), access_log=None, shutdown_timeout=1.0)
 
@@ -55,30 +62,52 @@ class AdminServer:
         host, port = self.address
         try:
             await self._public.setup()
-            await web.TCPSite(self._public, host, port, backlog=_BACKLOG).start()
+            public = self._held.take(ADMIN_PORT, host, port) or _bind(host, port)
+            self._listening[ADMIN_PORT] = public
+            await web.SockSite(self._public, public, backlog=_BACKLOG).start()
         except OSError as error:
             await self.close()
             raise AdminError(f"admin port {host}:{port} cannot be opened: {_words(error)}") from error
         if port == 0:
             self.address = (host, self._public.addresses[0][1])
         try:
-            listener = bind_unix(self.socket_path)
+            listener = self._held.take_unix(ADMIN_SOCKET) or bind_unix(self.socket_path)
         except (OSError, SocketBusyError) as error:
             await self.close()
             words = _words(error) if isinstance(error, OSError) else str(error)
             raise AdminError(f"admin socket {self.socket_path} cannot be opened: {words}") from error
+        self._listening[ADMIN_SOCKET] = listener
         await self._private.setup()
         await web.SockSite(self._private, listener, backlog=_BACKLOG).start()
         return self
 
-    async def close(self) -> None:
-        """Idempotent. A request under way, such as the `leave` that ends the peer, is answered first."""
+    def listening(self) -> dict[str, socket.socket]:
+        """Its sockets once more, for a process that takes over."""
+        return {name: listening.dup() for name, listening in self._listening.items()}
+
+    async def close(self, *, keep: bool = False) -> None:
+        """Idempotent. A request under way, such as the `leave` that ends the peer, is answered first. `keep`: the
+        socket file stays, for a process that takes over."""
         listening = self._private.server is not None
         await self._private.cleanup()
         await self._public.cleanup()
-        if listening:
+        if listening and not keep:
             with contextlib.suppress(FileNotFoundError):
                 self.socket_path.unlink()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setblocking(False)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _words(error: OSError) -> str:
@@ -117,6 +146,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.get("/v1/members", _members),
             web.post("/v1/join", _join),
             web.post("/v1/leave", _leave),
+            web.post("/v1/upgrade", _upgrade),
             web.get("/v1/services", _services),
             web.post("/v1/services", _register),
             web.delete("/v1/services/{namespace}/{name}", _deregister),
@@ -159,6 +189,10 @@ async def _leave(request: web.Request) -> web.Response:
             reason=_string(body, "reason") if "reason" in body else "",
         )
     )
+
+
+async def _upgrade(request: web.Request) -> web.Response:
+    return reply(await request.app[_API].upgrade())
 
 
 async def _services(request: web.Request) -> web.Response:

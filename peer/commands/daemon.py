@@ -1,17 +1,20 @@
 """`peer` and `demo`: the commands that run things rather than ask for them."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from peer.commands.options import Failure
-from peer.render import print_notes
+from peer.commands.options import CallsPeer, Failure, client_of, data_dir_option, output_option
+from peer.render import print_data, print_notes
 
 if TYPE_CHECKING:
     from peer.config import Config
+
+UPGRADE_S_MAX: Final = 60.0  # what a new process may take to enter the mesh, once it has taken over
 
 
 @click.command()
@@ -51,7 +54,7 @@ def peer(config_file: Path | None, **flags: Any) -> int:
     Every option is also a key of the YAML file (--config) and an environment variable (GOSSAMER_NAME,
     GOSSAMER_PORTS_GOSSIP, ...). A flag wins over the environment, which wins over the file.
 
-    SIGTERM and Ctrl-C drain the traffic and leave the mesh.
+    SIGTERM and Ctrl-C drain the traffic and leave the mesh; SIGUSR2 upgrades in place (see gossamer upgrade).
     """
     config = configuration(config_file, os.environ, flags)
     print_notes([f"warning: {warning}" for warning in config.warnings])
@@ -72,6 +75,42 @@ def configuration(
         return load_config(config_file, environment, overrides)
     except ConfigError as error:
         raise Failure(str(error), code=2) from error
+
+
+@click.command()
+@data_dir_option
+@output_option
+def upgrade(data_dir: Path, output: str) -> None:
+    """Put a new process in the place of this peer's, without refusing a connection.
+
+    It is started with the same command line: from the release that is installed now, with the configuration as it is
+    now. Returns when it is ready. If it does not start, the running one goes on. SIGUSR2 does the same.
+    """
+    with CallsPeer():
+        result = client_of(data_dir).upgrade()
+    pid = int(result["pid"])
+    if not _taken_over(data_dir, pid):
+        raise Failure(f"process {pid} has taken over, but is not ready after {UPGRADE_S_MAX:g} s")
+    if output != "table":
+        print_data(result, output, [])
+    else:
+        print_notes([f"upgraded; the peer is process {pid}"])
+
+
+def _taken_over(data_dir: Path, pid: int) -> bool:
+    from peer.admin.client import ClientError
+    from peer.io.datadir import holder, wait_ended
+
+    deadline = time.monotonic() + UPGRADE_S_MAX
+    while time.monotonic() < deadline:
+        try:
+            if holder(data_dir) == pid and client_of(data_dir).health().get("ready"):
+                return True
+        except ClientError:
+            pass  # it does not answer yet
+        if wait_ended(pid, timeout_s=0.05):
+            raise Failure(f"process {pid} was about to take over and has ended: see the peer's log")
+    return False
 
 
 @click.command()

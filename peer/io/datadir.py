@@ -46,6 +46,23 @@ class DataDirLock:
         self.directory = directory
         self._descriptor = descriptor
 
+    @property
+    def file(self) -> Path:
+        return self.directory / LOCK_NAME
+
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
+
+    def copy(self) -> "DataDirLock":
+        """The same lock once more: it is held until both are closed."""
+        return DataDirLock(self.directory, os.dup(self._descriptor))
+
+    def name_holder(self, pid: int) -> None:
+        """Write down whom the lock is held by. Raises OSError."""
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % pid, 0)
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -58,6 +75,19 @@ class DataDirLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def inherit_lock(directory: Path, descriptor: int) -> DataDirLock:
+    """The lock that another process took and has handed over. Raises DataDirError: it is not this directory's."""
+    try:
+        held, wanted = os.fstat(descriptor), (directory / LOCK_NAME).stat()
+        if (held.st_dev, held.st_ino) != (wanted.st_dev, wanted.st_ino):
+            raise DataDirError(f"data directory {directory} is not the one that the peer before used")
+        lock = DataDirLock(directory, descriptor)
+        lock.name_holder(os.getpid())
+    except OSError as error:
+        raise DataDirError(f"data directory {directory}: {error.strerror}") from error
+    return lock
 
 
 def lock_data_dir(directory: Path) -> DataDirLock:
@@ -74,8 +104,8 @@ def lock_data_dir(directory: Path) -> DataDirLock:
         raise DataDirError(f"{what}: {reason(Path(error.filename or directory), error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        lock = DataDirLock(directory, descriptor)
+        lock.name_holder(os.getpid())
     except BlockingIOError as error:
         holder = os.pread(descriptor, 32, 0).strip()
         os.close(descriptor)
@@ -83,7 +113,7 @@ def lock_data_dir(directory: Path) -> DataDirLock:
     except OSError as error:
         os.close(descriptor)
         raise DataDirError(f"data directory {directory}: {error.strerror}") from error
-    return DataDirLock(directory, descriptor)
+    return lock
 
 
 def holder(directory: Path) -> int | None:

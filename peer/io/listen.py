@@ -64,8 +64,18 @@ class StreamServer:
     def handle(self, purpose: bytes, handler: Handler) -> None:
         self._handlers[purpose] = handler
 
-    async def start(self, host: str, port: int) -> None:
-        """Bind and listen. Raises OSError."""
+    async def start(self, host: str, port: int, held: socket.socket | None = None) -> None:
+        """Bind and listen, unless `held` does there already. Raises OSError."""
+        self._listening = listening = held or self._bind(host, port)
+        self._accepting = asyncio.create_task(self._accept(listening), name="streams")
+        self._accepting.add_done_callback(self._broken)
+
+    def copy_socket(self) -> socket.socket:
+        """The listening socket once more, for a process that takes over. Only while it listens."""
+        assert self._listening is not None
+        return self._listening.dup()
+
+    def _bind(self, host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -76,9 +86,7 @@ class StreamServer:
         except OSError:
             listening.close()
             raise
-        self._listening = listening
-        self._accepting = asyncio.create_task(self._accept(listening), name="streams")
-        self._accepting.add_done_callback(self._broken)
+        return listening
 
     @property
     def connections(self) -> int:

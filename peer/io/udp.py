@@ -35,6 +35,12 @@ class GossipDatagrams(asyncio.DatagramProtocol):
         except (OSError, ValueError):  # uvloop: an address of the other family
             self.errors += 1
 
+    def copy_socket(self) -> socket.socket:
+        """The socket once more, for a process that takes over. Only while it is open."""
+        assert self._transport is not None
+        own: socket.socket = self._transport.get_extra_info("socket")
+        return socket.fromfd(own.fileno(), own.family, socket.SOCK_DGRAM)
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -51,13 +57,17 @@ class GossipDatagrams(asyncio.DatagramProtocol):
 
 
 async def open_datagrams(
-    host: str, port: int, received: Callable[[tuple[str, int], bytes], None]
+    host: str,
+    port: int,
+    received: Callable[[tuple[str, int], bytes], None],
+    held: socket.socket | None = None,
 ) -> GossipDatagrams:
-    """Bind `host:port`. Raises OSError."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    """Bind `host:port`, unless `held` is bound there already. Raises OSError."""
+    bound = held or socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         bound.setblocking(False)
-        bound.bind((host, port))
+        if held is None:
+            bound.bind((host, port))
         _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: GossipDatagrams(received), sock=bound
         )

@@ -161,10 +161,10 @@ class Downstream(asyncio.Protocol, Answers):
         if held and not self._held and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def close_if_idle(self) -> None:
-        """A drain has begun: a connection between two requests ends now, another after its response."""
+    def on_drain(self) -> None:
+        """Between two requests the next one may be on its way: it has a moment, and is the last."""
         if self._phase == _HEAD and self._exchange is None and not self._head_begun:
-            self.transport.close()
+            self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
 
     # ------------------------------------------------------------------ asyncio.Protocol
 

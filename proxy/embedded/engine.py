@@ -1,12 +1,17 @@
 """Everything the connections of one worker share, and the bookkeeping of who is open.
 
-Invariant: `active` is the number of exchanges and tunnels under way; a drain is over when it is zero.
+A drain closes no connection that may be about to bring a request: one that has been idle for DRAIN_IDLE_S ends, one
+that brings a request before is told in the answer that it ends.
+
+Invariant: `active` is the number of exchanges and tunnels under way; a drain is over when it is zero and no connection
+is left, for one may still have an answer to send.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from proxy.embedded.access_log import AccessLog, format_line
@@ -27,12 +32,14 @@ if TYPE_CHECKING:
 
 # Shorter than the idle timeout of any peer's listener, so that it is this side which closes.
 POOL_IDLE_S_MAX: Final = 60.0
+DRAIN_IDLE_S: Final = 1.0
 
 
 class Closable(Protocol):
     """A connection that was accepted."""
 
-    def close_if_idle(self) -> None: ...
+    def on_drain(self) -> None:
+        """A drain has begun: end as soon as nothing is under way, and nothing on its way here."""
 
 
 class Refusing(Protocol):
@@ -78,14 +85,16 @@ class Engine:
         """The last step of `Runtime.commit`."""
         self.runtime = runtime
         self.limits = runtime.snapshot.limits
+        if self.draining:
+            self._hurry()
         self.pool_idle_s = min(POOL_IDLE_S_MAX, self.limits.idle_timeout_s * 0.8)
         self.access_log = self._log if runtime.snapshot.access_log else None
 
     # ------------------------------------------------------------------ who is open
 
     def on_connection(self, connection: Closable) -> bool:
-        """False: one too many, or a drain has begun; close it."""
-        if self.draining or len(self.connections) >= self.limits.connections_max:
+        """False: one too many; close it."""
+        if len(self.connections) >= self.limits.connections_max:
             self.recorder.increment("connections_refused")
             return False
         self.connections.add(connection)
@@ -93,19 +102,29 @@ class Engine:
 
     def on_connection_end(self, connection: Closable) -> None:
         self.connections.discard(connection)
+        if self.draining:
+            self._end_drain()
 
     def on_exchange_end(self) -> None:
         self.active -= 1
-        if self.draining and self.active == 0 and self._drained is not None:
-            self._drained()
+        if self.draining:
+            self._end_drain()
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """No new connection, none kept alive; `drained` is called when nothing is under way."""
+        """No new connection is taken, none kept alive; `drained` is called when nothing is left."""
         self.draining = True
         self._drained = drained
+        self._hurry()
         for connection in list(self.connections):
-            connection.close_if_idle()
-        if self.active == 0:
+            connection.on_drain()
+        self._end_drain()
+
+    def _hurry(self) -> None:
+        self.limits = replace(self.limits, idle_timeout_s=min(self.limits.idle_timeout_s, DRAIN_IDLE_S))
+
+    def _end_drain(self) -> None:
+        if not self.active and not self.connections and self._drained is not None:
+            drained, self._drained = self._drained, None
             drained()
 
     def check_peer(self, svid: Svid) -> None:

@@ -228,10 +228,12 @@ class Http2Downstream(Link):
 
     # ------------------------------------------------------------------ for the engine
 
-    def close_if_idle(self) -> None:
-        """A drain has begun. Say so, and take what was on its way until the caller has heard (6.8)."""
+    def on_drain(self) -> None:
+        """Say so, and take what was on its way until the caller has heard (6.8)."""
         if self.closed or self.transport.is_closing():
             return
+        if not self.streams and not self.block_open:
+            self._rest()
         self.write(wire.goaway(wire.WINDOW_MAX, wire.NO_ERROR) + wire.frame(wire.PING, 0, 0, b"gossamer"))
 
     def on_ping_answered(self) -> None:

@@ -178,8 +178,8 @@ class _InboundAcceptance(Timed):
     def on_deadline(self) -> None:
         self.stream.abort()
 
-    def close_if_idle(self) -> None:
-        self.stream.abort()
+    def on_drain(self) -> None:
+        """Whoever shakes hands brings a request; the deadline stays."""
 
 
 class _Refusal(asyncio.Protocol):

@@ -12,14 +12,16 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from proxy.embedded.board import Board
 from proxy.embedded.ipc import FRAME_BYTES_MAX, Report, order_frame_bytes
 from proxy.embedded.link import WorkerGoneError
+from proxy.embedded.predecessor import Predecessor
 from proxy.embedded.process import WORKER, Order, socket_token
 from proxy.embedded.supervisor import Supervisor
-from proxy.plane import Applied, Ejection, Fault, Rejected, Series, SeriesDelta, Telemetry
+from proxy.plane import Applied, Ejection, Fault, OldWorker, Rejected, Series, SeriesDelta, Telemetry
 from proxy.snapshot import SNAPSHOT_BYTES_MAX, Snapshot, encode_snapshot
 
 APPLY_TIMEOUT_S: Final = 30.0
@@ -55,6 +57,9 @@ class EmbeddedPlane:
         self._ejections: dict[int, tuple[Ejection, ...]] = {}
         self._connections: dict[int, int] = {}
         self._restarts_told = 0
+        self._predecessors: list[Predecessor] = []
+        self._drain_predecessors_s = 0.0
+        self._retiring: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         version = None if self._good is None else self._good.version
@@ -93,6 +98,7 @@ class EmbeddedPlane:
             rejected = [answer for answer in answers if isinstance(answer, Rejected)]
             if not rejected:
                 self._good = order
+                self._retire_predecessors()
                 return Applied(version=snapshot.version)
             if self._good is not None:
                 taken = [w for w, a in zip(self._workers, answers, strict=False) if isinstance(a, Applied)]
@@ -136,10 +142,52 @@ class EmbeddedPlane:
         )
 
     async def drain(self, timeout_s: float) -> None:
-        await asyncio.gather(*(worker.drain(timeout_s) for worker in self._workers))
+        self._drain_predecessors_s = timeout_s
+        self._retire_predecessors()
+        own = [worker.drain(timeout_s) for worker in self._workers]
+        await asyncio.gather(*own, *(() if self._retiring is None else (self._retiring,)))
+
+    async def bequeath(self) -> tuple[OldWorker, ...]:
+        await self._applying.acquire()  # for good
+        left: list[OldWorker | None] = []
+        for worker in self._workers:
+            process = await worker.release()
+            if process is not None:
+                left.append(process.bequeath())
+                if left[-1] is None:
+                    await process.end()
+        if self._retiring is not None:
+            self._retiring.cancel()
+        left += [predecessor.bequeath() for predecessor in self._predecessors]
+        return tuple(worker for worker in left if worker is not None)
+
+    async def adopt(self, workers: Sequence[OldWorker], drain_s: float) -> None:
+        for number, old in enumerate(workers, len(self._workers)):
+            adopted = await Predecessor.adopt(old, partial(self._on_report, number))
+            if adopted is not None:
+                self._predecessors.append(adopted)
+        self._drain_predecessors_s = drain_s
+
+    def _retire_predecessors(self) -> None:
+        if self._predecessors and self._retiring is None:
+            self._retiring = asyncio.get_running_loop().create_task(self._retire(), name="the workers before")
+
+    async def _retire(self) -> None:
+        await asyncio.gather(*(each.retire(self._drain_predecessors_s) for each in self._predecessors))
+        log.info(
+            "the workers of the process before have ended: %s", [each.pid for each in self._predecessors]
+        )
+        for number in range(len(self._workers), len(self._workers) + len(self._predecessors)):
+            self._connections.pop(number, None)
+            self._ejections.pop(number, None)
+        self._predecessors.clear()
 
     async def stop(self) -> None:
+        if self._retiring is not None:
+            self._retiring.cancel()
+            await asyncio.gather(self._retiring, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
+        await asyncio.gather(*(each.end() for each in self._predecessors))
         if self._board is not None:
             self._board.close()
             self._board = None

@@ -18,6 +18,7 @@ from typing import Final
 from proxy.embedded.board import Board
 from proxy.embedded.ipc import Report, send_sockets
 from proxy.embedded.link import Link, Refusal, WorkerGoneError
+from proxy.plane import OldWorker
 
 WORKER: Final = ("-P", "-m", "proxy.embedded.worker")  # -P: never from the working directory
 SOCKET_SEND_TIMEOUT_S: Final = 5.0
@@ -130,6 +131,11 @@ class WorkerProcess:
         self.link.give_up()
         self._passing.close()
         await asyncio.sleep(0)  # lets the aborted transport close its socket
+
+    def bequeath(self) -> OldWorker | None:
+        """For the process that takes over; None when it cannot be left running."""
+        left = self.link.bequeath()
+        return None if left is None else OldWorker(pid=self._process.pid, stream=left[0], unread=left[1])
 
 
 def ending(status: int) -> str:

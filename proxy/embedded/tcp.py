@@ -103,8 +103,8 @@ class TcpConnection(asyncio.Protocol, ABC):
             self._dial.abandon()
         self._end(0, 0)
 
-    def close_if_idle(self) -> None:
-        """A drain has begun; a pipe in use is waited for."""
+    def on_drain(self) -> None:
+        """A pipe in use is waited for."""
 
     # ------------------------------------------------------------------ the far side
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -23,7 +23,7 @@ from peer.lives import begin_life, open_store
 from peer.operations import Operations
 from peer.reactions import REGISTRATIONS
 from peer.rights import Reason
-from proxy.plane import Applied, Rejected, Telemetry
+from proxy.plane import Applied, OldWorker, Rejected, Telemetry
 from proxy.snapshot import Snapshot
 
 ROUTE = {
@@ -74,6 +74,12 @@ class Plane:
 
     def processes(self) -> tuple[int, ...]:
         return ()
+
+    async def bequeath(self) -> tuple[OldWorker, ...]:
+        return ()
+
+    async def adopt(self, workers: Sequence[OldWorker], drain_s: float) -> None:
+        """There is nobody to adopt."""
 
 
 class Host:

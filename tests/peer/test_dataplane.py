@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from peer.catalog import PolicyEntry, ServiceInstance, ServicePort, View
 from peer.dataplane import DataPlane
 from peer.quarantine import DEADLY, REJECTED
 from peer.sockets import BindError, ListeningSockets, Places
-from proxy.plane import Applied, Plane, Rejected, Telemetry
+from proxy.plane import Applied, OldWorker, Plane, Rejected, Telemetry
 from proxy.snapshot import AuthzPolicy, AuthzRule, Limits, Snapshot
 from tests.peer.meshview import OTHER, authz, entry, instance, route
 
@@ -65,6 +65,12 @@ class Remembering(Plane):
 
     def processes(self) -> tuple[int, ...]:
         return ()
+
+    async def bequeath(self) -> tuple[OldWorker, ...]:
+        return ()
+
+    async def adopt(self, workers: Sequence[OldWorker], drain_s: float) -> None:
+        """There is nobody to adopt."""
 
 
 def view(*upstreams: int, zone: str = "") -> View:

@@ -651,7 +651,7 @@ async def test_an_idle_connection_is_closed(caller: Caller) -> None:
 async def test_a_drain_takes_what_was_on_its_way_and_nothing_later(caller: Caller, engine: Engine) -> None:
     caller.send(ask(1))
     engine.draining = True
-    caller.connection.close_if_idle()
+    caller.connection.on_drain()
     goaway, ping = caller.got()
     assert goaway.last_stream_id == 2**31 - 1
     caller.send(ask(3))
