@@ -19,6 +19,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 RECORD_BYTES_MAX: Final = 16 * 1024
+# What a memory BIO is given at a time. It keeps the largest buffer it ever needed, and this much stays in the cache.
+SLICE_BYTES_MAX: Final = 128 * 1024
 
 
 class TruncatedError(ConnectionError):
@@ -67,11 +69,24 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
             self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) > SLICE_BYTES_MAX and self.above is not None:
+            self._receive_much(memoryview(data))
+            return
         self._incoming.write(data)
         if self.above is None:
             self._shake_hands()
         elif not self._paused:
             self._read()
+
+    def _receive_much(self, data: memoryview) -> None:
+        for begin in range(0, len(data), SLICE_BYTES_MAX):
+            if self._paused:  # whoever resumes finds the rest
+                self._incoming.write(data[begin:])
+                return
+            self._incoming.write(data[begin : begin + SLICE_BYTES_MAX])
+            self._read()
+            if self._ended or self.above is None or self._raw.is_closing():
+                return
 
     def eof_received(self) -> bool:
         return False  # the transport closes, and `connection_lost` tells whether that was in order
@@ -116,38 +131,47 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
             failed(self, error)
 
     def _read(self) -> None:
+        """Hand on, in one piece, what the records that wait hold."""
         above = self.above
         if above is None:
             return
+        data = b""
+        more: list[bytes] = []
+        error: ssl.SSLError | None = None
         pending = self._incoming.pending
         while pending and not self._ended:
             try:
                 # No record holds more than what waits of it, unless the library has taken in a part of it before.
-                data = self.ssl_object.read(
+                record = self.ssl_object.read(
                     RECORD_BYTES_MAX if self._partial else min(pending, RECORD_BYTES_MAX)
                 )
             except ssl.SSLWantReadError:
                 self._partial = True
                 break
-            except ssl.SSLError as error:
-                self._flush()
-                above.connection_lost(error)
-                self.above = None
-                self._raw.abort()
-                return
+            except ssl.SSLError as broken:
+                error = broken
+                break
             self._partial = False
-            if not data:
+            if not record:
                 self._ended = True
-                if not above.eof_received():
-                    self.close()
-                return
-            above.data_received(data)
-            if self._paused or self._raw.is_closing() or self.above is None:
+            elif data:
+                more.append(record)
+            else:
+                data = record
+            pending = self._incoming.pending
+        if data:
+            above.data_received(b"".join((data, *more)) if more else data)
+            if self.above is None or self._raw.is_closing():
                 return
             above = self.above  # it may have been replaced by a tunnel
-            pending = self._incoming.pending
         if self._outgoing.pending:
-            self._flush()  # an answer to a key update
+            self._flush()  # an answer to a key update, or an alert
+        if error is not None:
+            above.connection_lost(error)
+            self.above = None
+            self._raw.abort()
+        elif self._ended and not above.eof_received():
+            self.close()
 
     def _flush(self) -> None:
         if self._outgoing.pending and not self._raw.is_closing():
@@ -157,6 +181,11 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._raw.is_closing() or not data:
+            return
+        if len(data) > SLICE_BYTES_MAX:
+            view = memoryview(data)
+            for begin in range(0, len(view), SLICE_BYTES_MAX):
+                self.write(view[begin : begin + SLICE_BYTES_MAX])
             return
         try:
             self.ssl_object.write(data)

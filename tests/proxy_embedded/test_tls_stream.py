@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.embedded.tls_stream import RECORD_BYTES_MAX, TlsStream, TruncatedError
+from proxy.embedded.tls_stream import RECORD_BYTES_MAX, SLICE_BYTES_MAX, TlsStream, TruncatedError
 from trust.bundle import TrustBundle
 from trust.tls import Caller, server_context
 
@@ -21,6 +21,7 @@ class Above(asyncio.Protocol):
         self.transport: TlsStream
         self.data = bytearray()
         self.pieces = 0
+        self.largest = 0
         self.eof = asyncio.Event()
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.keep_open = False
@@ -33,6 +34,7 @@ class Above(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         self.pieces += 1
+        self.largest = max(self.largest, len(data))
         self.after_each()
 
     def eof_received(self) -> bool:
@@ -130,12 +132,83 @@ async def test_data_goes_both_ways_after_the_handshake(join: Callable[..., Any])
     assert server.transport.get_extra_info("peername")[0] == "127.0.0.1"
 
 
-async def test_large_data_arrives_whole_in_records(join: Callable[..., Any]) -> None:
+class Cut(asyncio.Transport):
+    """In place of a socket: keeps what would be written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def encrypted(pair: Pair, client: Above, data: bytes) -> list[bytes]:
+    """What the client would write to its socket."""
+    cut = Cut()
+    client.transport._raw = cut
+    client.transport.write(data)
+    client.transport._raw = pair.raw
+    return cut.written
+
+
+async def test_large_data_arrives_whole(join: Callable[..., Any]) -> None:
     server, client = await both(await join())
     data = bytes(range(256)) * 8192
     client.transport.write(data)
     assert await arrived(server, len(data)) == data
-    assert server.pieces >= len(data) // RECORD_BYTES_MAX
+
+
+async def test_records_that_come_together_are_handed_on_together_a_slice_at_most(
+    join: Callable[..., Any],
+) -> None:
+    pair = await join()
+    server, client = await both(pair)
+    data = bytes(range(256)) * 4096
+    written = encrypted(pair, client, data)
+    assert max(map(len, written)) <= SLICE_BYTES_MAX * 1.01
+    server.transport.data_received(b"".join(written))
+    assert bytes(server.data) == data
+    assert RECORD_BYTES_MAX < server.largest <= SLICE_BYTES_MAX + RECORD_BYTES_MAX
+    assert server.pieces <= len(data) // SLICE_BYTES_MAX + 1
+
+
+async def test_after_a_pause_in_the_middle_the_rest_waits_and_is_whole(join: Callable[..., Any]) -> None:
+    pair = await join()
+    server, client = await both(pair)
+    data = bytes(range(256)) * 4096
+    server.after_each = server.transport.pause_reading
+    server.transport.data_received(b"".join(encrypted(pair, client, data)))
+    assert server.pieces == 1
+    server.after_each = lambda: None
+    server.transport.resume_reading()
+    assert await arrived(server, len(data)) == data
+
+
+async def test_an_end_behind_data_in_one_segment_is_told_after_the_data(join: Callable[..., Any]) -> None:
+    pair = await join()
+    server, client = await both(pair)
+    cut = Cut()
+    client.transport._raw = cut
+    client.transport.write(bytes(RECORD_BYTES_MAX) * 2)
+    client.transport.write_eof()
+    client.transport._raw = pair.raw
+    seen: list[int] = []
+    server.keep_open = True
+    server.after_each = lambda: seen.append(int(server.eof.is_set()))
+    server.transport.data_received(b"".join(cut.written))
+    assert (seen, len(server.data), server.eof.is_set()) == ([0], RECORD_BYTES_MAX * 2, True)
+
+
+async def test_data_before_a_broken_record_in_one_segment_is_handed_on(join: Callable[..., Any]) -> None:
+    pair = await join()
+    server, client = await both(pair)
+    (good,) = encrypted(pair, client, b"good")
+    server.transport.data_received(good + b"\x17\x03\x03\x00\x10" + b"garbage " * 2)
+    assert bytes(server.data) == b"good"
+    assert isinstance(await asyncio.wait_for(server.lost, 5), ssl.SSLError)
 
 
 @pytest.mark.parametrize("first", [1, 5, 6, 100, 10_000, 16_000])
@@ -144,20 +217,7 @@ async def test_a_record_that_arrives_in_two_parts_is_not_held_back(
 ) -> None:
     pair = await join()
     server, client = await both(pair)
-    written: list[bytes] = []
-
-    class Cut(asyncio.Transport):
-        """In place of the client's socket: keeps what would be written."""
-
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            written.append(bytes(data))
-
-        def is_closing(self) -> bool:
-            return False
-
-    client.transport._raw = Cut()
-    client.transport.write(bytes(RECORD_BYTES_MAX))
-    client.transport._raw = pair.raw
+    written = encrypted(pair, client, bytes(RECORD_BYTES_MAX))
     server.transport.data_received(written[0][:first])
     server.transport.data_received(written[0][first:])
     assert bytes(server.data) == bytes(RECORD_BYTES_MAX)
