@@ -7,12 +7,13 @@ PYTEST_ARGS ?=
 PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
 
-.PHONY: chaos chaos-mutations demo test crashes check format sim bench bench-dataplane bench-gossip bench-state bench-ca clean
+.PHONY: chaos chaos-mutations demo test test-browser crashes check format sim bench bench-dataplane bench-gossip bench-state bench-ca clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a whole mesh on this machine, told step by step"
 	@echo "make test    the test suite (real sockets, real processes)"
+	@echo "make test-browser   the data plane under a browser (Debian: chromium)"
 	@echo "make check   format, lint, imports, types"
 	@echo "make crashes two minutes of kill -9 at three writing peers: what was acknowledged, what was lost"
 	@echo "make sim     the simulator's tables, measured again into simulations/RESULTS.md (about half an hour)"
@@ -37,10 +38,14 @@ demo: $(STAMP)
 test: $(STAMP)
 ifeq ($(PYTEST_ARGS),)
 	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest -n auto --dist loadfile $(PURE)
-	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest $(PURE:%=--ignore=%)
+	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest -m 'not browser' $(PURE:%=--ignore=%)
 else
 	@HYPOTHESIS_PROFILE=$${CI:+ci} $(BIN)/python -m pytest $(PYTEST_ARGS)
 endif
+
+# Chromium is large: apt-get install chromium.
+test-browser: $(STAMP)
+	@CI=true $(BIN)/python -m pytest -m browser tests
 
 crashes: $(STAMP)
 	@GOSSAMER_CRASH_ROUNDS=1 GOSSAMER_CRASH_S=120 $(BIN)/python -m pytest -q -s tests/system/test_crashes.py

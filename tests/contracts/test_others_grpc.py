@@ -1,9 +1,9 @@
 """The cases of grpc's interop description (doc/interop-test-descriptions.md of grpc) that a proxy has a part in.
 
 Both ends are grpcio; between them is the mesh, on one host and over two workers with mTLS. Left out is what asks
-nothing of a proxy: credentials of clouds (compute_engine_creds, jwt_token_creds, oauth2_auth_token, per_rpc_creds, google_*),
-load reports and look-aside balancing (orca_*, grpclb), and the cases of compression that ask the server library whether
-a message arrived compressed (the bytes do pass: `test_compressed_messages`).
+nothing of a proxy: credentials of clouds (compute_engine_creds, jwt_token_creds, oauth2_auth_token, per_rpc_creds,
+google_*), load reports and look-aside balancing (orca_*, grpclb), and the probes of compression that ask the server's
+library whether a message arrived compressed (the bytes do pass: `test_compressed_messages`).
 """
 
 import asyncio
