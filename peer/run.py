@@ -138,7 +138,7 @@ def _note_share(keys: Keys, store: Store, custody: Custody) -> None:
             store.meta_set(_SIGNED, b"1")
     elif store.meta_get(_SIGNED) is not None and (custody.record is None or custody.lacking):
         fields = {
-            "directory": str(keys.directory),
+            "file": f"{keys.directory}/share-*.key",
             "effect": "this host signs nothing",
             "mend": "the other signers restore it; where there are none, put it back from a backup",
         }

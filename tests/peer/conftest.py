@@ -49,6 +49,7 @@ from peer.messages import (
 from peer.node import Node
 from peer.records import Registry
 from tests.peer.signers import Parts, parts
+from tests.peer.team import Team
 from trust.admission import Spend, TokenLedger, found
 from trust.authority import Authority, SoleAuthority, root_certificate
 from trust.bundle import TrustBundle
@@ -402,3 +403,14 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
                 await asyncio.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture
+async def team(live_mesh: type[LiveMesh]) -> AsyncIterator[Team]:
+    """Five signers that listen."""
+    made = Team(live_mesh)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()

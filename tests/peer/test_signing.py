@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,16 +17,6 @@ from trust.revocation import REVOCATION_S, revoke, signer_subject
 from trust.roast import SigningConfig
 from trust.sessionwire import ShareReply, ShareRequest, ToCoordinator, ToSigner
 from trust.svid import verify_svid
-
-
-@pytest.fixture
-async def team(live_mesh: Any) -> AsyncIterator[Team]:
-    made = Team(live_mesh)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.close()
 
 
 def check(team: Team, der: bytes) -> None:

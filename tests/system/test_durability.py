@@ -304,14 +304,15 @@ async def test_lost_and_open_keys_are_named_and_nothing_is_made_in_their_place(
     assert f"{keys}/root.der: is missing; put it back from a backup or from any other member" in words
     shutil.copy(second.directory / "keys" / "root.der", keys / "root.der")
 
-    authority = (keys / "authority.key").read_bytes()
-    (keys / "authority.key").unlink()
+    (share,) = keys.glob("share-*.key")
+    content = share.read_bytes()
+    share.unlink()
     await asyncio.gather(first.start(), second.start())
     assert "root_key_lost" in first.log
-    assert str(keys / "authority.key") in first.log
+    assert f"{keys}/share-" in first.log
     await first.kill()
-    (keys / "authority.key").write_bytes(authority)
-    (keys / "authority.key").chmod(0o600)
+    share.write_bytes(content)
+    share.chmod(0o600)
     seen = first.log.count("root_key_lost")
     await first.start()
     assert first.log.count("root_key_lost") == seen
