@@ -22,7 +22,7 @@ help:
 	@echo "make bench   the peers: memory, idle processor time, how fast a policy is enforced"
 	@echo "make bench-dataplane  the data plane beside Envoy, nginx, HAProxy and aiohttp (about 10 minutes; BENCH_ARGS='--only mtls')"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
-	@echo "make bench-ca      the threshold authority: signatures a second, and where the time goes (half a minute)"
+	@echo "make bench-ca      the threshold authority: signatures and certificates a second, and where the time goes (a minute)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -71,6 +71,7 @@ bench-state: $(STAMP)
 
 bench-ca: $(STAMP)
 	@$(BIN)/python -m benchmarks.ca $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.ca_streams
 
 bench-gossip: $(STAMP)
 	@$(BIN)/python -m benchmarks.gossip $(BENCH_ARGS)

@@ -77,8 +77,8 @@ class SignLink:
                     stream.write(frame)
                 self._waiting.clear()
                 while frame := await stream.read(IDLE_S):
+                    self._heard(self._node, frame)  # what is garbage is no answer: one more is owed then
                     self._owed = max(0, self._owed - 1)
-                    self._heard(self._node, frame)
             finally:
                 self._stream = None
                 stream.abort()

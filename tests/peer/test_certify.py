@@ -8,6 +8,7 @@ import pytest
 
 from peer.certify import CREDENTIAL, LOOK_S_MAX, RETRY_S_MAX, Certifier
 from peer.io.store import StoreError
+from peer.signing import LaterError
 from trust.identity import spiffe_node, spiffe_workload
 
 DOMAIN = "cluster.local"
@@ -127,6 +128,38 @@ async def test_while_no_signer_answers_it_backs_off_and_keeps_what_it_has(
     one.look()
     await until(lambda: one.certifier.held[one.node] is not held)
     assert one.certifier.failures == {}
+
+
+async def test_who_reaches_too_few_signers_asks_two_others_and_no_more(
+    live: Any, desk: Any, post: Any, until: Any, monkeypatch: Any
+) -> None:
+    one = desk(signer=True)
+    signer = await post(live.member(1), signer=True)
+    monkeypatch.setattr(type(one.issuer), "_issue", later(one.issuer))
+    one.signers = [("127.0.0.1", 1), signer.address]
+    one.certifier.want([one.node])
+    await until(lambda: one.node in one.certifier.held)
+    one.signers = [("127.0.0.1", 1), ("127.0.0.1", 2), signer.address]
+    live.advance_s = 2500
+    one.look()
+    await until(lambda: attempts(one) >= 1)
+    reason = one.certifier.failures[one.node].reason
+    assert reason.startswith("0 of 1 signers answer")
+    assert "127.0.0.1:2: cannot connect" in reason
+    assert str(signer.address[1]) not in reason
+
+
+def later(cut_off: Any) -> Any:
+    """That issuer reaches nobody; others do."""
+    honest = type(cut_off)._issue
+
+    async def issue(self: Any, kind: Any, request: bytes, ttl_s: int) -> bytes:
+        if self is cut_off:
+            raise LaterError("0 of 1 signers answer, 1 needed")
+        signed: bytes = await honest(self, kind, request, ttl_s)
+        return signed
+
+    return issue
 
 
 def attempts(desk: Desk) -> int:
