@@ -21,7 +21,6 @@ from typing import Final, TypeAlias, assert_never
 from trust.authority import Authority
 from trust.codec import Field, Reader, pack, signed_bytes
 from trust.credential import (
-    CLOCK_SKEW_S_MAX,
     CREDENTIAL_BYTES_MAX,
     CREDENTIAL_TTL_S,
     CREDENTIAL_TTL_S_MAX,
@@ -51,6 +50,7 @@ from trust.invitation import (
     verify_token,
 )
 from trust.revocation import RENEWAL_GRACE_S, RevocationSet
+from trust.selfproving import check_moment
 
 __all__ = [
     "Issued",
@@ -282,11 +282,7 @@ def draft_credential(
 ) -> Issued:  # fmt: skip
     """Judge a request; the credential still lacks its signature. Raises TokenError, AdmissionError,
     CredentialError or RevokedError. Changes nothing."""
-    if abs(now - request.requested_at) > CLOCK_SKEW_S_MAX:
-        raise AdmissionError(
-            f"the request is stamped {span(abs(now - request.requested_at))} away from the issuer's clock: "
-            "set the clocks right"
-        )
+    check_moment(request.requested_at, now, "", AdmissionError)
     if not 0 < ttl_s <= CREDENTIAL_TTL_S_MAX:
         raise AdmissionError(
             f"a credential lives for at most {span(CREDENTIAL_TTL_S_MAX)}, {ttl_s} s were asked for"

@@ -9,36 +9,29 @@ Invariant: once the mesh is made there are no founders any more, and every reque
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
-from trust.codec import Field, Reader, pack, signed_bytes
-from trust.credential import CLOCK_SKEW_S_MAX, Credential
-from trust.errors import AdmissionError, IdentityError, span
+from trust.codec import Field, Reader
+from trust.credential import Credential
+from trust.errors import AdmissionError, IdentityError
 from trust.identity import KEY_BYTES, SIGNATURE_BYTES, NodeIdentity, check_node_name, node_id, verify
+from trust.selfproving import SelfProving, check_moment
 
 FOUNDING_BYTES_MAX: Final = 512
 NAME_CHARS_MAX: Final = 63
 
-_LABEL: Final = b"gossamer/founder/1"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundingRequest:
+class FoundingRequest(SelfProving):
     """One of those who make the mesh asks for its credential. It contains no secret."""
+
+    LABEL: ClassVar[bytes] = b"gossamer/founder/1"
 
     public_key: bytes
     agreement_key: bytes
     name: str
     requested_at: int
     signature: bytes = b"\0" * SIGNATURE_BYTES
-
-    def signing_bytes(self) -> bytes:
-        """What the node's Ed25519 key signs."""
-        return signed_bytes(_LABEL, self._fields())
-
-    def encode(self) -> bytes:
-        """The wire form."""
-        return pack([*self._fields(), self.signature])
 
     def _fields(self) -> list[Field]:
         return [self.public_key, self.agreement_key, self.name, self.requested_at]
@@ -78,11 +71,7 @@ def draft_founding(
         raise AdmissionError(f"{name} is none of those who make this mesh now: join it with a token")
     if not verify(request.public_key, request.signing_bytes(), request.signature):
         raise AdmissionError(f"the founder's request is not signed by the key of {name}")
-    if abs(now - request.requested_at) > CLOCK_SKEW_S_MAX:
-        raise AdmissionError(
-            f"the request of {name} is stamped {span(abs(now - request.requested_at))} away from the issuer's "
-            "clock: set the clocks right"
-        )
+    check_moment(request.requested_at, now, f" of {name}", AdmissionError)
     return founder_credential(
         request.public_key,
         request.agreement_key,

@@ -10,7 +10,7 @@ threshold authority runs it for itself before it signs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,9 +30,8 @@ from trust.authority import (
     root_name,
     serial_number,
 )
-from trust.codec import Field, Reader, pack, signed_bytes
+from trust.codec import Field, Reader
 from trust.credential import (
-    CLOCK_SKEW_S_MAX,
     CREDENTIAL_BYTES_MAX,
     Credential,
     decode_credential,
@@ -51,35 +50,28 @@ from trust.identity import (
     verify,
 )
 from trust.revocation import RevocationSet
+from trust.selfproving import SelfProving, check_moment
 from trust.svid import SVID_TTL_S_MAX, LeafKey
 
 SVID_TTL_S: Final = 3600
 SVID_REQUEST_BYTES_MAX: Final = 4096
 PUBLIC_KEY_BYTES_MAX: Final = 128  # a P-256 SubjectPublicKeyInfo has 91
 
-_LABEL: Final = b"gossamer/svid-request/1"
-
 
 # ------------------------------------------------------------------ requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SvidRequest:
+class SvidRequest(SelfProving):
     """A node asks for a leaf for itself or for an account it may act as."""
+
+    LABEL: ClassVar[bytes] = b"gossamer/svid-request/1"
 
     spiffe_id: str
     public_key_der: bytes
     credential: bytes  # encoded
     requested_at: int
     signature: bytes = b"\0" * SIGNATURE_BYTES
-
-    def signing_bytes(self) -> bytes:
-        """What the node's Ed25519 key signs."""
-        return signed_bytes(_LABEL, self._fields())
-
-    def encode(self) -> bytes:
-        """The wire form."""
-        return pack([*self._fields(), self.signature])
 
     def _fields(self) -> list[Field]:
         return [self.spiffe_id, self.public_key_der, self.credential, self.requested_at]
@@ -126,11 +118,7 @@ def draft_svid(
     verify_credential(credential, root_public, trust_domain, now)
     if not verify(credential.public_key, request.signing_bytes(), request.signature):
         raise SvidError(f"the request is not signed by the key of node {credential.name}")
-    if abs(now - request.requested_at) > CLOCK_SKEW_S_MAX:
-        raise SvidError(
-            f"the request of {credential.name} is stamped {span(abs(now - request.requested_at))} away from the "
-            "issuer's clock: set the clocks right"
-        )
+    check_moment(request.requested_at, now, f" of {credential.name}", SvidError)
     wanted = _entitled(request.spiffe_id, credential)
     revoked.check_credential(credential)
     revoked.check(wanted.uri)

@@ -8,18 +8,17 @@ Invariant: `draft_revocation` is a pure function of its arguments and holds the 
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from trust.authority import Authority
-from trust.codec import Field, Reader, pack, signed_bytes
+from trust.codec import Field, Reader
 from trust.credential import (
-    CLOCK_SKEW_S_MAX,
     CREDENTIAL_BYTES_MAX,
     Credential,
     decode_credential,
     verify_credential,
 )
-from trust.errors import RevocationError, span
+from trust.errors import RevocationError
 from trust.identity import SIGNATURE_BYTES, SPIFFE_CHARS_MAX, NodeIdentity, spiffe_node, verify
 from trust.revocation import (
     REASON_CHARS_MAX,
@@ -29,29 +28,22 @@ from trust.revocation import (
     unsigned_revocation,
     verify_revocation,
 )
+from trust.selfproving import SelfProving, check_moment
 
 REVOCATION_REQUEST_BYTES_MAX: Final = 6000
 
-_LABEL: Final = b"gossamer/revocation-request/1"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RevocationRequest:
+class RevocationRequest(SelfProving):
     """A node that governs wants `subject` revoked."""
+
+    LABEL: ClassVar[bytes] = b"gossamer/revocation-request/1"
 
     subject: str
     reason: str
     credential: bytes  # encoded
     requested_at: int
     signature: bytes = b"\0" * SIGNATURE_BYTES
-
-    def signing_bytes(self) -> bytes:
-        """What the node's Ed25519 key signs."""
-        return signed_bytes(_LABEL, self._fields())
-
-    def encode(self) -> bytes:
-        """The wire form."""
-        return pack([*self._fields(), self.signature])
 
     def _fields(self) -> list[Field]:
         return [self.subject, self.reason, self.credential, self.requested_at]
@@ -95,11 +87,7 @@ def draft_revocation(
     verify_credential(credential, root_public, trust_domain, now)
     if not verify(credential.public_key, request.signing_bytes(), request.signature):
         raise RevocationError(f"the request to revoke is not signed by the key of node {credential.name}")
-    if abs(now - request.requested_at) > CLOCK_SKEW_S_MAX:
-        raise RevocationError(
-            f"the request of {credential.name} is stamped {span(abs(now - request.requested_at))} away from the "
-            "signer's clock: set the clocks right"
-        )
+    check_moment(request.requested_at, now, f" of {credential.name}", RevocationError)
     revoked.check_credential(credential)
     if not credential.govern:
         raise RevocationError(
