@@ -10,8 +10,8 @@ A token admits `uses` different nodes. The ledger counts node ids, not requests:
 node asks again and is answered again, while a replayed request can only ever return a credential for the key of
 the node that made it.
 
-Invariant: `draft_credential` holds the whole policy and changes nothing; the ledger is written by `issue_credential`
-alone, and the caller makes the returned `Spend` durable before the credential leaves the host.
+Invariant: `draft_credential` holds the whole policy and changes nothing; whoever signs what it returns counts the
+`Spend` in its ledger and makes it durable first (`issue_credential` does the former, where one node signs alone).
 """
 
 from collections.abc import Callable, Iterable, Iterator

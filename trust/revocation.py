@@ -92,6 +92,12 @@ def check_subject(subject: str) -> str:
     return subject
 
 
+def check_domain(subject: str, trust_domain: str) -> None:
+    """Raise RevocationError for what cannot be revoked, and for the name of something in another trust domain."""
+    if subject_kind(subject) in ("node", "workload") and parse_spiffe(subject).trust_domain != trust_domain:
+        raise RevocationError(f"{subject} is not in trust domain {trust_domain!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
     """`subject` is revoked until `expires_at` (Unix s), after which nothing it named is valid anyway."""
@@ -156,13 +162,10 @@ def decode_revocation(data: bytes) -> Revocation:
 def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: str) -> None:
     """Raise RevocationError unless its issuer was entitled to it and signed it. Keys cost nothing to make, so the
     caller takes self-revocations from members only: from the journal of the very node that revokes itself."""
-    if subject_kind(revocation.subject) in ("node", "workload"):
-        subject = parse_spiffe(check_subject(revocation.subject))
-        if subject.trust_domain != trust_domain:
-            raise RevocationError(f"{revocation.subject} is not in trust domain {trust_domain!r}")
-        lasting = revocation.expires_at - revocation.revoked_at >= NODE_REVOCATION_S
-        if isinstance(subject, NodeSpiffe) and not lasting:
-            raise RevocationError(f"the revocation of {revocation.subject} ends before what it revokes does")
+    check_domain(revocation.subject, trust_domain)
+    lasting = revocation.expires_at - revocation.revoked_at >= NODE_REVOCATION_S
+    if _is_node(revocation.subject) and not lasting:
+        raise RevocationError(f"the revocation of {revocation.subject} ends before what it revokes does")
     if revocation.issuer != root_public:
         issuer = node_id(revocation.issuer)
         own = spiffe_node(trust_domain, issuer)

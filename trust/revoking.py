@@ -10,7 +10,6 @@ Invariant: `draft_revocation` is a pure function of its arguments and holds the 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
-from trust.authority import Authority
 from trust.codec import Field, Reader
 from trust.credential import (
     CREDENTIAL_BYTES_MAX,
@@ -24,9 +23,9 @@ from trust.revocation import (
     REASON_CHARS_MAX,
     Revocation,
     RevocationSet,
+    check_domain,
     check_subject,
     unsigned_revocation,
-    verify_revocation,
 )
 from trust.selfproving import SelfProving, check_moment
 
@@ -94,18 +93,7 @@ def draft_revocation(
             f"{credential.name} may not revoke {request.subject}: only nodes that govern may (a node gives itself "
             "up with: gossamer leave --revoke)"
         )
+    check_domain(request.subject, trust_domain)
     if request.subject == spiffe_node(trust_domain, credential.node):
         raise RevocationError(f"{credential.name} gives itself up with: gossamer leave --revoke")
     return unsigned_revocation(request.subject, request.reason, request.requested_at, root_public)
-
-
-def issue_revocation(
-    authority: Authority, request: RevocationRequest, *, trust_domain: str, now: int, revoked: RevocationSet
-) -> Revocation:
-    """The revocation asked for. Raises as `draft_revocation` does, or AuthorityError."""
-    draft = draft_revocation(
-        request, authority.root_public, trust_domain=trust_domain, now=now, revoked=revoked
-    )
-    signed = replace(draft, signature=authority.sign(draft.signing_bytes()))
-    verify_revocation(signed, authority.root_public, trust_domain)
-    return signed

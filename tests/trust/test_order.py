@@ -43,6 +43,7 @@ from trust.svid import SVID_TTL_S_MAX, new_leaf_key, verify_svid
 DOMAIN = "cluster.local"
 NOW = 1_800_000_000
 DAY_S = 86_400
+SHOP = spiffe_workload(DOMAIN, "default", "shop")
 
 
 @dataclass
@@ -91,8 +92,7 @@ class Bench:
         key = new_leaf_key(lambda n: b"k" * n)
         return request_svid(self.member, self.credentials[self.member.id], spiffe, key, at).encode()
 
-    def revocation(self, by: NodeIdentity, at: float = NOW) -> bytes:
-        subject = spiffe_workload(DOMAIN, "default", "shop")
+    def revocation(self, by: NodeIdentity, at: float = NOW, subject: str = SHOP) -> bytes:
         return request_revocation(by, self.credentials[by.id], subject, "lost", at).encode()
 
     def revoke(self, subject: str) -> None:
@@ -235,6 +235,9 @@ def wrong(case: str, bench: Bench) -> Order:
             return bench.order(Kind.SVID, bench.svid())
         case "who does not govern":
             return bench.order(Kind.REVOCATION, bench.revocation(bench.member))
+        case "revocation elsewhere":
+            subject = spiffe_workload("other.example", "default", "shop")
+            return bench.order(Kind.REVOCATION, bench.revocation(bench.governor, subject=subject))
         case "revocation with a life":
             return bench.order(Kind.REVOCATION, bench.revocation(bench.governor), ttl_s=60)
         case "expired too long ago":
@@ -274,6 +277,7 @@ def wrong(case: str, bench: Bench) -> Order:
         ("coordinator revoked", "has been revoked: stolen"),
         ("signer revoked", "signer:.* has been revoked"),
         ("who does not govern", "only nodes that govern may"),
+        ("revocation elsewhere", "is not in trust domain"),
         ("revocation with a life", "a revocation has the lifetime of what it revokes"),
         ("expired too long ago", "too long to renew it"),
         ("altered", "is not signed by the key of"),

@@ -11,6 +11,7 @@ from trust.errors import CredentialError, RevocationError, RevokedError
 from trust.identity import spiffe_node
 from trust.revocation import (
     REVOCATION_S,
+    Revocation,
     RevocationSet,
     revoke_self,
     serial_subject,
@@ -22,12 +23,19 @@ from trust.revoking import (
     RevocationRequest,
     decode_revocation_request,
     draft_revocation,
-    issue_revocation,
     request_revocation,
 )
 
 NOW, TRUST_DOMAIN = 1_800_000_000, "cluster.local"
 CART = "spiffe://cluster.local/ns/shop/sa/cart"
+
+
+def signed(mesh, request: RevocationRequest) -> Revocation:
+    """What the root makes of a request."""
+    draft = draft_revocation(
+        request, mesh.root_public, trust_domain=TRUST_DOMAIN, now=NOW, revoked=mesh.revoked
+    )
+    return draft.signed(mesh.authority.sign(draft.signing_bytes()))
 
 
 def ask(mesh, member=None, subject: str = CART, now: int = NOW, reason: str = "stolen") -> RevocationRequest:
@@ -51,9 +59,7 @@ def test_a_governor_has_the_root_revoke_each_kind_of_subject(mesh) -> None:
     }
     for subject, kind in subjects.items():
         request = decode_revocation_request(ask(mesh, subject=subject).encode())
-        entry = issue_revocation(
-            mesh.authority, request, trust_domain=TRUST_DOMAIN, now=NOW, revoked=mesh.revoked
-        )
+        entry = signed(mesh, request)
         verify_revocation(entry, mesh.root_public, TRUST_DOMAIN)
         assert (entry.subject, entry.reason, entry.issuer) == (subject, "stolen", mesh.root_public)
         assert entry.expires_at - entry.revoked_at == REVOCATION_S
@@ -101,7 +107,7 @@ def test_a_request_that_is_altered_old_or_of_another_mesh_is_refused(mesh, make_
         judge(mesh, ask(make_mesh(seed=9)))
     other = ask(mesh, subject="spiffe://other/ns/a/sa/b")
     with pytest.raises(RevocationError, match="not in trust domain"):
-        issue_revocation(mesh.authority, other, trust_domain=TRUST_DOMAIN, now=NOW, revoked=mesh.revoked)
+        signed(mesh, other)
 
 
 @pytest.mark.parametrize(
@@ -127,15 +133,7 @@ def test_arbitrary_bytes_are_no_request(data: bytes) -> None:
 def test_a_revoked_signer_may_not_sign_and_neither_may_a_revoked_node(mesh) -> None:
     beta, gamma, delta = (mesh.join(name) for name in ("beta", "gamma", "delta"))
     for subject in (signer_subject(beta.identity.id), gamma.spiffe):
-        mesh.revoked.add(
-            issue_revocation(
-                mesh.authority,
-                ask(mesh, subject=subject),
-                trust_domain=TRUST_DOMAIN,
-                now=NOW,
-                revoked=mesh.revoked,
-            )
-        )
+        mesh.revoked.add(signed(mesh, ask(mesh, subject=subject)))
     for member in (beta, gamma):
         with pytest.raises(RevokedError):
             mesh.revoked.check_signer(TRUST_DOMAIN, member.identity.id)
@@ -157,9 +155,7 @@ def test_a_node_gives_up_its_own_part_in_signing_and_nobody_elses(mesh) -> None:
 
 def test_an_ended_revocation_is_forgotten_and_no_sooner(mesh) -> None:
     revoked = RevocationSet(mesh.root_public)
-    entry = issue_revocation(
-        mesh.authority, ask(mesh), trust_domain=TRUST_DOMAIN, now=NOW, revoked=mesh.revoked
-    )
+    entry = signed(mesh, ask(mesh))
     revoked.add(entry)
     assert revoked.prune(NOW + REVOCATION_S - 1) == 0
     with pytest.raises(RevokedError):
