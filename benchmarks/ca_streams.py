@@ -21,7 +21,7 @@ import secrets
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -210,7 +210,7 @@ class Peer:
         return stream
 
 
-async def _store(_spend: Spend) -> None:
+async def _store(_spends: Sequence[Spend]) -> None:
     raise AssertionError("nobody joins here")
 
 

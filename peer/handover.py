@@ -25,7 +25,7 @@ Invariant: `settled` moves on only after everything it promises is on disk.
 import asyncio
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,7 +77,7 @@ def decode_settled(data: bytes | None) -> Settled:
 
 
 class Handover:
-    """Asks and answers. `store` makes a use durable, `settle` a Settled; both raise StoreError. `dial(node)` opens a
+    """Asks and answers. `store` makes uses durable, `settle` a Settled; both raise StoreError. `dial(node)` opens a
     stream of purpose `spent` or raises StreamError. `now` is Unix time."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Handover:
         custody: Custody,
         node: bytes,
         ledger: TokenLedger,
-        store: Callable[[Spend], Awaitable[None]],
+        store: Callable[[Sequence[Spend]], Awaitable[None]],
         settled: Settled,
         settle: Callable[[Settled], Awaitable[None]],
         dial: Callable[[bytes], Awaitable[FrameStream]],

@@ -5,7 +5,7 @@ Invariant: what fails here is told to whoever asked for the change, or logged; i
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gossip.member import Member, State
@@ -105,10 +105,12 @@ class Reactions:
         """Remember up to which epoch all uses of tokens are known here. Raises StoreError."""
         await self._daemon.disk.run(lambda store: store.meta_set(SETTLED, settled.encode()))
 
-    async def spent(self, spend: Spend) -> None:
-        await self._daemon.disk.commit(Batch(spent=[(spend.token_id, spend.node, spend.expires_at)]))
+    async def spent(self, spends: Sequence[Spend]) -> None:
+        """Make the uses of tokens durable. Raises StoreError."""
+        rows = [(spend.token_id, spend.node, spend.expires_at) for spend in spends]
+        await self._daemon.disk.commit(Batch(spent=rows))
         try:
             async with self._spending:
-                await asyncio.to_thread(self._daemon.spent_tokens.add, spend, self._daemon.clock.now())
+                await asyncio.to_thread(self._daemon.spent_tokens.add, spends, self._daemon.clock.now())
         except StateFileError as error:
             raise StoreError(str(error)) from error

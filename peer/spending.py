@@ -17,7 +17,7 @@ Invariant: `kept` returns when every use counted so far for this ledger is on di
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from trust.admission import Spend, TokenLedger
@@ -30,17 +30,17 @@ __all__ = ["Spending"]
 
 
 class Spending:
-    """`store(spend)` makes a use durable, or raises StoreError. `settled` tells for which epoch all earlier uses are
+    """`store(spends)` makes uses durable, or raises StoreError. `settled` tells for which epoch all earlier uses are
     known here, `newest` which is the newest epoch."""
 
     def __init__(
-        self, ledger: TokenLedger, store: Callable[[Spend], Awaitable[None]], *,
+        self, ledger: TokenLedger, store: Callable[[Sequence[Spend]], Awaitable[None]], *,
         settled: Callable[[], "Settled"], newest: Callable[[], int],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self._store = store
         self._settled, self._newest = settled, newest
-        self._unsaved: list[Spend] = []
+        self._unsaved: dict[Spend, None] = {}
 
     def unready(self, draft: Draft, epoch: int) -> str:
         """Why whoever `draft` is for may not be let in with a share of `epoch` now; "" if that may be."""
@@ -63,18 +63,20 @@ class Spending:
         """
         if spend is not None:
             self.ledger.record(spend)
-            self._unsaved.append(spend)
-        waited = bool(self._unsaved)
-        for each in tuple(self._unsaved):
-            await self._store(each)
-            if each in self._unsaved:
-                self._unsaved.remove(each)
-        return waited
+            self._unsaved[spend] = None
+        unsaved = tuple(self._unsaved)
+        if not unsaved:
+            return False
+        await self._store(unsaved)
+        for each in unsaved:
+            self._unsaved.pop(each, None)
+        return True
 
-    async def learn(self, spends: list[Spend]) -> None:
+    async def learn(self, spends: Iterable[Spend]) -> None:
         """Take in uses that another signer counted; durable when it returns. Raises StoreError."""
+        known = set(self.ledger)
         for spend in spends:
-            self.ledger.record(spend)
-            if spend not in self._unsaved:
-                self._unsaved.append(spend)
+            if spend not in known:
+                self.ledger.record(spend)
+                self._unsaved[spend] = None
         await self.kept(None)

@@ -5,6 +5,7 @@ Invariant: what `add` returned from is on disk; expired tokens, which are refuse
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -41,9 +42,9 @@ class SpentTokens:
         self._spends = {spend for spend in spends if spend.expires_at > now}
         return tuple(self._spends)
 
-    def add(self, spend: Spend, now: float) -> None:
-        """Keep one more use. Raises StateFileError; then it is not kept."""
-        kept = {known for known in self._spends if known.expires_at > now} | {spend}
+    def add(self, spends: Iterable[Spend], now: float) -> None:
+        """Keep more uses. Raises StateFileError; then none of them is kept."""
+        kept = {known for known in self._spends if known.expires_at > now} | set(spends)
         rows = sorted([each.token_id.hex(), each.node.hex(), each.expires_at] for each in kept)
         self._file.write(json.dumps(rows))
         self._spends = kept

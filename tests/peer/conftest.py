@@ -6,7 +6,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -311,8 +311,8 @@ class LiveMesh:
     def alone(self, identity: NodeIdentity, *, knows: bool = True, **options: Any) -> Parts:
         """A peer that signs for this mesh all by itself; or one that does not know who does."""
 
-        async def spent(spend: Spend) -> None:
-            self.spends.append(spend)
+        async def spent(spends: Sequence[Spend]) -> None:
+            self.spends += spends
 
         made = parts(identity.id, self.rules(), self.now, options.pop("spent", spent), **options)
         if knows:

@@ -1,7 +1,7 @@
 """Signers of a test mesh: custody in memory, and everything of a peer that takes part in a signature."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ async def nowhere(_node: bytes) -> FrameStream:
 
 
 def parts(
-    node: bytes, rules: Rules, now: Callable[[], float], store: Callable[[Spend], Awaitable[None]], *,
+    node: bytes, rules: Rules, now: Callable[[], float], store: Callable[[Sequence[Spend]], Awaitable[None]], *,
     dial: Callable[[bytes], Awaitable[FrameStream]] = nowhere,
     member_of: Callable[[FrameStream], bytes | None] = lambda _stream: None,
     may_sign: Callable[[bytes], bool] = lambda _node: True,

@@ -3,7 +3,7 @@ them. A seat can be slow, lie, stop, and come back."""
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,9 +121,9 @@ class Seat:
             return False
         return True
 
-    async def _store(self, spend: Spend) -> None:
+    async def _store(self, spends: Sequence[Spend]) -> None:
         await asyncio.sleep(0)
-        self.disk.append(spend)
+        self.disk += spends
 
     async def _settle(self, settled: Settled) -> None:
         self.settled = settled

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ async def test_no_share_leaves_before_the_use_of_the_token_is_on_disk(team: Team
     seat, order = team.seats[0], admission(team, team.token(), 1)
     gate, stored = asyncio.Event(), []
 
-    async def disk(spend: Any) -> None:
+    async def disk(spends: Any) -> None:
         await gate.wait()
-        stored.append(spend)
+        stored.extend(spends)
 
     seat.handover.spending._store = disk
     asking = [asyncio.create_task(share_of(seat, order)) for _ in range(2)]
@@ -199,11 +200,11 @@ async def main(directory, moment):
     seat = team.seats[0]
     disk, tokens = Disk(Store.open(directory)), SpentTokens.of(directory)
 
-    async def store(spend):
+    async def store(spends):
         if moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        await disk.commit(Batch(spent=[(spend.token_id, spend.node, spend.expires_at)]))
-        tokens.add(spend, team.live.now())
+        await disk.commit(Batch(spent=[(each.token_id, each.node, each.expires_at) for each in spends]))
+        tokens.add(spends, team.live.now())
 
     seat.handover.spending._store = store
     reply = await share_of(seat, admission(team, team.token(), 1))
@@ -269,6 +270,17 @@ async def test_a_coordinator_is_paced_and_others_are_not(team: Team, monkeypatch
     assert 1 <= seat.parts.cosigner.statistics().paced <= 4
     for stream in (busy, other):
         await stream.closed()
+
+
+async def test_what_is_refused_fills_no_log(team: Team, caplog: Any) -> None:
+    seat, member = team.seats[0], team.seats[1]
+    wrong = order_of(team, Kind.SVID, team.svid(member).encode())
+    for number in range(50):
+        refused = replace(wrong, ttl_s=100_000 + number)
+        assert isinstance(await share_of(seat, refused, coordinator=member.node), RefusalReply)
+    told = [record for record in caplog.records if record.getMessage() == "share_refused"]
+    assert len(told) == 1
+    assert seat.parts.cosigner.statistics().refused == {"policy": 50}
 
 
 async def test_no_more_than_so_many_requests_of_a_stream_wait(team: Team) -> None:

@@ -159,11 +159,11 @@ class Disk:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def spent(self, spend: Any) -> None:
+    async def spent(self, spends: Any) -> None:
         await self.gate.wait()
         if self.full:
             raise StoreError("the disk is full")
-        self.kept.append(spend)
+        self.kept += spends
 
 
 async def test_no_credential_leaves_before_the_use_of_its_token_is_on_disk(live: Any) -> None:

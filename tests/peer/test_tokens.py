@@ -18,8 +18,8 @@ def spend(number: int, expires_at: int = 2_000) -> Spend:
 def test_uses_outlive_the_process_and_expire(tmp_path: Path) -> None:
     tokens = SpentTokens.of(tmp_path)
     assert tokens.load(NOW) == ()
-    tokens.add(spend(1), NOW)
-    tokens.add(spend(2, expires_at=1_500), NOW)
+    tokens.add([spend(1)], NOW)
+    tokens.add([spend(2, expires_at=1_500)], NOW)
     again = SpentTokens.of(tmp_path)
     assert set(again.load(NOW)) == {spend(1), spend(2, expires_at=1_500)}
     assert SpentTokens.of(tmp_path).load(1_600) == (spend(1),)
@@ -35,7 +35,7 @@ def test_a_damaged_file_is_reported_and_means_none(tmp_path: Path, caplog: pytes
 def test_a_use_that_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
     tokens = SpentTokens.of(tmp_path / "missing")
     with pytest.raises(StateFileError):
-        tokens.add(spend(1), NOW)
+        tokens.add([spend(1)], NOW)
     (tmp_path / "missing").mkdir()
-    tokens.add(spend(2), NOW)
+    tokens.add([spend(2)], NOW)
     assert SpentTokens.of(tmp_path / "missing").load(NOW) == (spend(2),)

@@ -153,7 +153,7 @@ def test_small_files_that_are_torn_are_told_and_stand_in_nobodys_way(
 ) -> None:
     contacts, tokens = Contacts.of(tmp_path), SpentTokens.of(tmp_path)
     contacts.keep([("10.0.0.1", 7946), ("10.0.0.2", 7946)])
-    tokens.add(Spend(token_id=b"t" * 16, node=b"n" * 16, expires_at=2**40), 0.0)
+    tokens.add([Spend(token_id=b"t" * 16, node=b"n" * 16, expires_at=2**40)], 0.0)
     for name in ("contacts.json", "tokens.json"):
         damage(tmp_path / name, how)
     assert contacts.met  # that it has met others is not forgotten
