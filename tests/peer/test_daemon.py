@@ -473,6 +473,34 @@ async def test_two_peers_hold_enforce_and_show_the_same(hosts: Any) -> None:
     assert {row["status"] for row in await two.operations.check()} == {"ok"}
 
 
+async def test_a_member_that_knows_the_signers_has_its_certificates_signed_by_them(
+    hosts: Any, until: Any
+) -> None:
+    one, two = await pair(hosts)
+    heard_of_the_signers(one, two)
+    assert two.daemon is not None
+    assert one.daemon is not None
+    certifier, name = two.daemon.certifier, two.daemon.outlook.node_spiffe
+    held, given = certifier.held[name], one.daemon.cosigner.statistics().signer.granted
+    certifier._due[name] = 0.0
+    certifier._wake.set()
+    await until(lambda: certifier.held[name] is not held)
+    assert two.daemon.signing.statistics().completed == 1
+    assert one.daemon.cosigner.statistics().signer.granted == given + 1
+    text = two.operations.metrics().decode()
+    for line in (
+        "gossamer_ca_signatures_total 1.0",
+        'gossamer_ca_signatures_failed_total{reason="unreachable"} 0.0',
+        "gossamer_ca_epoch 0.0",
+        "gossamer_ca_threshold 1.0",
+        "gossamer_ca_signers_reachable 1.0",
+        "gossamer_ca_shares_total 0.0",
+        "gossamer_ca_tokens_settled_epoch -1.0",
+    ):
+        assert line in text
+    assert "gossamer_ca_tokens_settled_epoch 0.0" in one.operations.metrics().decode()
+
+
 async def test_the_status_of_the_authority_says_who_answers_and_how_many_more_may_go(
     hosts: Any, until: Any
 ) -> None:
