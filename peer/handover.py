@@ -7,10 +7,10 @@
                or b"l" <reason, UTF-8>  not now
 
 A signer of epoch e asks those of e - 1, itself among them if it was one, until it knows n - t + 1 ledgers of them: one
-of every t that may have let somebody in. It asks for each epoch it signed in, in order, and hands its ledger for e over
-only once it has all it needs for e - 1 itself: so what is handed over for e says everything of all epochs before.
-And only once it knows that e has begun, from when on it lets nobody in for an epoch before (`Spending.unready`).
-What it had begun by then is in the ledger it hands over.
+of every t that may have let somebody in. A ledger is handed over for e only by who has all it needs for e - 1 itself:
+so it says everything of all epochs before. And only by who knows that e has begun, and lets nobody in for an epoch
+before from then on (`Spending.unready`). What it had begun by then is in the ledger. Where epochs follow one another
+faster than ledgers, the newest is tried first, for it says all, and then the others, which may have to be known first.
 
 Should so many of the old ones be gone for good that this never comes about, there is no harm in tokens that did not
 exist when the epoch began here: those made by a member whose credential is younger. Credentials are renewed twice
@@ -47,6 +47,7 @@ HANDED_MAX: Final = SPENDS_MAX // 4  # by one signer: more uses than that are no
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 30.0
 ASK_S_MAX: Final = 10.0
+TRIED_MAX: Final = 8  # epochs in one go
 
 _USE: Final = struct.Struct(f">{TOKEN_ID_BYTES}s{ID_BYTES}sQ")
 _EPOCH: Final = struct.Struct(">Q")
@@ -56,8 +57,8 @@ _MORE, _ALL, _LATER = b"s", b".", b"l"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """All uses before `epoch` are known here (-1: nothing is said). This node began to sign in `waiting` at `since`
-    (Unix s), which it is not settled for yet."""
+    """All uses before `epoch` are known here (-1: nothing is said). This node heard at `since` (Unix s) that it signs
+    in `waiting`, the newest epoch by then, which it is not settled for yet."""
 
     epoch: int = -1
     waiting: int = -1
@@ -99,7 +100,7 @@ class Handover:
         self._handed: dict[int, set[bytes]] = {}  # who handed its ledger over, by epoch asked for
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._told = ""
+        self._told: dict[int, str] = {}  # why not, by epoch
         self.spending = Spending(ledger, store, settled=lambda: self.settled, newest=self._newest)
         custody.changed(self._custody_changed)
 
@@ -124,45 +125,53 @@ class Handover:
         retry_s = RETRY_S_MIN
         while True:
             self._wake.clear()
-            record = self._due()
-            if record is not None and await self._tried(record):
+            due = self._due()
+            if due and await self._settled_for_one(due):
                 retry_s = RETRY_S_MIN
                 continue
             try:
-                async with asyncio.timeout(None if record is None else retry_s):
+                async with asyncio.timeout(retry_s if due else None):
                     await self._wake.wait()
                 retry_s = RETRY_S_MIN
             except TimeoutError:
                 retry_s = min(2 * retry_s, RETRY_S_MAX)
 
-    def _due(self) -> EpochRecord | None:
-        """The first epoch that this node signed in and is not settled for."""
-        for record in self._custody.chain.records:
-            if record.epoch > self._settled.epoch and self._node in record.value.ids:
-                return record
-        return None
+    def _due(self) -> list[EpochRecord]:
+        """Epochs that this node signed in and is not settled for: the newest, then from the oldest on."""
+        chain = self._custody.chain
+        due = [
+            record
+            for record in chain.records
+            if record.epoch > self._settled.epoch and self._node in record.value.ids
+        ]
+        known = [record for record in due[:-1] if record.epoch == 0 or chain.at(record.epoch - 1) is not None]
+        return [*due[-1:], *known][:TRIED_MAX]
 
-    async def _tried(self, record: EpochRecord) -> bool:
-        """Whether this node is settled for the epoch of `record` now."""
+    async def _settled_for_one(self, due: list[EpochRecord]) -> bool:
+        """Whether this node is settled for one more epoch now."""
         try:
-            if self._settled.waiting != record.epoch:
-                waiting = Settled(epoch=self._settled.epoch, waiting=record.epoch, since=int(self._now()))
-                await self._settle(waiting)
-                self._settled = waiting
-            missing = await self._gathered(record)
-            if missing:
+            if self._settled.waiting != due[0].epoch:
+                since = int(self._now())
+                await self._keep(Settled(epoch=self._settled.epoch, waiting=due[0].epoch, since=since))
+            for record in due:
+                missing = await self._gathered(record)
+                if not missing:
+                    rest = self._settled if record is not due[0] else Settled()
+                    await self._keep(Settled(epoch=record.epoch, waiting=rest.waiting, since=rest.since))
+                    for kept in (self._handed, self._told):
+                        for epoch in [each for each in kept if each <= record.epoch]:
+                            del kept[epoch]
+                    log.info("tokens_settled", extra={"fields": {"epoch": record.epoch}})
+                    return True
                 self._tell(record.epoch, missing)
-                return False
-            settled = Settled(epoch=record.epoch)
-            await self._settle(settled)
         except StoreError as error:
-            self._tell(record.epoch, str(error))
-            return False
+            self._tell(due[0].epoch, str(error))
+        return False
+
+    async def _keep(self, settled: Settled) -> None:
+        """Durable, and then in force. Raises StoreError."""
+        await self._settle(settled)
         self._settled = settled
-        self._handed.pop(record.epoch, None)
-        self._told = ""
-        log.info("tokens_settled", extra={"fields": {"epoch": record.epoch}})
-        return True
 
     async def _gathered(self, record: EpochRecord) -> str:
         """Ask the signers before `record`; "" once enough have handed over, or why not. Raises StoreError."""
@@ -222,8 +231,8 @@ class Handover:
             ]
 
     def _tell(self, epoch: int, reason: str) -> None:
-        if reason != self._told:
-            self._told = reason
+        if reason != self._told.get(epoch):
+            self._told[epoch] = reason
             fields = {"epoch": epoch, "reason": reason, "effect": "nobody new is let in by this signer"}
             log.warning("tokens_unsettled", extra={"fields": fields})
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from peer import handover
-from peer.handover import HANDED_MAX, Settled, decode_settled
+from peer.handover import HANDED_MAX, Handover, Settled, decode_settled
 from peer.io.store import StoreError
 from peer.io.stream import SPENT
 from peer.signing import DeniedError, LaterError
@@ -76,8 +76,8 @@ async def test_so_many_ledgers_are_needed_that_every_quorum_is_in_them(team: Tea
     running = asyncio.create_task(newcomer.handover.run())
     while not newcomer.handover._told:
         await asyncio.sleep(0.01)
-    assert newcomer.handover._told.startswith("2 of 3 ledgers of epoch 0 are here")
-    assert newcomer.handover.settled.epoch == -1 or newcomer.settled.epoch < 1
+    assert newcomer.handover._told[1].startswith("2 of 3 ledgers of epoch 0 are here")
+    assert newcomer.handover.settled.epoch < 1
     running.cancel()
     assert "tokens_unsettled" in caplog.text
     team.epochs.pop()  # it comes back as it was, and hears of the change then
@@ -101,6 +101,42 @@ async def asked(seat: Seat, by: Seat, epoch: int) -> str:
     """What `seat` answers; "" for a ledger."""
     answer = await by.handover._ask(seat.node, epoch)
     return answer if isinstance(answer, str) else ""
+
+
+async def test_an_epoch_that_nobody_can_hand_over_any_more_holds_no_later_one_up(
+    team: Team, monkeypatch: Any
+) -> None:
+    """The late one signs in 1 and 2, and was never told what was used in 0; the others of 1 know."""
+    signing, _ = await changed(team, keep=3)
+    *settled, late = signing
+    await settle(settled, 1)
+    record, shares = team.reshared([seat.identity for seat in signing], seed=2)
+    team.epochs.append((record, shares))
+    team.tell(record, shares, signing)
+    honest = Handover._refusal
+    monkeypatch.setattr(
+        Handover,
+        "_refusal",
+        lambda self, asking, epoch: "gone" if epoch == 1 else honest(self, asking, epoch),
+    )
+    assert "gone" in await asked(team.seats[0], late, 1)
+    await settle([late], 2)
+    assert late.settled == Settled(epoch=2)
+
+
+async def test_what_the_chain_does_not_tell_is_skipped_but_for_the_newest(team: Team) -> None:
+    await changed(team, keep=5)
+    record, shares = team.reshared(team.signers, seed=2)
+    team.epochs.append((record, shares))
+    team.tell(record, shares, team.seats)
+    seat = team.seats[0]
+    seat.handover._settled = Settled()
+    assert [each.epoch for each in seat.handover._due()] == [2, 0, 1]
+    chain = type(seat.parts.custody.chain)(team.record.group.public, trusted=team.epochs[1][0])
+    chain.add(record)
+    seat.parts.custody._chain = chain
+    assert [each.epoch for each in seat.handover._due()] == [2]
+    assert await seat.handover._gathered(team.epochs[1][0]) == "who signed in epoch 0 is not known here"
 
 
 async def test_ledgers_are_handed_to_signers_only(team: Team) -> None:
