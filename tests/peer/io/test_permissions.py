@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,11 +52,19 @@ def as_nobody(directory: Path) -> str:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def public_path() -> Iterator[Path]:
+    """A directory that anybody may enter: pytest closes its own to all others whenever it starts."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o711)
+        yield Path(made)
+
+
+@pytest.fixture
+def directory(public_path: Path) -> Path:
     """Nobody's data directory, not closed cleanly, so that there are all files there can be."""
     if os.geteuid() != 0:
         pytest.skip("giving files away needs root")
-    made = tmp_path / "data"
+    made = public_path / "data"
     store = Store.open(made)
     keys = Keys.open(made)
     keys.write(KeyFile.NODE_SEED, bytes(32))
@@ -68,12 +78,6 @@ def directory(tmp_path: Path) -> Path:
     for path in (made, *made.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
         path.chmod(0o700 if path.is_dir() else 0o600)
-    for parent in (
-        tmp_path,
-        tmp_path.parent,
-        tmp_path.parent.parent,
-    ):  # pytest's directories are root's alone
-        parent.chmod(0o711)
     return made
 
 
