@@ -40,7 +40,7 @@ from crdt.delta import (
     delta_fault,
 )
 from crdt.log import Mismatch, Move, WriterLog
-from crdt.quarantine import Held
+from crdt.quarantine import GAP, Held
 from crdt.record import Record, same_content
 from crdt.replica import Damage, JournalLimits, JournalStatistics
 from crdt.writing import JournalError, WritingReplica
@@ -62,7 +62,6 @@ __all__ = [
 ]
 
 _FORKED: Final = "its writer equivocated"
-_GAP: Final = "records before it are missing"
 
 
 class _Outcome:
@@ -177,7 +176,7 @@ class Journal(WritingReplica):
                 if self._advance(writer, [record], out):
                     self._drain(writer, now_ms, out)
             else:
-                out.waiting.append((record, _GAP))
+                out.waiting.append((record, GAP))
                 if not self._recasting(writer):  # it would be mixed up with what is on its way
                     self._hold(record, None, out)
 

@@ -24,6 +24,7 @@ from typing import Final
 from crdt.delta import Delta
 from crdt.record import Record, record_bytes, same_content
 
+GAP: Final = "records before it are missing"  # why a verified record waits
 HELD_OVERHEAD_BYTES: Final = (
     512  # what a held record costs beyond its encoding, so that many small ones count too
 )

@@ -16,7 +16,7 @@ from crdt.codec import pack_flat
 from crdt.delta import Delta, Equivocation
 from crdt.fingerprint import Fingerprint, Ranges
 from crdt.log import Mismatch, WriterLog
-from crdt.quarantine import Quarantine
+from crdt.quarantine import GAP, Quarantine
 from crdt.record import SEQ_MAX, Record, record_bytes
 
 FORKED_HEAD: Final = SEQ_MAX + 1  # of a writer that equivocated: nothing comes after it
@@ -186,7 +186,7 @@ class Replica:
     def waiting(self) -> Iterator[tuple[Record, str]]:
         """What is in quarantine and why."""
         for held in self._quarantine:
-            yield held.record, held.reason or "records before it are missing"
+            yield held.record, held.reason or GAP
 
     def canonical(self) -> bytes:
         """The replicated state as bytes, equal exactly where it is equal. For checks; costs as much as it is long.

@@ -282,6 +282,11 @@ class Operations:
             "no member has equivocated",
             level="warn",
         )
+        waits = [
+            f"{count} of {self._name_of(format_id(writer)) or format_id(writer)}: {reason}"
+            for (writer, reason), count in daemon.outlook.waiting_records().most_common(3)
+        ]
+        add("records", f"waiting: {'; '.join(waits)}" if waits else "", "none has to wait", level="warn")
         conflicts = daemon.folder.conflicts()
         add(
             "conflicts",

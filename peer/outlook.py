@@ -3,9 +3,11 @@
 Invariant: nothing here holds state of its own; every answer is of this moment.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from crdt.quarantine import GAP
 from gossip.events import Address
 from peer.blame import Situation
 from peer.catalog import View
@@ -120,6 +122,12 @@ class Outlook:
         domain = self._daemon.membership.trust_domain
         accounts = {spiffe_workload(domain, ns, account) for ns, account in self._daemon.local.accounts()}
         return {self.node_spiffe, *accounts}
+
+    def waiting_records(self) -> Counter[tuple[bytes, str]]:
+        """How many records of whom cannot be judged yet, and why not. One whose predecessors are on their way can."""
+        return Counter(
+            (record.writer, reason) for record, reason in self._daemon.journal.waiting() if reason != GAP
+        )
 
     def hello(self) -> Hello:
         """What this peer says first on a stream."""

@@ -1,4 +1,4 @@
-"""What people are told of a member that was expelled."""
+"""What people are told of members whose records are not taken: expelled ones, and those whose clocks are ahead."""
 
 from typing import Any
 
@@ -32,3 +32,23 @@ async def test_check_names_it(hosts: Any) -> None:
     status, detail = await row()
     assert status == "warn"
     assert f"host-2 ({format_id(culprit.id)})" in detail
+
+
+async def test_check_names_whose_records_wait_and_why_until_they_need_not(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    writer = two.daemon.identity
+
+    async def row() -> tuple[str, str]:
+        (found,) = [each for each in await one.operations.check() if each["check"] == "records"]
+        return found["status"], found["detail"]
+
+    assert await row() == ("ok", "none has to wait")
+    ahead_ms = int(one.daemon.clock.now() * 1000) + 60_000
+    early = two.daemon.journal.draft(
+        writer=writer.id, kind="note", key="k", payload=b"x", context=(), now_ms=ahead_ms, sign=writer.sign
+    )
+    assert one.daemon.journal.merge([early], ahead_ms - 60_000).waiting
+    assert await row() == ("warn", "waiting: 1 of host-2: stamped in the future")
+    assert "gossamer_journal_waiting 1.0" in one.operations.metrics().decode()
+    assert one.daemon.journal.retry_waiting(ahead_ms).accepted == (early,)
+    assert await row() == ("ok", "none has to wait")
