@@ -9,10 +9,11 @@ So that nobody can shut what is not theirs by a policy that ends workers, those 
 (`spared`): the policies that shut a namespace were written by who may write there.
 
 A snapshot on which a worker ends soon after it took it was taken all the same: so what is served is on probation
-until it has run PROVEN_AFTER_S without a worker's end. Snapshots follow one another faster than that in a large mesh,
-so the ends are counted against all that came since the last state that is proven. A peer that has just started has
-proven nothing: after ENDS_UNPROVEN_MAX ends all its policies go, the restricting ones last, so that a mesh in which
-there is a poisonous policy can be joined. That is a suspicion and no more: the next start begins anew.
+until it has run PROVEN_AFTER_S without a worker's end, not counting the time in which the next one starts. Snapshots
+follow one another faster than that in a large mesh, so the ends are counted against all that came since the last state
+that is proven. A peer that has just started has proven nothing: after ENDS_UNPROVEN_MAX ends all its policies go, the
+restricting ones last, so that a mesh in which there is a poisonous policy can be joined. That is a suspicion and no
+more: the next start begins anew.
 
 Invariant: nothing here reads a clock; equal calls give equal answers.
 """
@@ -31,6 +32,7 @@ DEADLY: Final = "EndedDataPlaneWorkers"
 SUSPECTED: Final = "SuspectedOfEndingWorkers"  # as is everything, where no state is proven yet
 
 PROVEN_AFTER_S: Final = 30.0
+RESTART_S: Final = 25.0  # until another worker serves, at most (proxy/embedded/supervisor.py)
 ENDS_MAX: Final = 2
 ENDS_UNPROVEN_MAX: Final = 4  # before all there is comes under suspicion
 
@@ -172,9 +174,10 @@ class Probation(Generic[S]):
         self._ripen(now_s)
         if self._trial is None:
             return False  # it has run long enough: whatever it was, it was not what was served
-        self._trial = (self._trial[0], now_s)
+        since_s = now_s + RESTART_S
+        self._trial = (self._trial[0], since_s)
         if self._latest is not None:
-            self._latest = (self._latest[0], now_s)
+            self._latest = (self._latest[0], since_s)
         self._ends += 1
         if self._ends < self.ends_max:
             return False

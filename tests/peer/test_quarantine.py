@@ -8,6 +8,7 @@ from peer.quarantine import (
     ENDS_UNPROVEN_MAX,
     PROVEN_AFTER_S,
     REJECTED,
+    RESTART_S,
     Probation,
     Quarantine,
     version_of,
@@ -71,10 +72,19 @@ def test_one_end_is_forgotten_after_a_good_run() -> None:
     probation.serve(0.0, "a")
     probation.serve(40.0, "b")
     assert not probation.end(41.0)
-    assert not probation.end(41.0 + PROVEN_AFTER_S)
+    assert not probation.end(41.0 + RESTART_S + PROVEN_AFTER_S)
     assert probation.proven == "b"
     probation.serve(100.0, "c")
     assert not probation.end(101.0)
+
+
+def test_a_worker_that_takes_long_to_start_again_has_not_run_meanwhile() -> None:
+    probation: Probation[str] = Probation(proven_after_s=3.0)
+    probation.serve(0.0, "a")
+    probation.serve(40.0, "b")
+    assert not probation.end(41.0)
+    assert probation.end(41.0 + RESTART_S)
+    assert probation.proven == "a"
 
 
 def test_with_nothing_proven_it_takes_more_ends() -> None:
