@@ -66,6 +66,7 @@ class RealRun:
         try:
             await self._mesh.populate(self._say, self._views.differences, self._views.look)
             self._mesh.began_at, self._mesh.began_unix = time.monotonic(), time.time()
+            self._views.begin()
             self._mesh.spawn(self._look())
             await self._pass_to(BEFORE_S, "the mesh settles")
             for node in self._mesh.nodes[: self._mesh.present]:

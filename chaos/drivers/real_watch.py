@@ -43,6 +43,11 @@ class Views:
     _ranks: dict[tuple[str, int], dict[str, tuple[int, int]]] = field(default_factory=dict)
     _accused: set[tuple[str, str, str]] = field(default_factory=set)
 
+    def begin(self) -> None:
+        """Time begins now: what was seen while the mesh was made is no part of the story."""
+        self._steps.clear()
+        self._truth.clear()
+
     async def look(self) -> None:
         """Ask everybody that is meant to run."""
         asked = [node for node in self.nodes if node.running and not node.impaired]

@@ -34,7 +34,14 @@ def row_of(mutation: Mutation, found: Found | None) -> tuple[str, ...]:
     if found is None:
         return (f"`{mutation.name}`", mutation.about, f"not within {SEEDS_MAX}", "", "", "")
     broken = ", ".join(sorted(found.broken))
-    return (f"`{mutation.name}`", mutation.about, str(found.seed), broken, str(found.faults), "yes")
+    return (
+        f"`{mutation.name}`",
+        mutation.about,
+        ", ".join(map(str, found.seeds)),
+        broken,
+        str(found.faults),
+        "yes",
+    )
 
 
 def table_of(rows: Sequence[tuple[str, ...]]) -> str:

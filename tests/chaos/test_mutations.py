@@ -50,6 +50,19 @@ def test_a_certificate_below_the_threshold_is_found_where_the_root_is_held_in_sh
     assert found.faults <= FAULTS_MAX
 
 
+def test_a_finding_that_stays_large_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shrinks to a single fault is too large here, so that the search goes on to the seed that needs none."""
+    monkeypatch.setattr("tests.chaos.mutations.FAULTS_MAX", -1)
+    monkeypatch.setattr("tests.chaos.mutations.FINDINGS_MAX", 2)
+    found = find(BY_NAME["no-limit"], range(10))
+    assert found is not None
+    assert found.seeds in ((0,), (0, 1)), "the smallest of two"
+    monkeypatch.setattr("tests.chaos.mutations.FAULTS_MAX", 0)
+    found = find(BY_NAME["no-limit"], range(10))
+    assert found is not None
+    assert found.seeds == (0,)
+
+
 def test_what_is_not_there_is_not_found() -> None:
     assert find(Mutation("nothing", "is as it should be", lambda _patch: None), range(3)) is None
 

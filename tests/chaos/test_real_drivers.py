@@ -14,7 +14,7 @@ from chaos.drivers.quota import Quotas
 from chaos.drivers.real import NetnsDriver, ProcessDriver
 from chaos.drivers.real_node import RealNode
 from chaos.drivers.real_requests import Request, Requests, share_of, silent_sides
-from chaos.drivers.real_watch import Policies
+from chaos.drivers.real_watch import Policies, Views
 from chaos.drivers.sim import SimDriver
 from chaos.drivers.toxiproxy import ToxiproxyDriver
 from chaos.experiment import Experiment, parse
@@ -137,6 +137,18 @@ def test_what_a_revoked_node_said_counts_for_nothing(tmp_path: Path) -> None:
     assert policies.unknown == {"p2"}
     (lost,) = policies.broken({"n0": frozenset()}, 1.0)
     assert "p1" in lost.what
+
+
+def test_lanes_begin_with_the_story(tmp_path: Path) -> None:
+    now = 9.0
+    views = Views([node("n0", tmp_path)], lambda: now, [])
+    asyncio.run(views.look())
+    now = 0.1
+    views.begin()
+    asyncio.run(views.look())
+    (lane,) = views.lanes()
+    assert [at_s for at_s, _ in lane.truth] == [0.1]
+    assert [seen.at_s for seen in lane.seen] == [0.1]
 
 
 # ------------------------------------------------------------------ shares of processors

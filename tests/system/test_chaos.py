@@ -37,7 +37,7 @@ method:
   - {at: 9s, for: 3s, fault: kill, pick: {nodes: [n1]}}
 steady-state-hypothesis:
   within: 30s
-  invariants: [views-agree, journals-agree, services-answer]
+  invariants: [views-agree, journals-agree, services-answer, each-side-keeps-serving]
   bounds: {heals: 20s, success: 80%}
 """
 TRUSTED = """
@@ -152,6 +152,7 @@ def test_holds_in_namespaces(text: str) -> None:
     assert journal.violations == []
     assert (journal.figures["acknowledged"] or 0) > 5
     assert len(journal.lanes) == story.topology.size
+    assert all(lane.seen[0].at_s < 2 for lane in journal.lanes)
     assert journal.figures.get("poisons_refused", 2) == 2
     assert set(Path("/etc").glob("netns/*")) <= tables
     after = set(
