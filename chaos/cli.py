@@ -123,6 +123,9 @@ def explain(file: str, seed: int | None, driver: str | None) -> None:
         chosen = driver_of(name)
         for invariant in sorted(experiment.judged & chosen.sees, key=lambda each: each.value):
             console.print(f"  {invariant.value}")
+        hidden = sorted(each.value for each in experiment.judged - chosen.sees)
+        if hidden:
+            console.print(f"{name} does not see: {', '.join(hidden)}", style="dim")
         lacks = chosen.lacks(experiment)
         console.print(f"{name}: can do all of it" if not lacks else f"{name} cannot do all of it:")
         for lack in lacks:

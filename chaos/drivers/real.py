@@ -37,6 +37,7 @@ from chaos.fault import (
     Certificates,
     Disk,
     Dns,
+    Kill,
     Loss,
     Signers,
     Slow,
@@ -119,6 +120,8 @@ class _Real(ABC):
             return "a real peer renews by itself, and its certificate lives for days: see the driver sim"
         if isinstance(inject, Signers) and (inject.how == "revoke" or inject.count > 1):
             return "a mesh made here has one signer, who founds it: see the driver sim"
+        if isinstance(inject, Kill) and inject.power:
+            return "this machine's power is everybody's: see the driver sim"
         if isinstance(inject, Slow) and inject.each:
             return "a real process is not slowed at each input: give blocked and running, or quota"
         return ""

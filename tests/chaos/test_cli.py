@@ -247,3 +247,4 @@ def test_explain_names_faults_nodes_and_verdict(here: Path, capsys: pytest.Captu
     assert "partition bridge" in told
     assert "views-agree" in told
     assert "sim: can do all of it" in told
+    assert "sim does not see: no-unauthorised-request-succeeds" in told

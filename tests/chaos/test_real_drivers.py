@@ -3,7 +3,7 @@
 import asyncio
 import random
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import pytest
 
@@ -15,10 +15,8 @@ from chaos.drivers.real import NetnsDriver, ProcessDriver
 from chaos.drivers.real_node import RealNode
 from chaos.drivers.real_requests import Request, Requests, share_of, silent_sides
 from chaos.drivers.real_watch import Policies, Views
-from chaos.drivers.sim import SimDriver
 from chaos.drivers.toxiproxy import ToxiproxyDriver
 from chaos.experiment import Experiment, parse
-from chaos.fault import Certificates, Disk, Fault, Keeps, Lie, Poison, Shape, Signers, Tcp, Traffic
 from chaos.hypothesis import Invariant
 from chaos.journal import Journal
 from chaos.plan import resolve
@@ -40,6 +38,7 @@ def experiment(method: str, *, topology: str = "nodes: 4", more: str = "") -> Ex
         (NETNS, "fault: signers, how: revoke", "one signer, who founds it: see the driver sim"),
         (NETNS, "fault: signers, count: 2", "one signer, who founds it: see the driver sim"),
         (NETNS, "fault: version, version: 2", "see the driver sim"),
+        (NETNS, "fault: kill, power: true", "power is everybody's: see the driver sim"),
         (NETNS, "fault: byzantine, lie: replay", "runs the real code"),
         (NETNS, "fault: tcp, how: reset", "see the driver toxiproxy"),
         (NETNS, "fault: disk, how: lying-fsync", "see the driver sim"),
@@ -235,55 +234,3 @@ def test_a_control_run_is_the_same_with_nothing_done(monkeypatch: pytest.MonkeyP
     runs.clear()
     PROCESS.run(experiment("for: 4s, fault: pause"), lambda _done, _total, _what: None)
     assert runs == [(1, 5.0, None)]
-
-
-# ------------------------------------------------------------------ all that is declared
-
-DECLARED = [
-    *(f"fault: partition, shape: {shape.value}" for shape in Shape),
-    *(f"fault: partition, traffic: {traffic.value}" for traffic in Traffic),
-    "fault: loss, share: 10%, burst: 3",
-    "fault: delay, delay: 1s, jitter: 1s",
-    "fault: disorder, duplicate: 1%, reorder: 1%, corrupt: 1%, replay: 1%",
-    "fault: bandwidth, bytes-per-second: 1000",
-    *(f"fault: tcp, how: {how}" for how in get_args(Tcp.model_fields["how"].annotation)),
-    "fault: slow, blocked: 1s, running: 1s",
-    "fault: slow, quota: 10%",
-    "fault: slow, each: 1ms",
-    "fault: pause",
-    *(f"fault: kill, power: true, keeps: {keeps.value}" for keeps in Keeps),
-    "fault: restart",
-    "fault: leave",
-    "fault: join",
-    "fault: flap, every: 1s",
-    "fault: swizzle",
-    "fault: clock, offset: 1, drift: 0.01",
-    *(f"fault: disk, how: {how}" for how in get_args(Disk.model_fields["how"].annotation)),
-    "fault: descriptors, limit: 64",
-    "fault: dns",
-    *(f"fault: certificates, how: {how}" for how in get_args(Certificates.model_fields["how"].annotation)),
-    *(f"fault: signers, how: {how}" for how in get_args(Signers.model_fields["how"].annotation)),
-    *(f"fault: byzantine, lie: {lie.value}" for lie in Lie),
-    "fault: version, version: 2",
-    *(f"fault: poison, effect: {effect.value}" for effect in Poison),
-    "fault: application, service: echo",
-]
-TOPOLOGIES = (
-    "zones: {east: 3, west: 3}, signers: 3",
-    "zones: {east: 3, west: 3}, services: [{name: echo, on: [n1]}]",
-)
-
-
-def test_all_kinds_of_fault_are_among_those() -> None:
-    kinds = {each.partition(",")[0].removeprefix("fault: ") for each in DECLARED}
-    assert kinds == {each.model_fields["fault"].default for each in get_args(get_args(Fault)[0])}
-
-
-@pytest.mark.parametrize("method", DECLARED)
-def test_some_driver_can_do_what_is_declared(method: str) -> None:
-    drivers = (SimDriver(), NETNS, PROCESS, TOXIPROXY)
-    assert any(
-        driver.lacks(experiment(method, topology=topology)) == ()
-        for driver in drivers
-        for topology in TOPOLOGIES
-    )
