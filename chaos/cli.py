@@ -28,7 +28,7 @@ from chaos.cli_files import (
 )
 from chaos.cli_telling import bar, markup_safe, output_option, tell, write_reports
 from chaos.cli_toolkit import export_toolkit, import_toolkit
-from peer.commands.options import Failure
+from peer.commands.options import EXIT_INTERRUPTED, Failure
 
 if TYPE_CHECKING:
     from chaos.drivers.driver import Driver
@@ -233,13 +233,20 @@ def shrink(file: str, save: Path | None) -> None:
         run = partial(driver.run, candidate, nothing, digest=False, brief=True)
         return bool(broken & signs(attempt(run, candidate, driver.name)))
 
+    smallest, interrupted = experiment, False
+
     def say(runs: int, candidate: "Experiment") -> None:
+        nonlocal smallest
+        smallest = candidate
         words = f"after {runs} runs {len(candidate.method)} faults, {candidate.topology.size} nodes"
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{words}", err=True, nl=False)
 
     broke_s = min((each.at_s for each in first.violations), default=None)
-    small = smaller(experiment, fails, say, broke_s=None if broke_s is None else broke_s - BEFORE_S)
+    try:
+        small = smaller(experiment, fails, say, broke_s=None if broke_s is None else broke_s - BEFORE_S)
+    except KeyboardInterrupt:
+        small, interrupted = smallest, True
     if sys.stderr.isatty():
         click.echo("", err=True)
     counts = f"{len(experiment.method)} faults became {len(small.method)}; {', '.join(sorted(broken))} still broken"
@@ -248,6 +255,8 @@ def shrink(file: str, save: Path | None) -> None:
         click.echo(dump(small), nl=False)
     else:
         write(save, dump(small))
+    if interrupted:
+        raise Failure("interrupted: this is the smallest so far", code=EXIT_INTERRUPTED)
 
 
 @chaos.command()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 import chaos.cli
 from chaos.cli import LIBRARY
-from chaos.experiment import load
+from chaos.experiment import Experiment, load
 from chaos.journal import read_journal
 from peer.cli import run as gossamer
 from peer.commands.options import EXIT_INTERRUPTED
@@ -74,6 +75,19 @@ def test_shrink_writes_a_smaller_experiment_that_fails_the_same(here: Path) -> N
     assert gossamer(["chaos", "shrink", "big.yaml", "--save", "small.yaml"]) == 0
     small = load(here / "small.yaml")
     assert len(small.method) <= 1
+
+
+def test_a_shrink_that_is_ended_gives_the_smallest_so_far(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(experiment: Experiment, _fails: object, say: Callable[..., None], **_: object) -> None:
+        say(1, experiment.model_copy(update={"method": ()}))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("chaos.shrink.shrink", ends)
+    assert gossamer(["chaos", "shrink", "strict.yaml", "--save", "small.yaml"]) == EXIT_INTERRUPTED
+    assert "interrupted: this is the smallest so far" in capsys.readouterr().err
+    assert load(here / "small.yaml").method == ()
 
 
 def test_shrink_has_nothing_to_do_where_all_holds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
