@@ -9,16 +9,19 @@ data directories up in `configuration`, {"gossamer-directories": {"n0": "/var/li
 Invariant: a function returns when what it says has happened, or raises and has done nothing more.
 """
 
+import resource
 import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
+from chaos.drivers.driver import DriverError
+from chaos.drivers.quota import Quotas
 from chaos.experiment import Event
-from chaos.fault import Fault, Keeps, Kill, Pause, Restart
+from chaos.fault import Descriptors, Fault, Keeps, Kill, Pause, Restart, Slow
 from chaos.processes import ENDED_S_MAX, Launch, NoPeer, family, launch_of, peer_of, send, start
 from chaos.processes import kill as kill_process
 from peer.io.datadir import wait_ended
@@ -29,6 +32,11 @@ LOG: Final = "restarted.log"
 WAIT_S_MAX: Final = 86_400.0
 STARTED_S_MAX: Final = 30.0  # until it holds its directory; it may not be ready yet
 
+DESCRIPTORS_MIN: Final = 8
+Done: TypeAlias = Pause | Kill | Restart | Slow | Descriptors
+
+_quotas: Final = Quotas("gossamer-chaos")
+_descriptors: dict[int, int] = {}  # by process: the limit it had
 _launches: dict[Path, Launch] = {}  # of peers killed here: how they are started again
 
 
@@ -98,6 +106,45 @@ def _start(directory: Path, launch: Launch) -> None:
     raise ActionError(f"{directory}: its peer did not start within {STARTED_S_MAX:g} s: {' / '.join(said)}")
 
 
+def limit_processor(data_dir: str | Path, share: float) -> None:
+    """No more than that share of one processor for the peer and its workers together (cgroups). Raises NoPeer,
+    ActionError."""
+    if not 0 < share <= 1:
+        raise ActionError(f"a share of {share!r}: more than 0 and at most 1")
+    pid = peer_of(Path(data_dir))
+    try:
+        _quotas.check()
+        _quotas.limit(str(pid), family(pid), share)
+    except DriverError as error:
+        raise ActionError(str(error)) from error
+
+
+def free_processor(data_dir: str | Path) -> None:
+    """As much as they want again. Raises NoPeer, ActionError."""
+    try:
+        _quotas.lift(str(peer_of(Path(data_dir))))
+    except DriverError as error:
+        raise ActionError(str(error)) from error
+
+
+def limit_descriptors(data_dir: str | Path, limit: int) -> None:
+    """No more than so many open files for each of its processes (prlimit). Raises NoPeer, ActionError."""
+    if limit < DESCRIPTORS_MIN:
+        raise ActionError(f"a limit of {limit!r} descriptors: at least {DESCRIPTORS_MIN}")
+    for pid in family(peer_of(Path(data_dir))):
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        _descriptors.setdefault(pid, soft)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(limit, hard), hard))
+
+
+def free_descriptors(data_dir: str | Path) -> None:
+    """As many as it was started with. Raises NoPeer."""
+    for pid in family(peer_of(Path(data_dir))):
+        if pid in _descriptors:
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (_descriptors.pop(pid), hard))
+
+
 # ------------------------------------------------------------------ for exported experiments
 
 
@@ -113,6 +160,10 @@ def begin(number: int, fault: Mapping[str, Any], configuration: Mapping[str, Any
             case Restart():
                 restart(directory, inject.graceful)
                 time.sleep(inject.every)
+            case Slow():
+                limit_processor(directory, inject.quota)
+            case Descriptors():
+                limit_descriptors(directory, inject.limit)
 
 
 def end(number: int, fault: Mapping[str, Any], configuration: Mapping[str, Any] | None = None) -> None:
@@ -124,25 +175,29 @@ def end(number: int, fault: Mapping[str, Any], configuration: Mapping[str, Any] 
                 resume(directory)
             case Kill():
                 start_again(directory)
+            case Slow():
+                free_processor(directory)
+            case Descriptors():
+                free_descriptors(directory)
 
 
-def _read(number: int, fault: Mapping[str, Any]) -> Pause | Kill | Restart:
+def _read(number: int, fault: Mapping[str, Any]) -> Done:
     try:
         inject: Fault = Event.model_validate(fault).inject
     except ValidationError as error:
         raise ActionError(f"fault #{number}: {'; '.join(problems_of(error, ''))}") from error
     if isinstance(inject, Kill) and (inject.keeps is not Keeps.ALL or inject.power):
         raise ActionError(f"fault #{number}: of a peer that is not ours nothing is deleted: kill keeps all")
-    if isinstance(inject, Pause | Kill | Restart):
+    if isinstance(inject, Slow) and not inject.quota:
+        raise ActionError(f"fault #{number}: of a peer that is not ours the processor is limited: give quota")
+    if isinstance(inject, Pause | Kill | Restart | Slow | Descriptors):
         return inject
     raise ActionError(
         f"fault #{number}: {inject.fault} needs a mesh of its own: gossamer chaos run --driver netns"
     )
 
 
-def _directories(
-    number: int, inject: Pause | Kill | Restart, configuration: Mapping[str, Any] | None
-) -> list[Path]:
+def _directories(number: int, inject: Done, configuration: Mapping[str, Any] | None) -> list[Path]:
     known = (configuration or {}).get(DIRECTORIES)
     if not isinstance(known, Mapping):
         raise ActionError(
@@ -161,7 +216,11 @@ __all__ = [
     "NoPeer",
     "begin",
     "end",
+    "free_descriptors",
+    "free_processor",
     "kill",
+    "limit_descriptors",
+    "limit_processor",
     "pause",
     "restart",
     "resume",

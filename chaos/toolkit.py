@@ -26,6 +26,7 @@ VERSION: Final = "1.0.0"
 MODULE: Final = "chaos.actions"
 PROBES: Final = "chaos.probes"
 CONFIGURATION: Final = "gossamer"
+ENDED: Final = ("pause", "slow", "descriptors")  # what stands for ever unless somebody ends it
 
 
 def export(experiment: Experiment, directories: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def export(experiment: Experiment, directories: Mapping[str, str] | None = None)
                       {"number": number, "fault": fault})
             for function, number, fault in (
                 *(("end", number, events[number]) for number, event in enumerate(experiment.method)
-                  if event.lasts is None and event.inject.fault == "pause"),
+                  if event.lasts is None and event.inject.fault in ENDED),
                 *(("begin", len(events) + number, fault)
                   for number, fault in enumerate(plain.get("rollbacks", []))),
             )

@@ -1,6 +1,8 @@
 """A share of a processor for a process and its children, by the kernel's cgroups (version 2, or the controller `cpu` of
 version 1): in each PERIOD_S it runs for its share and then not at all, as a container at its limit does.
 
+Who is let go returns to the group it came from, and the group made for it goes.
+
 Invariant: only groups with the run's mark are made; `commands_down` removes them once their processes have ended.
 """
 
@@ -21,6 +23,7 @@ class Quotas:
         self._mark = mark
         self._unified = "cpu" in _words(root / "cgroup.controllers")
         self._root = root if self._unified else root / "cpu"
+        self._came_from: dict[str, Path] = {}  # by node: the group its processes were in
 
     def check(self) -> None:
         """Raises DriverError where there are none to be had."""
@@ -31,7 +34,9 @@ class Quotas:
 
     def limit(self, node: str, pids: Iterable[int], share: float) -> None:
         """Let these processes, and what they start, have that share of one processor. Raises DriverError."""
-        group = self._group(node)
+        group, pids = self._group(node), list(pids)
+        if pids and not group.exists():
+            self._came_from[node] = self._root / self._place(pids[0])
         try:
             if self._unified and "cpu" not in _words(self._root / "cgroup.subtree_control"):
                 (self._root / "cgroup.subtree_control").write_text("+cpu")
@@ -43,9 +48,25 @@ class Quotas:
             raise DriverError(f"{group}: {error.strerror or error}: give blocked and running") from error
 
     def lift(self, node: str) -> None:
-        """Let them have all they want; the group stays until they have ended."""
-        if self._group(node).exists():
-            self._set(self._group(node), None)
+        """Let them have all they want, where they were before. Raises DriverError."""
+        group = self._group(node)
+        if not group.exists():
+            return
+        try:
+            self._set(group, None)
+            for pid in _words(group / "cgroup.procs"):
+                self._move(int(pid), self._came_from.get(node, self._root))
+            group.rmdir()
+        except OSError as error:
+            raise DriverError(f"{group}: {error.strerror or error}") from error
+
+    def _place(self, pid: int) -> str:
+        """The path of that process's group below the root; of one that ended the root's own."""
+        for line in _words(Path(f"/proc/{pid}/cgroup")):
+            _, controllers, path = line.split(":", 2)
+            if controllers == "" if self._unified else "cpu" in controllers.split(","):
+                return path.lstrip("/")
+        return ""
 
     def commands_down(self, nodes: Iterable[str]) -> list[list[str]]:
         """What the dead man runs."""

@@ -2,17 +2,19 @@
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from chaos import actions, probes
 from chaos.actions import DIRECTORIES, ActionError
+from chaos.drivers.quota import Quotas
 from chaos.processes import NoPeer, family, peer_of
 from peer.io.datadir import LOCK_NAME
 
@@ -174,3 +176,54 @@ def test_what_cannot_be_asked_is_refused() -> None:
         probes.holds("nothing-deleted-comes-back", 0, {DIRECTORIES: {}})
     with pytest.raises(ActionError, match="is missing"):
         probes.holds("views-agree")
+
+
+def test_descriptors_are_limited_and_given_back(held: Path) -> None:
+    pid = peer_of(held)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    actions.limit_descriptors(held, 64)
+    actions.limit_descriptors(held, 32)
+    assert [resource.prlimit(each, resource.RLIMIT_NOFILE)[0] for each in family(pid)] == [32, 32]
+    actions.free_descriptors(held)
+    assert [resource.prlimit(each, resource.RLIMIT_NOFILE) for each in family(pid)] == [before, before]
+    actions.free_descriptors(held)
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == before
+
+
+def test_a_processor_is_shared_and_given_back(
+    held: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    quotas = Quotas("gossamer-test", tmp_path / "cgroup")
+    monkeypatch.setattr(actions, "_quotas", quotas)
+    with pytest.raises(ActionError, match="no cgroup controller"):
+        actions.limit_processor(held, 0.5)
+    (tmp_path / "cgroup" / "cpu").mkdir(parents=True)
+    (tmp_path / "cgroup" / "cpu" / "cpu.cfs_quota_us").touch()
+    fault = {"at": 0, "fault": "slow", "quota": "20%", "pick": {"nodes": ["n0"]}}
+    actions.begin(0, fault, {DIRECTORIES: {"n0": str(held)}})
+    group = tmp_path / "cgroup" / "cpu" / f"gossamer-test-{peer_of(held)}"
+    assert (group / "cpu.cfs_quota_us").read_text() == "20000"
+    with pytest.raises(ActionError, match="not empty"):
+        actions.end(0, fault, {DIRECTORIES: {"n0": str(held)}})  # a directory, which no kernel empties
+    assert (group / "cpu.cfs_quota_us").read_text() == "-1"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda held: actions.limit_processor(held, 0), "a share of 0"),
+        (lambda held: actions.limit_processor(held, 1.5), "a share of 1.5"),
+        (lambda held: actions.limit_descriptors(held, 7), "a limit of 7"),
+        (
+            lambda held: actions.begin(
+                3,
+                {"at": 0, "fault": "slow", "each": "1ms", "pick": {"nodes": ["n0"]}},
+                {DIRECTORIES: {"n0": held}},
+            ),
+            "fault #3: .*give quota",
+        ),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(call: Callable[[Path], None], words: str, held: Path) -> None:
+    with pytest.raises(ActionError, match=words):
+        call(held)

@@ -164,8 +164,10 @@ def test_a_share_of_a_processor_by_cgroups_of_version_1(tmp_path: Path) -> None:
     group = tmp_path / "cpu" / "gsmx-n1"
     told = {each.name: each.read_text() for each in group.iterdir()}
     assert told == {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "20000", "cgroup.procs": "7"}
-    quotas.lift("n1")
+    with pytest.raises(DriverError, match="not empty"):
+        quotas.lift("n1")  # a directory, which no kernel empties
     assert (group / "cpu.cfs_quota_us").read_text() == "-1"
+    assert (tmp_path / "cpu" / "cgroup.procs").read_text() == "7", "back where it came from"
     quotas.lift("n2")
     assert quotas.commands_down(["n1"]) == [["rmdir", str(group)]]
 
@@ -178,7 +180,8 @@ def test_a_share_of_a_processor_by_cgroups_of_version_2(tmp_path: Path) -> None:
     quotas.limit("n1", [], 0.001)
     assert (tmp_path / "gsmx-n1" / "cpu.max").read_text() == "1000 100000", "the kernel takes no less"
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"
-    quotas.lift("n1")
+    with pytest.raises(DriverError, match="not empty"):
+        quotas.lift("n1")
     assert (tmp_path / "gsmx-n1" / "cpu.max").read_text() == "max 100000"
 
 

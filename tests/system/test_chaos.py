@@ -224,7 +224,9 @@ def test_a_quota_is_what_a_process_gets_and_goes_with_it() -> None:
         began, ran = time.monotonic(), cpu_s(busy.pid)
         _until(lambda: time.monotonic() - began > 1.5)
         assert cpu_s(busy.pid) - ran < 0.25 * (time.monotonic() - began)
+        assert mark in Path(f"/proc/{busy.pid}/cgroup").read_text()
         quotas.lift("n0")
+        assert mark not in Path(f"/proc/{busy.pid}/cgroup").read_text()
         _until(lambda: cpu_s(busy.pid) - ran > 0.5)
     finally:
         busy.kill()
