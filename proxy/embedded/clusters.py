@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import snapshot as seam
 from proxy.balance import ClusterBalancer
-from proxy.breaker import Breaker
 from proxy.outlier import OutlierDetector
 from proxy.plane import Ejection
 from proxy.retry import RetryBudget, RetryRules
@@ -46,7 +45,7 @@ class Cluster:
         self.cluster = cluster
         self.retry = retry
         self.budget = RetryBudget()
-        self.breaker = Breaker(cluster.breaker)
+        self.breaker = engine.make_breaker(cluster)
         self.balancer = ClusterBalancer(cluster, zone, now_s)
         self.detector = OutlierDetector(cluster, now_s)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
+from proxy.breaker import Breaker
 from proxy.embedded.access_log import AccessLog, format_line
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.telemetry import Recorder
@@ -21,6 +22,7 @@ from proxy.embedded.tls_stream import TlsStream
 from proxy.embedded.trace import RequestIds
 from proxy.embedded.wheel import TimerWheel
 from proxy.plane import Ejection
+from proxy.snapshot import Cluster as ClusterPolicy
 from proxy.snapshot import Limits
 from trust.errors import RevokedError
 from trust.svid import Svid
@@ -54,8 +56,9 @@ class Engine:
     """One worker's state. `runtime` is replaced as a whole, see runtime.py."""
 
     __slots__ = (
-        "_drained", "_log", "access_log", "active", "clusters", "connections", "draining", "limits", "loop", "pipes",
-        "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime", "streams", "troubled", "wheel",
+        "_drained", "_log", "access_log", "active", "clusters", "connections", "draining", "limits", "loop",
+        "make_breaker", "pipes", "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime", "streams",
+        "troubled", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +69,7 @@ class Engine:
         self.request_ids = RequestIds(rng)
         self.wheel = TimerWheel(loop)
         self.recorder = Recorder()
+        self.make_breaker: Callable[[ClusterPolicy], Breaker] = lambda cluster: Breaker(cluster.breaker)
         self._log = access_log
         self.access_log: AccessLog | None = None  # where requests are logged, unless the snapshot says not to
         self.pool_idle_s = POOL_IDLE_S_MAX  # how long a connection may wait for its next request

@@ -31,11 +31,13 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Serve this snapshot. `tokens` maps each listener's name to the socket it listens on."""
+    """Serve this snapshot. `tokens` maps each listener's name to the socket it listens on; `groups` are those of its
+    clusters, in their order, on the board that several workers share."""
 
     request: int
     snapshot: bytes
     tokens: tuple[tuple[str, int], ...]
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,18 @@ class Report:
 Message = Apply | Drain | Started | Outcome | Report
 
 
-def order_frame_bytes(snapshot_bytes: int, tokens: tuple[tuple[str, int], ...]) -> int:
+def order_frame_bytes(
+    snapshot_bytes: int, tokens: tuple[tuple[str, int], ...], groups: tuple[int, ...] = ()
+) -> int:
     """At most how long the frame of an `Apply` gets, its length not counted."""
-    return snapshot_bytes + len(encode_message(Apply(0xFFFF_FFFF, b"", tokens)))
+    return snapshot_bytes + len(encode_message(Apply(0xFFFF_FFFF, b"", tokens, groups)))
 
 
 def encode_message(message: Message) -> bytes:
     """The frame, length included. Raises ProtocolError for one that the other end would have to refuse."""
     match message:
         case Apply():
-            body: list[Any] = ["apply", message.request, message.snapshot, message.tokens]
+            body: list[Any] = ["apply", message.request, message.snapshot, message.tokens, message.groups]
         case Drain():
             body = ["drain", message.request, message.timeout_s]
         case Started():
@@ -104,9 +108,12 @@ def decode_message(data: bytes) -> Message:
         kind, *fields = msgpack.unpackb(data, raw=False, strict_map_key=False)
         match kind:
             case "apply":
-                request, snapshot, tokens = fields
+                request, snapshot, tokens, groups = fields
                 return Apply(
-                    int(request), bytes(snapshot), tuple((str(name), int(token)) for name, token in tokens)
+                    int(request),
+                    bytes(snapshot),
+                    tuple((str(name), int(token)) for name, token in tokens),
+                    tuple(map(int, groups)),
                 )
             case "drain":
                 request, timeout_s = fields

@@ -79,9 +79,11 @@ class Link(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def apply(self, snapshot: bytes, tokens: tuple[tuple[str, int], ...]) -> Refusal | None:
+    async def apply(
+        self, snapshot: bytes, tokens: tuple[tuple[str, int], ...], groups: tuple[int, ...]
+    ) -> Refusal | None:
         """Raises WorkerGoneError."""
-        return await self._request(Apply(self._next(), snapshot, tokens))
+        return await self._request(Apply(self._next(), snapshot, tokens, groups))
 
     async def drain(self, timeout_s: float) -> None:
         """Return when the worker has drained. Raises WorkerGoneError, TimeoutError."""

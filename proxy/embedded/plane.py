@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from proxy.embedded.board import Board
+from proxy.embedded.board import Board, Groups
 from proxy.embedded.ipc import FRAME_BYTES_MAX, Report, order_frame_bytes
 from proxy.embedded.link import WorkerGoneError
 from proxy.embedded.predecessor import Predecessor
@@ -49,6 +49,8 @@ class EmbeddedPlane:
             )
             for number in range(workers)
         ]  # fmt: skip
+        self._groups = Groups()
+        self._clusters: frozenset[str] = frozenset()  # of what is served
         self._applying = asyncio.Lock()
         self._good: Order | None = None
         self._ended: Callable[[int], None] | None = None
@@ -78,32 +80,41 @@ class EmbeddedPlane:
         if missing:
             reason = f"no socket for listener {', '.join(missing)}"
             return Rejected(version=snapshot.version, reason=reason, fault="plane")
-        order = Order(
-            version=snapshot.version,
-            snapshot=encode_snapshot(snapshot),
-            sockets={
-                listener.name: (socket_token(sockets[listener.name]), sockets[listener.name])
-                for listener in snapshot.listeners
-            },
-        )
-        too_large = _too_large(order)
-        if too_large:
-            return Rejected(version=snapshot.version, reason=too_large)
         async with self._applying:
-            # One first: a snapshot that ends workers must not end them all.
-            first, *others = self._workers
-            answers = [await self._apply_one(first, order)]
-            if isinstance(answers[0], Applied):
-                answers += await asyncio.gather(*(self._apply_one(worker, order) for worker in others))
-            rejected = [answer for answer in answers if isinstance(answer, Rejected)]
-            if not rejected:
+            clusters = [cluster.name for cluster in snapshot.clusters]
+            order = Order(
+                version=snapshot.version,
+                snapshot=encode_snapshot(snapshot),
+                sockets={
+                    listener.name: (socket_token(sockets[listener.name]), sockets[listener.name])
+                    for listener in snapshot.listeners
+                },
+                groups=() if self._board is None else self._groups.of(clusters),
+            )
+            too_large = _too_large(order)
+            answer = (
+                Rejected(version=snapshot.version, reason=too_large) if too_large else await self._give(order)
+            )
+            if isinstance(answer, Applied):
                 self._good = order
+                self._clusters = frozenset(clusters)
                 self._retire_predecessors()
-                return Applied(version=snapshot.version)
-            if self._good is not None:
-                taken = [w for w, a in zip(self._workers, answers, strict=False) if isinstance(a, Applied)]
-                await asyncio.gather(*(self._apply_one(worker, self._good) for worker in taken))
-            return min(rejected, key=lambda each: _GRAVITY.index(each.fault))
+            self._groups.keep_only(self._clusters)
+            return answer
+
+    async def _give(self, order: Order) -> Applied | Rejected:
+        # One first: a snapshot that ends workers must not end them all.
+        first, *others = self._workers
+        answers = [await self._apply_one(first, order)]
+        if isinstance(answers[0], Applied):
+            answers += await asyncio.gather(*(self._apply_one(worker, order) for worker in others))
+        rejected = [answer for answer in answers if isinstance(answer, Rejected)]
+        if not rejected:
+            return Applied(version=order.version)
+        if self._good is not None:
+            taken = [w for w, a in zip(self._workers, answers, strict=False) if isinstance(a, Applied)]
+            await asyncio.gather(*(self._apply_one(worker, self._good) for worker in taken))
+        return min(rejected, key=lambda each: _GRAVITY.index(each.fault))
 
     async def _apply_one(self, worker: Supervisor, order: Order) -> Applied | Rejected:
         for _ in range(DEATHS_MAX):
@@ -214,7 +225,7 @@ def _too_large(order: Order) -> str:
     if size > SNAPSHOT_BYTES_MAX:
         return f"snapshot of {size} bytes, at most {SNAPSHOT_BYTES_MAX}"
     tokens = tuple((name, token) for name, (token, _) in order.sockets.items())
-    frame = order_frame_bytes(size, tokens)
+    frame = order_frame_bytes(size, tokens, order.groups)
     if frame > FRAME_BYTES_MAX:
         return f"snapshot and listeners of {frame} bytes, at most {FRAME_BYTES_MAX}"
     return ""

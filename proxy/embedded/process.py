@@ -31,6 +31,7 @@ class Order:
     version: int
     snapshot: bytes
     sockets: Mapping[str, tuple[int, socket.socket]]
+    groups: tuple[int, ...] = ()  # of its clusters on the board
 
 
 class WorkerProcess:
@@ -108,7 +109,7 @@ class WorkerProcess:
             raise WorkerGoneError(f"the data plane worker takes no sockets: {error}") from error
         # The worker closes what an accepted order no longer names; a rejected one changes nothing but what it holds.
         self._sent_tokens.update(token for token, _ in new)
-        refusal = await self.link.apply(order.snapshot, tokens)
+        refusal = await self.link.apply(order.snapshot, tokens, order.groups)
         if refusal is None:
             self._sent_tokens = {token for _, token in tokens}
         return refusal

@@ -98,6 +98,9 @@ class Runtime:
         for commit in self._commits:
             commit()
         self._commits.clear()
+        for name, cluster in engine.clusters.items():
+            if name not in self.clusters:
+                cluster.breaker.leave()
         engine.clusters = self.clusters
         engine.troubled = {cluster for cluster in engine.troubled if cluster.name in self.clusters}
         engine.serve(self)

@@ -23,9 +23,10 @@ from typing import Final
 
 import uvloop
 
+from proxy.breaker import Breaker, SharedBreaker
 from proxy.embedded.accepting import Acceptor, Seat
 from proxy.embedded.access_log import FLUSH_INTERVAL_S, AccessLog
-from proxy.embedded.board import Board
+from proxy.embedded.board import NO_GROUP, Board
 from proxy.embedded.engine import Engine
 from proxy.embedded.ipc import (
     Apply,
@@ -41,7 +42,7 @@ from proxy.embedded.ipc import (
 )
 from proxy.embedded.listeners import accept
 from proxy.embedded.runtime import Runtime, UnservableError
-from proxy.snapshot import Snapshot, SnapshotError, decode_snapshot
+from proxy.snapshot import Cluster, Snapshot, SnapshotError, decode_snapshot
 
 REPORT_INTERVAL_S: Final = 1.0
 BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
@@ -70,7 +71,10 @@ class Worker(asyncio.Protocol):
         self._access_log = access_log
         self._engine = engine = Engine(loop, random.Random(), access_log)
         self._seat: Seat | None = None
+        self._place = place
+        self._groups: dict[str, int] = {}  # of the clusters of the snapshot being applied
         if place is not None:
+            engine.make_breaker = self._make_breaker
             board, number = place
             columns = [board.column(each) for each in range(board.workers)]
             own = columns.pop(number)
@@ -151,12 +155,23 @@ class Worker(asyncio.Protocol):
         for listener in snapshot.listeners:
             if tokens.get(listener.name) not in self._sockets:
                 raise UnservableError(f"no socket for listener {listener.name!r}")
+        names = (cluster.name for cluster in snapshot.clusters)
+        self._groups = dict(zip(names, order.groups, strict=False))
         runtime = Runtime.build(self._engine, snapshot, self._runtime, time.monotonic())
         servers = await self._prepare_servers(tokens)
         # From here on nothing can fail.
         runtime.commit()
         self._runtime = runtime
         await self._switch_servers(tokens, servers)
+
+    def _make_breaker(self, cluster: Cluster) -> Breaker:
+        """For a worker among several: its part of limits that are all workers'."""
+        group = self._groups.get(cluster.name, NO_GROUP)
+        if self._place is None or group == NO_GROUP:
+            return Breaker(cluster.breaker)
+        board, number = self._place
+        others = [board.group(each, group) for each in range(board.workers) if each != number]
+        return SharedBreaker(cluster.breaker, board.group(number, group), others)
 
     async def _prepare_servers(self, tokens: dict[str, int]) -> dict[str, tuple[int, Server]]:
         """Servers for sockets not served yet, not accepting yet."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.plane import Applied, Plane
+from proxy.snapshot import CircuitBreaker
 
 from .conftest import PLANES, App, Mesh, MeshRoot, Service, answer, connect, connections_of, until
 
@@ -24,13 +25,15 @@ def make_plane(request: pytest.FixtureRequest) -> Any:
 
 
 @asynccontextmanager
-async def host_of_two_workers(root: MeshRoot, make_plane: Any, app: App) -> AsyncIterator[tuple[Mesh, Plane]]:
+async def host_of_two_workers(
+    root: MeshRoot, make_plane: Any, app: App, **cluster: Any
+) -> AsyncIterator[tuple[Mesh, Plane]]:
     plane: Plane = make_plane(workers=2)
     mesh = Mesh(root, {"a": plane}, {})
     await plane.start()
     try:
         mesh.version = 1
-        snapshot = mesh.snapshot("a", (Service("echo", {"a": app.port}),))
+        snapshot = mesh.snapshot("a", (Service("echo", {"a": app.port}, cluster=cluster),))
         assert await mesh.apply("a", snapshot) == Applied(version=1)
         yield mesh, plane
     finally:
@@ -121,3 +124,41 @@ async def test_one_worker_alone_takes_all_there_is(root: MeshRoot, make_plane: A
             assert {(await each.request()).status for each in connections} == {200}
         finally:
             os.kill(stuck, signal.SIGCONT)
+
+
+async def test_workers_keep_the_limits_of_a_policy_together(root: MeshRoot, make_plane: Any) -> None:
+    release = asyncio.Event()
+
+    async def slow(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(answer(body=b"late"))
+
+    app = await App("app").start()
+    app.script = slow
+    limits = CircuitBreaker(requests_max=3)
+    async with (
+        host_of_two_workers(root, make_plane, app, breaker=limits) as (mesh, plane),
+        AsyncExitStack() as stack,
+    ):
+        port = mesh.port()
+        one, other = plane.processes()
+        halves = []
+        for stopped, taker in ((one, other), (other, one)):  # so that each holds three
+            os.kill(stopped, signal.SIGSTOP)
+            halves.append([await stack.enter_async_context(connect(port)) for _ in range(3)])
+            await until(lambda taker=taker: connections_of(taker, port) == 3, "them to be taken")
+            os.kill(stopped, signal.SIGCONT)
+        asked = []
+        for number, connection in enumerate((halves[0][0], halves[1][0], halves[1][1]), 1):
+            asked.append(asyncio.ensure_future(connection.request()))
+            await until(lambda number=number: len(app.received) == number, "it to be under way")
+        for connection in (halves[0][1], halves[1][2], halves[0][2]):
+            assert (await connection.request()).status == 503
+        os.kill(other, signal.SIGKILL)  # what it held is free again
+        await asyncio.gather(asked[0], return_exceptions=True)
+        await until(lambda: len(plane.processes()) == 2 and other not in plane.processes(), "another")
+        again = asyncio.ensure_future(halves[1][2].request())
+        await until(lambda: len(app.received) == 4, "it to be under way")
+        release.set()
+        assert [(await each).status for each in (*asked[1:], again)] == [200] * 3
+    await app.stop()

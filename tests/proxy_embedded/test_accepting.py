@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from proxy.breaker import HELD
 from proxy.embedded import accepting
 from proxy.embedded.accepting import SLACK, YIELD_S, Acceptor, Seat
-from proxy.embedded.board import Board
+from proxy.embedded.board import GROUPS, NO_GROUP, Board, Groups
 
 
 @pytest.fixture
@@ -119,3 +120,26 @@ async def test_an_error_that_is_ours_makes_it_wait(board: Board, monkeypatch: py
         acceptor.close()
     for transport in taken:
         transport.close()
+
+
+# ---------------------------------------------------------------- groups of the board
+
+
+def test_a_cluster_keeps_its_group_and_one_that_is_gone_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.embedded.board.GROUPS", 3)
+    groups = Groups()
+    assert groups.of(["a", "b"]) == (0, 1)
+    assert groups.of(["c", "b", "d"]) == (2, 1, NO_GROUP), "a is served until all workers serve the next"
+    groups.keep_only({"c", "b", "d"})
+    assert groups.of(["d", "c", "b"]) == (0, 2, 1)
+
+
+def test_groups_do_not_touch_one_another_nor_the_loads(board: Board) -> None:
+    for number in (0, 1, GROUPS - 1):
+        board.group(2, number)[0] = board.group(2, number)[HELD - 1] = number + 1
+    assert [board.group(2, number)[0] for number in (0, 1, GROUPS - 1)] == [1, 2, GROUPS]
+    assert board.column(2)[0] == 0
+    assert not any(board.column(0))
+    assert not any(board.column(1))
+    board.wipe(2)
+    assert not any(board.column(2))

@@ -33,6 +33,7 @@ SERIES = Series(
 EJECTION = Ejection(cluster="c", endpoint="e", node="n", reason="r", remaining_s=1.5, count=2)
 MESSAGES: list[Message] = [
     Apply(7, b"snapshot", (("in", 11), ("out", 12))),
+    Apply(7, b"snapshot", (), (0, 4095, -1)),
     Drain(8, 4.5),
     Started(4711),
     Outcome(7, ""),
