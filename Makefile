@@ -6,8 +6,10 @@ STAMP  := $(VENV)/.stamp
 PYTEST_ARGS ?=
 PURE := tests/chaos tests/crdt tests/gossip tests/simulations
 BENCH_ARGS ?=
+SOAK_S ?= 600
 
-.PHONY: chaos chaos-mutations demo test test-browser crashes check format sim bench bench-dataplane bench-gossip bench-state bench-ca clean
+.PHONY: chaos chaos-mutations demo test test-browser crashes check format sim bench bench-dataplane soak bench-gossip bench-state \
+  bench-ca clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +23,7 @@ help:
 	@echo "make chaos-mutations   faults planted in the cores, and what it takes to find each (about 20 minutes)"
 	@echo "make bench   the peers: memory, idle processor time, how fast a policy is enforced"
 	@echo "make bench-dataplane  the data plane beside Envoy, nginx, HAProxy and aiohttp (about 10 minutes; BENCH_ARGS='--only mtls')"
+	@echo "make soak    ten minutes of wrk while workers are killed, certificates rotate and snapshots change (SOAK_S=60 for one)"
 	@echo "make bench-state   the journal: agreement, a fresh peer, memory, a policy at the last of 30 peers (about 3 minutes)"
 	@echo "make bench-ca      the threshold authority: signatures and certificates a second, and where the time goes (a minute)"
 	@echo "make bench-gossip  30 peers beside 30 Serf agents (about 10 minutes; BENCH_ARGS='--peers 5 -o json')"
@@ -65,6 +68,9 @@ bench: $(STAMP)
 
 bench-dataplane: $(STAMP)
 	@$(BIN)/python -m benchmarks.dataplane $(BENCH_ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m benchmarks.soak --seconds $(SOAK_S) $(BENCH_ARGS)
 
 bench-state: $(STAMP)
 	@$(BIN)/python -m benchmarks.state $(BENCH_ARGS)

@@ -13,7 +13,7 @@ from peer.io.datadir import holder
 from .conftest import Until
 from .steady import Steady
 
-NETWORK = "127.10.31"
+NETWORK = "127.10.76"
 pytestmark = pytest.mark.process
 
 SERVICE = "service: {{name: {name}, address: {host}, port: 8080}}"
