@@ -28,7 +28,7 @@ def test_what_a_soak_must_not_show_is_found() -> None:
 
     flat = [30.0, *[40.0] * 7]
     assert problems(fine, 4, flat) == []
-    assert problems(fine, 3, flat) == ["4 requests failed, the killed workers held 3"]
+    assert problems(fine, 3, flat) == ["4 requests failed, the killed workers had 3"]
     assert problems(fine | {"connect": 1}, 4, flat) == ["1 errors of the kind connect"]
     assert problems(fine | {"timeout": 2}, 4, flat) == ["2 errors of the kind timeout"]
     assert problems(fine, 4, [30.0 + each for each in range(8)]) == ["worker grew from 32.5 to 36.5 MiB"]
