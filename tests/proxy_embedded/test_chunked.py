@@ -55,6 +55,7 @@ def test_pieces_become_one_chunk_and_nothing_becomes_none() -> None:
 
 def test_extensions_are_dropped() -> None:
     assert decode([b"3;a=b\r\nabc\r\n0 ; x\r\n\r\n"])[0] == b"abc"
+    assert decode([b'3;a="x;\\"y" ;b\t=\tc;d=""\r\nabc\r\n0\r\n\r\n'])[0] == b"abc"
 
 
 def test_trailers_that_would_frame_or_vouch_are_dropped() -> None:
@@ -68,6 +69,7 @@ def test_trailers_that_would_frame_or_vouch_are_dropped() -> None:
         b"x\r\n", b"-1\r\n", b"+1\r\n", b"0x1\r\n", b" 1\r\n", b"1 \r\n", b"\r\n", b"1_0\r\n", b"1\n", b"1\ra\r\n",
         b"fffffffffffffffff\r\n", b"1\r\nab\r\n", b"1\r\na\n", b"1\r\naXY", b"1;\x00\r\n", b"0\r\nbad name: x\r\n\r\n",
         b"0\r\nx: a\x00\r\n\r\n", b"0\r\n: x\r\n\r\n", b"0\r\nx\r\n\r\n", b"0\r\nx: a\n\r\n",
+        b"1;\r\n", b"1;a=\r\n", b'1;a="\r\n', b'1;a="b" c\r\n', b"1;a b\r\n", b'1;a="\\"\r\n',
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("whole", [True, False])
