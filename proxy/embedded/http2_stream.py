@@ -54,8 +54,8 @@ class CallerStream(Flow):
         self._complete = complete
         self._trailers_in = NO_TRAILERS
         self._abort_code = wire.NO_ERROR
-        if request.body > 0:
-            self.expect(request.body)
+        if request.body >= 0:
+            self.expect(request.body)  # of zero too: HTTP/1.1 would take what comes then for another request
 
     # ------------------------------------------------------------------ what came
 

@@ -255,6 +255,18 @@ async def test_a_body_that_is_not_what_was_said(caller: Caller, frames: list[byt
     assert len(caller.exchanges) == 2
 
 
+@pytest.mark.parametrize("frames", [[data(1, b"a")], [data(1, b"a", end=True)]])
+async def test_a_body_where_none_was_said(caller: Caller, frames: list[bytes]) -> None:
+    """Behind the head of a request without a body HTTP/1.1 reads another request, which nobody has authorised."""
+    caller.send(ask(1, POST + wire.field(b"content-length", b"0"), end=False))
+    caller.send(*frames)
+    assert "bad body" in caller.exchanges[0].told
+    assert caller.resets() == {1: wire.PROTOCOL_ERROR}
+    caller.send(ask(3, POST + wire.field(b"content-length", b"0"), end=False), data(3, b"", end=True))
+    assert len(caller.exchanges) == 2
+    assert (caller.exchanges[1].told, caller.exchanges[1].complete) == (["begin"], True)
+
+
 # ---------------------------------------------------------------- RFC 9113: errors of the connection
 
 PING = wire.frame(wire.PING, 0, 0, bytes(8))
