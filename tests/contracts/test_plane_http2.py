@@ -25,9 +25,9 @@ both = pytest.mark.parametrize("where", ["a", "b"])
 class Client:
     """One connection of the h2 library."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **options: bool) -> None:
         self.reader, self.writer = reader, writer
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8", **options))
         self.events: list[Any] = []
         self.acknowledge = True  # take what comes, or leave the windows as they are
         self.h2.initiate_connection()
@@ -77,10 +77,10 @@ class Client:
 
 
 @asynccontextmanager
-async def client(port: int) -> AsyncIterator[Client]:
+async def client(port: int, **options: bool) -> AsyncIterator[Client]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        yield Client(reader, writer)
+        yield Client(reader, writer, **options)
     finally:
         writer.transport.abort()
 
