@@ -104,6 +104,13 @@ async def test_what_signers_refuse_is_denied_with_their_words(team: Team) -> Non
 
 async def test_a_signer_that_is_revoked_is_not_asked(team: Team) -> None:
     other, revoked = await team.member(50), team.seats[0]
+    asked: list[ToSigner] = []
+
+    async def listening(_seat: Seat, honest: Answer, coordinator: bytes, message: ToSigner) -> ToCoordinator:
+        asked.append(message)
+        return await honest(coordinator, message)
+
+    revoked.behave = listening
     now = team.live.now()
     subject = signer_subject(revoked.node)
     team.live.revoked.add(
@@ -111,9 +118,9 @@ async def test_a_signer_that_is_revoked_is_not_asked(team: Team) -> None:
     )
     for _ in range(6):
         check(team, await other.parts.issuer.svid(team.svid(other)))
-    assert revoked.given == []
     (found,) = [each for each in await other.parts.signing.survey() if each.node == revoked.node]
     assert (found.answers, found.words) == (False, "is revoked")
+    assert asked == []
 
 
 async def test_no_commitment_serves_twice_also_across_restarts(team: Team) -> None:
