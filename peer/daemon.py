@@ -324,6 +324,7 @@ class Daemon:
         except BaseException:
             await self.stop(drain_s=0.0)
             raise
+        self.custody.changed(self.reactions.on_this_loop(self.reactions.signers_changed))
         self.spawn(self.certifier.run(), "certificates")
         self.spawn(self.handover.run(), "handing over of tokens")
         self.spawn(self.sightings.run(), "sightings")

@@ -5,7 +5,7 @@ Invariant: what fails here is told to whoever asked for the change, or logged; i
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gossip.member import Member, State
@@ -17,7 +17,7 @@ from peer.io.keys import KeyFile, KeyFileError
 from peer.io.statefile import StateFile, StateFileError
 from peer.io.store import Batch, StoreError
 from peer.local import Key, Registered
-from peer.messages import CredentialRenewed
+from peer.messages import CredentialRenewed, MetaChanged
 from peer.sockets import BindError
 from trust.admission import Spend
 from trust.credential import Credential
@@ -51,6 +51,23 @@ class Reactions:
         }
         log.info("member", extra={"fields": fields})
         self._daemon.upkeep.members_moved = True
+
+    def on_this_loop(self, reaction: Callable[[], None]) -> Callable[[], None]:
+        """`reaction` for whoever changes something on a thread of its own."""
+        loop = asyncio.get_running_loop()
+
+        def later() -> None:
+            if not self._daemon.stopping:
+                loop.call_soon_threadsafe(reaction)
+
+        return later
+
+    def signers_changed(self) -> None:
+        """Tell the mesh whether this node signs, where that has changed."""
+        daemon = self._daemon
+        me = daemon.node.engine.member(daemon.identity.id)
+        if not daemon.stopping and me is not None and bool(me.meta.get("signer")) != daemon.outlook.signs:
+            daemon.driver.feed(MetaChanged(meta=daemon.outlook.meta(draining=False)))
 
     def state_changed(self) -> None:
         if self._daemon.revocations.added != self._revocations_seen:

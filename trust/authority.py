@@ -17,6 +17,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NoReturn, Protocol
 
 from cryptography import x509
@@ -180,6 +181,7 @@ def root_certificate(authority: Authority, trust_domain: str, now: int, *, ttl_s
     return root.assemble(authority.sign(root.tbs), authority.root_public)
 
 
+@lru_cache(maxsize=16)  # every order is judged by it, and there is one in a mesh
 def read_root(der: bytes, trust_domain: str) -> bytes:
     """The public key of the root certificate `der` of `trust_domain`, once its shape and its own signature have
     been checked. Whether that key is to be trusted is for the caller to know. Raises SvidError."""

@@ -25,6 +25,7 @@ from peer.reactions import REGISTRATIONS
 from peer.rights import Reason
 from proxy.plane import Applied, OldWorker, Rejected, Telemetry
 from proxy.snapshot import Snapshot
+from tests.trust.ceremony.network import outcome, reshare, shares_of
 
 ROUTE = {
     "apiVersion": "gossamer.dev/v1",
@@ -499,6 +500,22 @@ async def test_a_member_that_knows_the_signers_has_its_certificates_signed_by_th
     ):
         assert line in text
     assert "gossamer_ca_tokens_settled_epoch 0.0" in one.operations.metrics().decode()
+
+
+async def test_a_node_says_that_it_signs_as_soon_as_it_does(hosts: Any, until: Any) -> None:
+    one, two = await pair(hosts)
+    heard_of_the_signers(one, two)
+    three = [each.daemon.identity for each in (one, two)]
+    record, shares = one.daemon.custody.record, {one.daemon.identity.id: one.daemon.custody.shares[0]}
+    network, _ = reshare(record, shares, three[:1], three)
+    assert network.run(60)
+    await asyncio.to_thread(two.daemon.custody.take, outcome(network), shares_of(network)[three[1].id])
+
+    def told() -> bool:
+        member = one.daemon.node.engine.member(two.daemon.identity.id)
+        return bool(member.meta.get("signer"))
+
+    await until(told)
 
 
 async def test_the_status_of_the_authority_says_who_answers_and_how_many_more_may_go(
