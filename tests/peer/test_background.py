@@ -26,7 +26,7 @@ FOR_EVER = {
 async def test_one_that_was_cancelled_by_nobody_is_missed_too(hosts: Any, name: str) -> None:
     """Such as by a cancellation that somebody else's task let out."""
     daemon = await hosts(1).ready(bootstrap=True)
-    (task,) = [task for task in daemon._tasks if task.get_name() == name]
+    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == name]
     task.cancel()
     async with asyncio.timeout(5):
         await daemon.stop_asked.wait()
