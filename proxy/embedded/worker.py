@@ -41,6 +41,7 @@ from proxy.embedded.ipc import (
     receive_sockets,
 )
 from proxy.embedded.listeners import accept
+from proxy.embedded.memory import keep_freed_memory
 from proxy.embedded.runtime import Runtime, UnservableError
 from proxy.snapshot import Cluster, Snapshot, SnapshotError, decode_snapshot
 
@@ -281,6 +282,7 @@ def main(arguments: list[str], decode: Decode = decode_snapshot) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stream, passing, *shared = map(int, arguments)
     place = (Board(shared[0], shared[2]), shared[1]) if shared else None
+    keep_freed_memory()
     uvloop.run(serve(stream, passing, place, decode))
     return 0
 
