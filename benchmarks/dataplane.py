@@ -141,7 +141,7 @@ async def measure_row(
     samples: Samples = {each.name: [] for each in taking_part}
     if not row.once:
         for each in taking_part:  # connections, caches
-            await row.measure(each, replace(load, seconds=1, rate=load.rate or 500.0), folder)
+            await row.measure(each, replace(load, seconds=2, rate=load.rate or 500.0), folder)
     if row.name == "pace" and not load.rate:
         reference = next((each for each in taking_part if each.name == "envoy"), taking_part[0])
         highest = [(await measures.requests(reference, "mtls", load))["rps"] for _ in range(3)]

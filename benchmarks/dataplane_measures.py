@@ -78,6 +78,8 @@ async def requests(running: Running, path: str, load: Load, *, target: str = "/"
     if failed is not None:
         raise BenchmarkError(f"requests failed on {running.name} {path}: {failed[0]}")
     count = _number(r"(\d+) requests in", output)
+    if not count:
+        raise BenchmarkError(f"not one request was answered by {running.name} {path} in {load.seconds} s")
     return {
         "rps": _number(r"Requests/sec:\s+([\d.]+)", output),
         "cpu_us": used / count * 1e6,

@@ -19,7 +19,7 @@ from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.heads import own_lines
 from proxy.embedded.http1 import Request
-from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
+from proxy.embedded.http2_flow import Flow
 from proxy.embedded.http2_heads import MalformedError, read_request, read_trailers
 from proxy.embedded.http2_link import Link
 from proxy.embedded.http2_stream import CallerStream
@@ -65,7 +65,7 @@ class Http2Downstream(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Agreed on in a handshake: all of the preface is to come, and this is another host."""
         self._preface_left = wire.PREFACE
-        self.stream_window = MESH_STREAM_WINDOW
+        self.widen()
         if self.engine.on_connection(self):
             self.adopt(cast(asyncio.Transport, transport), b"")
         else:

@@ -43,7 +43,7 @@ class Flow(Timed):
         self._receivable = self.session.stream_window
         self._expected = UNKNOWN_LENGTH
         self._held = 0
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
         self._end = False
         self._trailers = b""  # a header block
 
@@ -98,11 +98,12 @@ class Flow(Timed):
         queue, session = self._queue, self.session
         while queue and not session.full:
             body = queue[0]
-            room = min(self.send_window, session.send_window, wire.FRAME_BYTES_MAX)
+            room = min(self.send_window, session.send_window, session.peer_frame_bytes_max)
             if room <= 0:
                 return
             cut = len(body) > room
             if cut:
+                body = memoryview(body)  # what is left is cut again, and not copied for it
                 queue[0] = body[room:]
                 body = body[:room]
             else:

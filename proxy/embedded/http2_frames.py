@@ -19,7 +19,10 @@ from proxy.embedded.chunked import Pairs
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD_BYTES: Final = 9
-FRAME_BYTES_MAX: Final = 16_384  # of a payload; larger ones are not asked for
+FRAME_BYTES_MAX: Final = 16_384  # of a payload, unless the one who is to read it says more
+MESH_FRAME_BYTES_MAX: Final = (
+    64 * 1024
+)  # what is asked for between hosts: a fourth of the work for a large body
 WINDOW_MAX: Final = 2**31 - 1
 TABLE_BYTES_MAX: Final = 4096
 BLOCKS_REMEMBERED_MAX: Final = 64
@@ -74,8 +77,9 @@ class Http2Error(Exception):
 # ---------------------------------------------------------------------------------------------- frames
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return b"%b%c%c%b%b" % (len(payload).to_bytes(3, "big"), kind, flags, stream.to_bytes(4, "big"), payload)
+def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
+    head = b"%b%c%c%b" % (len(payload).to_bytes(3, "big"), kind, flags, stream.to_bytes(4, "big"))
+    return b"".join((head, payload))
 
 
 def settings(pairs: list[tuple[int, int]]) -> bytes:

@@ -26,8 +26,8 @@ class Sender(Timed):
 
     __slots__ = (
         "_nuisances", "_out", "_out_bytes", "_received", "_scheduled", "_table_told", "_touched", "_we_reset",
-        "blocked", "closed", "full", "initial_window", "peer_streams_max", "send_window", "stream_window",
-        "streams", "top",
+        "blocked", "closed", "frame_bytes_max", "full", "initial_window", "peer_frame_bytes_max", "peer_streams_max",
+        "send_window", "stream_window", "streams", "top",
     )  # fmt: skip
 
     streams: dict[int, Flow]
@@ -42,6 +42,7 @@ class Sender(Timed):
         self.initial_window = 65_535
         self.send_window = 65_535
         self.stream_window = STREAM_WINDOW  # what the peer may send unasked in one stream
+        self.frame_bytes_max = self.peer_frame_bytes_max = wire.FRAME_BYTES_MAX
         self.peer_streams_max = 100  # until the peer says otherwise
         self._touched: dict[Flow, None] = {}  # got something, and have not been told
         self._we_reset: dict[int, None] = {}
@@ -71,7 +72,11 @@ class Sender(Timed):
 
     def greet(self, preface: bytes, settings: list[tuple[int, int]]) -> None:
         if self.stream_window != STREAM_WINDOW:
-            settings = [*settings, (wire.INITIAL_WINDOW_SIZE, self.stream_window)]
+            settings = [
+                *settings,
+                (wire.INITIAL_WINDOW_SIZE, self.stream_window),
+                (wire.MAX_FRAME_SIZE, self.frame_bytes_max),
+            ]
         self.write(
             preface + wire.settings(settings) + wire.window_update(0, CONNECTION_WINDOW - STREAM_WINDOW)
         )

@@ -13,12 +13,16 @@ from typing import Final
 
 from proxy.embedded import http2_frames as wire
 from proxy.embedded.chunked import Pairs
-from proxy.embedded.http2_flow import Flow
+from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
 from proxy.embedded.http2_frames import BlockReader, Http2Error
 from proxy.embedded.http2_patience import RESETS_MAX, RESETS_PER_S, Bucket
 from proxy.embedded.http2_sender import CONNECTION_WINDOW, Sender
 
 CONTINUATIONS_MAX: Final = 16  # of one block
+# What a head that the other host took may grow to on its way: the overhead of each field (RFC 9113, 6.5.2), and those
+# that are added. One that is too large must end its request, and never the connection that it shares with others.
+MESH_HEADER_BYTES: Final = 16 * 1024
+MESH_RESETS: Final = 10  # a host speaks for many callers, and some of them will go away
 _TOP: Final = 0x7FFF_FFFF
 
 
@@ -27,11 +31,12 @@ class Session(Sender):
 
     __slots__ = (
         "_block", "_block_bytes", "_block_end", "_block_stream", "_buffer", "_continuations", "_greeted",
-        "_header_bytes_max", "_reader", "_receivable", "_resets",
+        "_header_bytes_max", "_now", "_reader", "_receivable", "_resets",
     )  # fmt: skip
 
     def __init__(self, header_bytes_max: int, now: Callable[[], float]) -> None:
         super().__init__(now)
+        self._now = now
         self._receivable = CONNECTION_WINDOW
         self._header_bytes_max = header_bytes_max
         self._reader = BlockReader(header_bytes_max)
@@ -41,6 +46,14 @@ class Session(Sender):
         self._block_bytes = self._block_stream = self._continuations = 0
         self._block_end = False
         self._resets = Bucket(RESETS_MAX, RESETS_PER_S, now)
+
+    def widen(self) -> None:
+        """This is a connection between hosts, which requests of many callers share. To be called before `greet`."""
+        self.stream_window = MESH_STREAM_WINDOW
+        self.frame_bytes_max = wire.MESH_FRAME_BYTES_MAX
+        self._header_bytes_max += MESH_HEADER_BYTES
+        self._reader = BlockReader(self._header_bytes_max)
+        self._resets = Bucket(MESH_RESETS * RESETS_MAX, MESH_RESETS * RESETS_PER_S, self._now)
 
     # ------------------------------------------------------------------ what a role does
 
@@ -82,7 +95,7 @@ class Session(Sender):
         try:
             while size - at >= wire.FRAME_HEAD_BYTES:
                 length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
-                if length > wire.FRAME_BYTES_MAX:
+                if length > self.frame_bytes_max:
                     raise Http2Error(wire.FRAME_SIZE_ERROR, "frame too large")
                 end = at + wire.FRAME_HEAD_BYTES + length
                 if end > size:
@@ -258,6 +271,7 @@ class Session(Sender):
         elif key == wire.MAX_FRAME_SIZE:
             if not wire.FRAME_BYTES_MAX <= value < 2**24:
                 raise Http2Error(wire.PROTOCOL_ERROR, "malformed MAX_FRAME_SIZE")
+            self.peer_frame_bytes_max = min(value, wire.MESH_FRAME_BYTES_MAX)
         elif key == wire.ENABLE_PUSH:
             if value > 1:
                 raise Http2Error(wire.PROTOCOL_ERROR, "malformed ENABLE_PUSH")

@@ -11,7 +11,7 @@ from proxy.embedded import http2_frames as wire
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import NO_TRAILERS
 from proxy.embedded.http1 import Response
-from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
+from proxy.embedded.http2_flow import Flow
 from proxy.embedded.http2_heads import MalformedError, read_response, read_trailers
 from proxy.embedded.http2_link import Link
 from proxy.embedded.wheel import NEVER
@@ -213,7 +213,7 @@ class Http2Upstream(Link):
     def __init__(self, engine: "Engine", pool: "Http2Pool") -> None:
         super().__init__(engine)
         if pool.place.context is not None:
-            self.stream_window = MESH_STREAM_WINDOW
+            self.widen()
         self.failure = ""
         self._pool = pool
         self._next = 1

@@ -174,7 +174,7 @@ class Outgoing(Exchange):
         else:
             self._inbound = None
             try:
-                pool = runtime.pool(self._listening, endpoint, cluster)
+                pool = runtime.pool(self._listening, endpoint, cluster, upgrade=self.request.upgrade != b"")
             except NoCertificateError as error:
                 self._abandon_load()
                 self._reply(503, "UF", str(error))

@@ -18,7 +18,7 @@ from proxy.embedded.compiled import Inbound, Listening, Target, guilty_authoriza
 from proxy.embedded.dial import Place
 from proxy.embedded.http2_pool import Http2Pool
 from proxy.embedded.pool import Pool
-from proxy.embedded.tls_identity import ACCEPTED, HTTP_1_1, NOTHING, OFFERED, TlsIdentity
+from proxy.embedded.tls_identity import ACCEPTED, H2, HTTP_1_1, NOTHING, OFFERED, UPGRADE, TlsIdentity
 from proxy.retry import RetryRules
 from proxy.snapshot import MESH_SUFFIX, Certificate, CircuitBreaker, Endpoint, InboundService, Snapshot
 from trust.bundle import TrustBundle
@@ -69,7 +69,7 @@ class Runtime:
         self.server_context: ServerContext | None = None
         self._by_service: dict[tuple[str, str], Target] = {}
         self._names: dict[tuple[bytes, str], Target] = {}
-        self._pools: dict[tuple[str, str], Supplier] = {}
+        self._pools: dict[PoolKey, Supplier] = {}
         self._tls_identities: dict[str, TlsIdentity] = {}
         self._tls_key = ""
         self._commits: list[Callable[[], None]] = []
@@ -247,23 +247,26 @@ class Runtime:
 
     # ------------------------------------------------------------------ connections
 
-    def pool(self, listening: Listening, endpoint: Endpoint, cluster: Cluster) -> "Supplier":
-        """The mTLS connections of this caller to this endpoint. Raises NoCertificateError."""
-        pool = self._pools.get((listening.identity, endpoint.id))
+    def pool(
+        self, listening: Listening, endpoint: Endpoint, cluster: Cluster, *, upgrade: bool = False
+    ) -> "Supplier":
+        """The mTLS connections of this caller to this endpoint, or those that a request can `upgrade`. Raises
+        NoCertificateError."""
+        kind = UPGRADE if upgrade else cluster.cluster.protocol
+        pool = self._pools.get((listening.identity, endpoint.id, kind))
         if pool is None:
-            protocol = cluster.cluster.protocol
-            place = self.place(listening, endpoint, OFFERED[protocol])
-            key = ("mesh", self._tls_identities[listening.identity].key, *_place_key(protocol, endpoint))
+            place = self.place(listening, endpoint, OFFERED[kind])
+            key = ("mesh", self._tls_identities[listening.identity].key, *_place_key(kind, endpoint))
             pool = self._engine.pools.get(key)
             if pool is None:
-                if protocol == "grpc":
+                if H2 in OFFERED[kind]:
                     fallback = self.place(listening, endpoint, (HTTP_1_1,))
                     pool = Http2Pool(self._engine, place, cluster.breaker, fallback)
                 else:
                     pool = Pool(self._engine, place, cluster.breaker)
                 self._engine.pools[key] = pool
             pool.connect_timeout_s = cluster.cluster.connect_timeout_s
-            self._pools[listening.identity, endpoint.id] = pool
+            self._pools[listening.identity, endpoint.id, kind] = pool
         return pool
 
     def place(self, listening: Listening, endpoint: Endpoint, offered: tuple[str, ...] = NOTHING) -> Place:
@@ -293,9 +296,10 @@ class Runtime:
         applications = {_application_key(inbound.service) for inbound in self.inbound.values()}
         certificates = {identity.key for identity in self._tls_identities.values()}
         places = {
-            _place_key(cluster.protocol, endpoint)
+            _place_key(kind, endpoint)
             for cluster in self.snapshot.clusters
             for endpoint in cluster.endpoints
+            for kind in (cluster.protocol, UPGRADE)
         }
         pools = self._engine.pools
         for key in list(pools):
@@ -316,9 +320,9 @@ def _digest(anchors: str, certificate: Certificate) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _place_key(protocol: str, endpoint: Endpoint) -> PoolKey:
+def _place_key(kind: str, endpoint: Endpoint) -> PoolKey:
     return (
-        protocol, endpoint.id, endpoint.host, str(endpoint.port), endpoint.sni, endpoint.identity
+        kind, endpoint.id, endpoint.host, str(endpoint.port), endpoint.sni, endpoint.identity
     )  # fmt: skip
 
 

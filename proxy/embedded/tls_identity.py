@@ -1,7 +1,8 @@
 """One identity's outgoing TLS, and what it offers to speak by ALPN (RFC 7301).
 
-A service's protocol says what is offered: HTTP/2 first where calls are gRPC, HTTP/1.1 for other requests, and nothing
-for plain TCP, in which a name would be a lie. What was agreed on is asked of each connection (http2_pool.py).
+A service's protocol says what is offered: HTTP/2 first, so that requests share connections, records and writes, and
+nothing for plain TCP, in which a name would be a lie. A request to upgrade wants a connection that can become something
+else, and gets one of HTTP/1.1. What was agreed on is asked of each connection (http2_pool.py).
 
 Invariant: after `__init__` no context fails for a reason that is in the certificate.
 """
@@ -17,7 +18,10 @@ from trust.tls import Caller, Check
 H2: Final = "h2"
 HTTP_1_1: Final = "http/1.1"
 NOTHING: Final[tuple[str, ...]] = ()
-OFFERED: Final[Mapping[str, tuple[str, ...]]] = {"grpc": (H2, HTTP_1_1), "http": (HTTP_1_1,), "tcp": NOTHING}
+UPGRADE: Final = "upgrade"  # beside the protocols of services
+OFFERED: Final[Mapping[str, tuple[str, ...]]] = {
+    "grpc": (H2, HTTP_1_1), "http": (H2, HTTP_1_1), UPGRADE: (HTTP_1_1,), "tcp": NOTHING,
+}  # fmt: skip
 ACCEPTED: Final = (H2, HTTP_1_1)  # by inbound listeners, the first that a caller offers too
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from proxy.snapshot import Backend, CircuitBreaker, Endpoint, Outlier, RetryPolicy, RouteMatch, RouteRule
+from proxy.snapshot import (
+    Backend,
+    CircuitBreaker,
+    Endpoint,
+    Limits,
+    Outlier,
+    RetryPolicy,
+    RouteMatch,
+    RouteRule,
+)
 
 from .conftest import App, Mesh, Reply, Service, answer, connect, listening_socket, spiffe, until
 
@@ -336,9 +345,10 @@ async def test_connections_are_limited_and_requests_wait_for_one(mesh: Mesh, app
     breaker = CircuitBreaker(connections_max=1, pending_max=2)
     await mesh.serve(Service("echo", {LOCAL: app.port}, cluster={"breaker": breaker}))
     await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": breaker}))
-    tasks = [asyncio.ensure_future(mesh.call())]
+    alone = {"connection": "upgrade", "upgrade": "websocket"}  # which wants a connection to itself
+    tasks = [asyncio.ensure_future(mesh.call(headers=alone))]
     await until(lambda: app.received, "one request under way")
-    tasks += [asyncio.ensure_future(mesh.call()) for _ in range(4)]
+    tasks += [asyncio.ensure_future(mesh.call(headers=alone)) for _ in range(4)]
     refused = await first_done(tasks, 2)
     assert [reply.status for reply in refused] == [503, 503]
     assert all(b"overflow" in reply.body for reply in refused)
@@ -346,6 +356,46 @@ async def test_connections_are_limited_and_requests_wait_for_one(mesh: Mesh, app
         gate.release()
     assert sorted([(await task).status for task in tasks]) == [200, 200, 200, 503, 503]
     assert app.connections == 1
+
+
+async def test_requests_share_the_connections_there_may_be(mesh: Mesh, app: App) -> None:
+    release = asyncio.Event()
+
+    async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(answer(body=b"done"))
+
+    app.script = wait
+    breaker = CircuitBreaker(connections_max=1)
+    await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": breaker}))
+    tasks = [asyncio.ensure_future(mesh.call()) for _ in range(20)]
+    await until(lambda: len(app.received) == 20, "all requests under way")
+    release.set()
+    assert [(await task).body for task in tasks] == [b"done"] * 20
+
+
+async def test_a_head_as_large_as_is_taken_does_not_end_the_connection_others_share(
+    mesh: Mesh, app: App
+) -> None:
+    release = asyncio.Event()
+
+    async def serve(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        if request.path == "/waits":
+            await release.wait()
+        writer.write(answer(body=b"done"))
+
+    app.script = serve
+    limits = Limits(header_bytes_max=8192, headers_max=100)
+    await mesh.serve(
+        Service("echo", {REMOTE: app.port}, cluster={"breaker": CircuitBreaker(connections_max=1)}),
+        limits=limits,
+    )
+    waiting = asyncio.ensure_future(mesh.call(path="/waits"))
+    await until(lambda: app.received, "one request under way")
+    many = {f"x-{number:03}": "y" * 76 for number in range(90)}  # in HTTP/2 32 bytes are counted for each
+    assert (await mesh.call(headers=many)).status == 200
+    release.set()
+    assert (await waiting).body == b"done"
 
 
 async def first_done(tasks: list[asyncio.Task[Reply]], count: int) -> list[Reply]:

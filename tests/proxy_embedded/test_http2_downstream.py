@@ -5,7 +5,7 @@ from typing import Any
 
 import hpack
 import pytest
-from hyperframe.frame import Frame, GoAwayFrame, RstStreamFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from proxy.embedded.http2_flow import STREAM_WINDOW
 from proxy.embedded.http2_link import UNTAKEN_BYTES_MAX
 from proxy.embedded.http2_patience import NUISANCES_MAX, RESETS_MAX
 from proxy.embedded.http2_sender import RESET_REMEMBERED_MAX
-from proxy.embedded.http2_session import CONTINUATIONS_MAX
+from proxy.embedded.http2_session import CONTINUATIONS_MAX, MESH_RESETS
 from proxy.embedded.runtime import Runtime
 from proxy.snapshot import Limits, Snapshot
 
@@ -548,6 +548,43 @@ async def test_a_full_stream_does_not_hold_back_others(caller: Caller) -> None:
     caller.got()
     caller.exchanges[1].answer(b"quick")
     assert [frame.stream_id for frame in caller.got()] == [3, 3]
+
+
+async def test_between_hosts_frames_may_be_larger_and_are_bounded(caller: Caller) -> None:
+    caller.connection.widen()
+    body = bytes(range(256)) * (wire.MESH_FRAME_BYTES_MAX // 256)
+    caller.send(ask(1, POST, end=False), data(1, body))
+    assert caller.exchanges[0].body == body
+    caller.send(data(1, body + b"x"))
+    assert caller.ended() == wire.FRAME_SIZE_ERROR
+
+
+async def test_between_hosts_many_callers_may_go_away_and_not_any_number(caller: Caller) -> None:
+    caller.connection.widen()
+    caller.connection._resets._now = lambda: caller.now_s
+    caller.connection._resets._since_s = 0.0
+    for number in range(MESH_RESETS * RESETS_MAX):
+        caller.send(ask(2 * number + 1), wire.rst_stream(2 * number + 1, wire.CANCEL))
+    assert not caller.wire.is_closing()
+    last = 2 * MESH_RESETS * RESETS_MAX + 1
+    caller.send(ask(last), wire.rst_stream(last, wire.CANCEL))
+    assert caller.ended() == wire.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize(
+    ("told", "largest"),
+    [(0, wire.FRAME_BYTES_MAX), (20_000, 20_000), (2**20, wire.MESH_FRAME_BYTES_MAX)],
+)
+async def test_frames_are_as_large_as_their_reader_says_and_no_larger_than_is_fair(
+    caller: Caller, told: int, largest: int
+) -> None:
+    pairs = [(wire.INITIAL_WINDOW_SIZE, 2**20)] + ([(wire.MAX_FRAME_SIZE, told)] if told else [])
+    caller.send(wire.settings(pairs), wire.window_update(0, 2**20), ask(1))
+    body = bytes(range(256)) * 1024
+    caller.exchanges[0].answer(body)
+    sent = [frame for frame in caller.got() if isinstance(frame, DataFrame)]
+    assert b"".join(frame.data for frame in sent) == body
+    assert max(len(frame.data) for frame in sent) == largest
 
 
 async def test_streams_take_turns_with_the_connection_s_window(caller: Caller) -> None:
