@@ -42,7 +42,7 @@ Measure = Callable[[Running, Load, Path], Awaitable[Figures]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the table. `figure` is compared with that of `against`; "" is compared with `goal` itself.
-    `once`: slow, and not in need of rounds."""
+    `once`: slow, and not in need of rounds. `of`: another figure of that row's measurements, when they were made."""
 
     name: str
     title: str
@@ -53,6 +53,7 @@ class Row:
     goal: float | None = None
     at_least: bool = False
     once: bool = False
+    of: str = ""
     load: Callable[[Load], Load] = lambda load: load
 
 
@@ -71,7 +72,7 @@ ROWS: Final = (
     ),
     Row(
         name="plain_rps", title="plain HTTP/1.1, requests/s", figure="rps", against="nginx", goal=0.6,
-        at_least=True, systems=("gossamer", "nginx", "envoy", "haproxy", "aiohttp"), measure=_http("plain"),
+        at_least=True, of="plain", systems=("gossamer", "nginx", "envoy", "haproxy", "aiohttp"), measure=_http("plain"),
     ),
     Row(
         name="mtls", title="two mTLS hops, processor per request of both (µs)", figure="cpu_us",
@@ -218,6 +219,9 @@ async def run(options: argparse.Namespace) -> dict[str, Samples]:
         for each in running:
             print(f"  {each.name}: processes {each.a} {each.b}", file=sys.stderr, flush=True)
         for row in rows:
+            if row.of in results:
+                results[row.name] = results[row.of]
+                continue
             results[row.name] = await measure_row(row, running, load, folder, rounds=options.rounds)
     return results
 

@@ -81,10 +81,17 @@ Test = Callable[[RequestFacts], bool]
 class CompiledAuthorization:
     """An `Authorization` made ready for the hot path. Immutable."""
 
-    __slots__ = ("_allow", "_default", "_deny", "_dry_allow", "_dry_deny", "_unmatched")
+    __slots__ = ("_allow", "_default", "_deny", "_dry_allow", "_dry_deny", "_unmatched", "reads_headers")
 
     def __init__(self, authorization: Authorization, protocol: AppProtocol) -> None:
         http = protocol != "tcp"
+        self.reads_headers = http and any(
+            condition.key.startswith("request.headers[")
+            for policy in (*authorization.deny, *authorization.allow)
+            for rules in policy.variants
+            for rule in rules
+            for condition in rule.conditions
+        )  # otherwise two requests that differ in headers alone are decided alike
         enforced = [policy for policy in authorization.deny if not policy.dry_run]
         self._deny = [(_deny_test(policy, http), _outcome(False, policy)) for policy in enforced]
         enforced = [policy for policy in authorization.allow if not policy.dry_run]

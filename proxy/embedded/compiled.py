@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from proxy.embedded.exchange import Exchange
 
 _CALLERS_CACHED_MAX: Final = 1024
+_DECISIONS_CACHED_MAX: Final = 1024
+_FACTS_BYTES_MAX: Final = 256  # of a host and a path whose decision is remembered
 _PATH: Final = re.compile(r"/[\x21-\x7e]*")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 
@@ -137,7 +139,16 @@ class Listening:
 class Inbound:
     """A service of this host with its policies compiled."""
 
-    __slots__ = ("_always", "_authorization", "_certs", "_edges", "application", "name", "service")
+    __slots__ = (
+        "_always",
+        "_authorization",
+        "_certs",
+        "_decided",
+        "_edges",
+        "application",
+        "name",
+        "service",
+    )
 
     def __init__(self, service: InboundService) -> None:
         self.service = service
@@ -147,6 +158,7 @@ class Inbound:
         policies = service.authorization
         # Most services have no policy: then there is nothing to ask for each request.
         self._always = None if policies.deny or policies.allow else self._authorization.decide(RequestFacts())
+        self._decided: dict[tuple[str, str, bytes, str, str], Decision] = {}
         self._edges: dict[tuple[Source, str], Edge] = {}
         self._certs: dict[str, bytes] = {}
 
@@ -154,6 +166,19 @@ class Inbound:
         """May this request pass, as it is about to be sent?"""
         if self._always is not None:
             return self._always
+        host, path = exchange.host, exchange.path_sent
+        if self._authorization.reads_headers or len(host) + len(path) > _FACTS_BYTES_MAX:
+            return self._decide(exchange, principal, ip)
+        key = (principal, ip, host, exchange.request.method, path)
+        decision = self._decided.get(key)
+        if decision is None:
+            decision = self._decide(exchange, principal, ip)
+            if len(self._decided) >= _DECISIONS_CACHED_MAX:
+                self._decided.clear()
+            self._decided[key] = decision
+        return decision
+
+    def _decide(self, exchange: "Exchange", principal: str, ip: str) -> Decision:
         ours = ((b"traceparent", exchange.traceparent), (b"x-request-id", exchange.request_id))
         return self._authorization.decide(
             RequestFacts(
