@@ -7,8 +7,9 @@ to it, or have reached only others. So a node in doubt asks TELLERS members, or 
 with fewer only after WORD_S_MAX: a write that waits for a member who does not answer is a mesh that does not work. For
 the same reason it waits for the addresses through which it joins (JOINING_S_MAX), but not for ever.
 
-What this cannot find out: a record whose every holder is on the other side of a partition. It shows as an
-equivocation when the partition heals.
+What this cannot find out: a record whose every holder is on the other side of a partition, or holds it back for want of
+the one before it, which nobody has (the last two that were acknowledged went with the disk, and the first of them
+reached nobody). It shows as an equivocation, when the partition heals or the number is used again.
 
 Invariant: once settled, always settled.
 """
