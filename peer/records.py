@@ -8,6 +8,7 @@
     denial      key printed serial of a certificate  the node it is made out to, which did not ask for it
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
     quota       key `<Kind>/<namespace>/<name>`  any member, of itself: what it used of that limit (`crdt/counter.py`)
+    epoch       key `<epoch>/<hash>`             carries its own proof: signed by the mesh root; never taken back
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
 come, of a size that is allowed. Whether its writer was *entitled* to it is another question (`objection`),
@@ -39,6 +40,7 @@ from peer.catalog import Health, ServicePort
 from peer.notice import QUARANTINE_BYTES_MAX, NoticeError, decode_notice
 from proxy.resources.fields import LABEL
 from trust.credential import Credential, decode_credential
+from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
 from trust.errors import IdentityError, TrustError
 from trust.identity import check_account, node_id
 from trust.revocation import Revocation, RevocationSet, decode_revocation, subject_kind, verify_revocation
@@ -51,6 +53,7 @@ CLOSURE: Final = "closure"  # of a namespace
 QUARANTINE: Final = "quarantine"
 DENIAL: Final = "denial"  # of a certificate (`trust/transparency.py`)
 QUOTA: Final = "quota"
+EPOCH: Final = "epoch"  # of the signer group (`trust/epoch.py`)
 
 PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     SERVICE: 8 * 1024,
@@ -60,6 +63,7 @@ PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     QUARANTINE: QUARANTINE_BYTES_MAX,
     DENIAL: DENIAL_BYTES_MAX,
     QUOTA: TALLY_BYTES_MAX,
+    EPOCH: RECORD_BYTES_MAX,
 }
 UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
 PORTS_MAX: Final = 32
@@ -224,7 +228,11 @@ class Registry:
             return Wait("stamped in the future")
         if len(record.payload) > PAYLOAD_BYTES_MAX.get(record.kind, UNKNOWN_KIND_BYTES_MAX):
             return Refuse(f"{record.kind} of {len(record.payload)} bytes is too large")
-        fault = _revocation_fault(record) if record.kind == REVOCATION else ""
+        fault = ""
+        if record.kind == REVOCATION:
+            fault = _revocation_fault(record)
+        elif record.kind == EPOCH:
+            fault = _epoch_fault(record, self.root)
         return Refuse(fault) if fault else Accept()
 
     def objection(self, record: Record) -> str:
@@ -232,8 +240,8 @@ class Registry:
         credential = self.credentials.get(record.writer)
         if credential is None:
             return "unknown writer"
-        # A revocation proves itself: were its writer's standing asked, the order of arrival would decide.
-        if record.kind != REVOCATION and self.revocations.ever_covered(credential.spiffe):
+        # These prove themselves: were their writer's standing asked, the order of arrival would decide.
+        if record.kind not in {REVOCATION, EPOCH} and self.revocations.ever_covered(credential.spiffe):
             return "writer is revoked"
         rule = _RULES.get(record.kind)
         return rule(self, record, credential) if rule else ""
@@ -263,6 +271,24 @@ def _revocation_fault(record: Record) -> str:
     except TrustError as error:
         return str(error)
     return "" if key == record.key else "a revocation under another key than its own"
+
+
+def epoch_key(epoch: EpochRecord) -> str:
+    """The key of the record that carries it. Of two that were decided for one epoch both are kept."""
+    return f"{epoch.epoch}/{epoch.digest.hex()[:32]}"
+
+
+def _epoch_fault(record: Record, root: bytes) -> str:
+    """What is wrong with an epoch; "" for nothing. Whether it was decided takes the epochs before it (`epochs.py`)."""
+    if not record.payload:
+        return "an epoch is not taken back"
+    try:
+        epoch = decode_epoch(record.payload)
+    except TrustError as error:
+        return str(error)
+    if epoch.group.public != root or not epoch.value.proven:
+        return "an epoch that is not signed by the root of this mesh"
+    return "" if epoch_key(epoch) == record.key else "an epoch under another key than its own"
 
 
 def _age(credential: Credential) -> tuple[int, int, bytes]:

@@ -15,6 +15,7 @@ from crdt.journal import Accept, Refuse, Wait
 from crdt.record import Record
 from peer.catalog import ServicePort
 from peer.records import (
+    EPOCH,
     PAYLOAD_BYTES_MAX,
     POLICY,
     QUOTA,
@@ -27,10 +28,13 @@ from peer.records import (
     decode_service,
     encode_policy,
     encode_service,
+    epoch_key,
     revocation_end,
     revocation_key,
 )
-from trust.identity import spiffe_node
+from trust.ceremony.alone import founded_alone
+from trust.epoch import EpochRecord
+from trust.identity import NodeIdentity, spiffe_node
 from trust.revocation import REVOCATION_S, Revocation, revoke, serial_subject, signer_subject
 
 START_MS = 1_800_000_000_000
@@ -218,7 +222,7 @@ def test_an_unknown_writer_and_a_stamp_of_the_future_have_to_wait(world: Any, re
 def test_a_record_larger_than_its_kind_may_be_is_refused(world: Any, registry: Any, kind: str) -> None:
     bound = PAYLOAD_BYTES_MAX.get(kind, UNKNOWN_KIND_BYTES_MAX)
     largest = registry.judge(signed(world, kind=kind, payload=bytes(bound)), START_MS)
-    assert largest == Accept() or (kind == REVOCATION and "too large" not in largest.reason)
+    assert largest == Accept() or (kind in (REVOCATION, EPOCH) and "too large" not in largest.reason)
     verdict = registry.judge(signed(world, kind=kind, payload=bytes(bound + 1)), START_MS)
     assert isinstance(verdict, Refuse)
     assert "too large" in verdict.reason
@@ -353,3 +357,35 @@ def test_a_revocation_is_taken_back_at_its_end_and_one_of_a_node_never(
 def test_a_key_that_says_no_end_has_none(key: str) -> None:
     assert revocation_end(key) == math.inf
     assert revocation_end("workload/" + "9" * 13) == math.inf
+
+
+# ------------------------------------------------------------------ epochs
+
+
+def test_an_epoch_stands_under_its_own_key_and_is_never_taken_back(world: Any, registry: Any) -> None:
+    identity = NodeIdentity.from_seed(bytes(32))
+    one, _ = founded_alone(identity, "cluster.local", b"r" * 32)
+    foreign, _ = founded_alone(identity, "cluster.local", b"s" * 32)
+    unproven = EpochRecord(value=replace(one.value, proof=bytes(64)), attempt=0, votes=one.votes)
+    good = signed(world, kind=EPOCH, key=epoch_key(one), payload=one.encode())
+    assert registry.judge(good, START_MS) == Accept()
+    assert registry.objection(good) == ""
+    for key, payload in (
+        (epoch_key(one), b""),
+        (epoch_key(one), b"junk"),
+        (epoch_key(one), bytes(PAYLOAD_BYTES_MAX[EPOCH] + 1)),
+        ("0/00", one.encode()),
+        (epoch_key(foreign), foreign.encode()),
+        (epoch_key(unproven), unproven.encode()),
+    ):
+        refused = registry.judge(signed(world, kind=EPOCH, key=key, payload=payload), START_MS)
+        assert isinstance(refused, Refuse), payload[:20]
+
+
+def test_an_epoch_counts_whoever_carries_it(world: Any, registry: Any) -> None:
+    one, _ = founded_alone(NodeIdentity.from_seed(bytes(32)), "cluster.local", b"r" * 32)
+    record = signed(world, kind=EPOCH, key=epoch_key(one), payload=one.encode())
+    subject = spiffe_node("cluster.local", record.writer)
+    registry.revocations.add(revocation_of(world, subject))
+    assert registry.objection(record) == ""
+    assert registry.objection(signed(world)) == "writer is revoked"
