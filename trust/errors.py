@@ -32,6 +32,11 @@ class TokenError(TrustError):
     changed: a refused join uses up nothing."""
 
 
+class BootstrapError(TrustError):
+    """Peers that would found a mesh together do not belong together, or a token for it is malformed. No state was
+    changed."""
+
+
 class AdmissionError(TrustError):
     """A request to join or renew is malformed or not signed by who it says. No state was changed."""
 

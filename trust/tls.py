@@ -334,6 +334,23 @@ class _JoiningShell(_Shell):
         )
 
 
+class _OpenShell(_Shell):
+    def __init__(self, certificate: Presented, alpn: Sequence[str]) -> None:
+        self._real = _real_context(ssl.PROTOCOL_TLS_SERVER, certificate, None, tuple(alpn))
+        self._real.num_tickets = 0
+
+    def _current(self) -> tuple[ssl.SSLContext, _Guard]:
+        return self._real, _Guard(
+            bundle=None, expected=ANY_MEMBER, check=None, on_refused=None, by_sni={}, has_default=True
+        )
+
+
+def server_context_unverified(certificate: Presented, *, alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """For a node that founds a mesh and has no anchors yet: encrypts towards *whoever calls*, showing `certificate`.
+    Both ends have to prove themselves inside (`trust/bootstrap.py`) before anything else is said."""
+    return _OpenShell(certificate, alpn)
+
+
 def client_context_unverified(*, alpn: Sequence[str] = ()) -> ssl.SSLContext:
     """For a node that joins and has no anchors yet: encrypts towards *whoever answers*. Send nothing before
     `verify_introduction` has returned."""

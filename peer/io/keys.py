@@ -37,6 +37,8 @@ class KeyFile(enum.Enum):
     CERTIFICATES = "certificates"
     BOOT = "boot"
     EPOCHS = "epochs"
+    FOUNDERS = "founders"
+    FOUNDER_SINCE = "founder-since"
 
 
 _SEEDS: Final = frozenset({KeyFile.NODE_SEED, KeyFile.AUTHORITY_SEED})

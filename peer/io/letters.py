@@ -38,6 +38,7 @@ class Letters:
         self._live: dict[bytes, set[FrameStream]] = {}
         self._waiting: dict[bytes, list[bytes]] = {}
         self._calls: dict[bytes, asyncio.Task[None]] = {}
+        self._kept_open: set[asyncio.Task[None]] = set()
         self._failures: dict[bytes, tuple[int, float]] = {}  # how often, when to try again (loop's time)
         self._closed = False
         self.lost = 0
@@ -59,6 +60,12 @@ class Letters:
             task = self._calls[node] = asyncio.create_task(self._call(node), name="letters")
             task.add_done_callback(lambda _: self._calls.pop(node, None))
 
+    def keep(self, node: bytes, stream: FrameStream) -> None:
+        """Use a stream to `node` that somebody opened; its purpose has been named."""
+        task = asyncio.create_task(self._kept(node, stream), name="letters")
+        self._kept_open.add(task)
+        task.add_done_callback(self._kept_open.discard)
+
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
         """Take letters on a stream another member opened (a handler of `peer/io/listen.py`)."""
         node = self._node_of(stream)
@@ -75,7 +82,7 @@ class Letters:
     async def close(self) -> None:
         """End all calls."""
         self._closed = True
-        tasks = list(self._calls.values())
+        tasks = [*self._calls.values(), *self._kept_open]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,6 +105,12 @@ class Letters:
         finally:
             with contextlib.suppress(StreamError):
                 await stream.closed()
+
+    async def _kept(self, node: bytes, stream: FrameStream) -> None:
+        try:
+            await self._converse(node, stream)
+        finally:
+            stream.abort()
 
     def _failed(self, node: bytes, reason: str) -> None:
         self.lost += len(self._waiting.pop(node, []))

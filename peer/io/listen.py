@@ -55,6 +55,7 @@ class StreamServer:
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fresh: dict[asyncio.Task[None], socket.socket] = {}  # not begun yet
         self._secure: dict[asyncio.Task[None], FrameStream] = {}  # those whose handshake is done
         self._strangers: dict[str, dict[asyncio.Task[None], None]] = {}  # by address, oldest first
         self._members: dict[bytes, set[asyncio.Task[None]]] = {}
@@ -134,6 +135,7 @@ class StreamServer:
             connection.close()
             return
         task = asyncio.create_task(self._serve(connection, place))
+        self._fresh[task] = connection
         self._strangers.setdefault(place, {})[task] = None
         self._tasks.add(task)
         task.add_done_callback(self._gone)
@@ -168,6 +170,8 @@ class StreamServer:
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if (unserved := self._fresh.pop(task, None)) is not None:
+            unserved.close()  # ended before it began
         self._secure.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -176,6 +180,7 @@ class StreamServer:
     async def _serve(self, connection: socket.socket, place: str) -> None:
         task = asyncio.current_task()
         assert task is not None
+        del self._fresh[task]
         try:
             stream, member = await self._known_or_attended(connection, task)
         finally:

@@ -29,10 +29,15 @@ VERSIONS: Final = (1, 1)  # the lowest and the highest protocol of streams that 
 ALPN: Final = "gossamer/1"
 
 SYNC, ISSUE, ASK, SEEN, SIGN, SPENT = b"sync", b"issue", b"ask", b"seen", b"sign", b"spent"
+CEREMONY, FOUND, KIN = b"ceremony", b"found", b"kin"
 
 
 class StreamError(Exception):
     """A stream could not be opened or broke; the message is for a person."""
+
+
+class UnreachableError(StreamError):
+    """Nobody answers at that address."""
 
 
 class FrameStream:
@@ -161,11 +166,11 @@ async def connect(
                 host, port, ssl=context, server_hostname=host, limit=FRAME_BYTES_MAX + 4
             )
     except TimeoutError:
-        raise StreamError(f"no answer from {host}:{port} within {timeout_s:g} s") from None
+        raise UnreachableError(f"no answer from {host}:{port} within {timeout_s:g} s") from None
     except ssl.SSLError as error:
         raise StreamError(f"the TLS handshake with {host}:{port} failed: {_words(error)}") from error
     except (OSError, UnicodeError) as error:
-        raise StreamError(f"cannot connect to {host}:{port}: {_words(error)}") from error
+        raise UnreachableError(f"cannot connect to {host}:{port}: {_words(error)}") from error
     return FrameStream(reader, writer)
 
 

@@ -231,6 +231,8 @@ async def test_where_a_members_key_is_missing_no_other_is_made(
     keys.write(
         KeyFile.AUTHORITY_SEED, bytes(32)
     )  # of a mesh that was founded before roots were held in shares
+    keys.write(KeyFile.FOUNDERS, b"x")
+    keys.write(KeyFile.FOUNDER_SINCE, b"1")
     for file in KeyFile:
         if file is not left:
             keys.path(file).unlink()

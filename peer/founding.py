@@ -1,0 +1,665 @@
+"""N peers that are started together make a mesh: its root by distributed key generation, then by the root's own new
+signers its certificate and their credentials. Nobody ever holds the key.
+
+    meet       each contacts the seeds, both ends prove themselves (`peer/acquaintance.py`), until N founders have
+               settled on who they are (`peer/meeting.py`); from then on that is in keys/founders
+    ceremony   the founding ceremony (`trust/ceremony`), its memory on disk like that of any other
+    sign       the new group signs the root's certificate once, for the first of its signers that asks, and each
+               founder's credential for the founder itself; credential and certificate make it a member
+    part       who is a member stays until all are, or enough to admit the others, and then starts as any member does
+
+A peer that is started again at any point goes on: settled founders, the memory of the ceremony, its share, and its
+credential are each durable before anything follows from them. One that comes when the mesh runs already (a founder that
+was away, or one more than N) asks a member of it to be let in: founders are, whoever proves the bootstrap secret is,
+and anybody else is told to join with a token (`peer/readmission.py`).
+
+On the stream, after both have proved themselves, the caller says what it is for: `letters` (settling, the ceremony),
+`sign` (`peer/cosigner.py`), or `token` to a member of a running mesh. Letters:
+
+    b"k" <cards>             peers that the sender has met: whom to contact
+    b"p" <settled> <nodes>   whom the sender proposes
+    b"c" <frame>             of the ceremony
+    b"d" <certificate>       the root's
+    b"m"                     the sender is a member
+
+Invariant: a peer takes part in the founding of one root and no other, and believes nothing of who proved nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from gossip.events import Address
+from peer.acquaintance import REFUSED, Introducer, UnacquaintedError, der_of, passing_certificate
+from peer.cosigner import Cosigner
+from peer.custody import Custody
+from peer.enroll import Membership
+from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private
+from peer.io.letters import Letters
+from peer.io.listen import StreamServer
+from peer.io.stream import ALPN, FrameStream, Hello, StreamError
+from peer.meeting import MET_MAX, Meeting
+from peer.signing import Signing, SigningError
+from peer.sitting import Sitting, forget_memory
+from peer.spending import Spending
+from trust.admission import Spend, Token, TokenLedger, parse_token
+from trust.authority import read_root, root_fingerprint
+from trust.bootstrap import BootstrapSecret, Card, decode_card
+from trust.ceremony.electorate import Electorate, founding
+from trust.ceremony.events import Input, Learned, Received, Rejected, Retrying, Sealed, Send, Tick, Timing
+from trust.ceremony.growth import SignerRules
+from trust.ceremony.statement import FRAME_BYTES_MAX, pack_many, unpack_many
+from trust.codec import Reader
+from trust.credential import CREDENTIAL_TTL_S, decode_credential, verify_credential
+from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
+from trust.errors import BootstrapError, TrustError
+from trust.founding import request_founding
+from trust.identity import ID_BYTES, NodeIdentity, format_id
+from trust.invitation import TOKEN_CHARS_MAX
+from trust.order import ENTROPY_BYTES, Kind, Order, Rules, derive
+from trust.revocation import RevocationSet
+from trust.tls import server_context_unverified
+
+log = logging.getLogger("gossamer.founding")
+
+LETTERS, SIGN, TOKEN = b"letters", b"sign", b"token"
+GRANTED, LATER = b"t", b"l"
+CONTACT_S: Final = 0.3  # between two rounds of calls to those that have not been met
+TELL_S: Final = 0.3  # between two tellings of what stays true
+WAITING_TOLD_S: Final = 10.0
+HOPELESS_S: Final = 10.0  # after which a peer whose secret nobody shares gives up
+ROOT_RANK_S: Final = 1.5  # how much longer each next signer waits for somebody else's root certificate
+PART_S: Final = 2.0  # how long a member stays for founders that are late
+ALONE_S: Final = 15.0  # how long it stays where it hears of no other
+INBOX_MAX: Final = 1024
+LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
+
+
+class FoundingError(Exception):
+    """This peer cannot found a mesh together with the others; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """This peer as a founder. `secret` is None where people compare fingerprints instead."""
+
+    name: str
+    bind: str
+    address: Address
+    seeds: tuple[Address, ...]
+    expect: int
+    secret: BootstrapSecret | None
+    trust_domain: str
+    rules: SignerRules
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """The mesh is there, and this peer is its member. What is durable: all of it."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class LetIn:
+    """The mesh runs already, and a member of it sent this token. `record` is the epoch the mesh was founded with."""
+
+    token: Token
+    record: EpochRecord
+    seed: Address
+
+
+class Founding:
+    """See the module's theory. `now` is Unix time; `say` tells the operator a line at once."""
+
+    def __init__(
+        self,
+        site: Site,
+        keys: Keys,
+        identity: NodeIdentity,
+        now: Callable[[], float],
+        say: Callable[[str], None],
+        timing: Timing | None = None,
+    ) -> None:
+        self._site, self._keys, self._identity = site, keys, identity
+        self._now, self._say, self._timing = now, say, timing
+        self._clock = time.monotonic
+        self._certificate = passing_certificate(now())
+        self._meeting = Meeting(self._own_card())
+        self._introducer = Introducer(identity, lambda: self._meeting.me, site.secret)
+        self._nodes: dict[FrameStream, bytes] = {}
+        self._letters = Letters(self._dial, self._nodes.get, self._received)
+        self._heard_of: dict[bytes, Card] = {}
+        self._refused: dict[Address, str] = {}
+        self._own: set[Address] = {site.address}
+        self._inbox: list[tuple[bytes, bytes]] = []
+        self._wake = asyncio.Event()
+        self._let_in: LetIn | None = None
+        self._hopeless = ""
+        self._custody: Custody | None = None
+        self._cosigner: Cosigner | None = None
+        self._signing: Signing | None = None
+        self._root: bytes | None = None
+        self._member = False
+        self._heard_at = float("-inf")
+        self._members: set[bytes] = set()  # founders that are members, as they say
+        self._loud: set[str] = set()
+
+    # -------------------------------------------------------------- the whole way
+
+    async def run(self) -> Founded | LetIn:
+        """Until this peer is a member, or has a token to become one. Raises FoundingError, KeyFileError."""
+        server = StreamServer(
+            server_context_unverified(self._certificate, alpn=(ALPN,)), _no_mesh_yet, lambda _stream: None
+        )
+        server.handle(b"found", self._serve)
+        try:
+            await server.start(self._site.bind, self._site.address[1])
+        except OSError as error:
+            where = f"{self._site.bind}:{self._site.address[1]}"
+            raise FoundingError(f"gossip port {where} cannot be opened: {error.strerror or error}") from error
+        contacting = asyncio.create_task(self._contact(), name="meeting founders")
+        try:
+            self._take_up()
+            membership = self._membership()
+            if membership is None:
+                self._warn()
+                await self._settle()
+                record = await self._hold()
+                if record is None or self._identity.id not in record.value.ids:
+                    return await self._wait_to_be_let_in()
+                membership = await self._sign(record)
+                if membership is None:
+                    return await self._wait_to_be_let_in()
+            self._member = True
+            await self._part(membership)
+            return Founded(membership)
+        finally:
+            contacting.cancel()
+            await asyncio.gather(contacting, return_exceptions=True)
+            await self._letters.close()
+            if self._signing is not None:
+                await self._signing.close()
+            await server.close()
+
+    def _own_card(self) -> Card:
+        known = self._keys.read(KeyFile.FOUNDER_SINCE)
+        if known is None or not known.isdigit() or len(known) > 12:
+            known = b"%d" % int(self._now())
+            self._keys.write(KeyFile.FOUNDER_SINCE, known)
+        site = self._site
+        return Card(
+            public_key=self._identity.public_key,
+            name=site.name,
+            host=site.address[0],
+            port=site.address[1],
+            trust_domain=site.trust_domain,
+            expect=site.expect,
+            threshold=site.rules.threshold_of(site.expect),
+            started_at=int(known),
+        ).signed(self._identity)
+
+    def _warn(self) -> None:
+        if self._site.secret is None:
+            log.warning("founders_unauthenticated", extra={"fields": {"expect": self._site.expect}})
+            self._say(
+                "warning: no bootstrap token is given: whoever reaches this port first can found the mesh. Compare the "
+                "fingerprint below on all peers, or give all of them one token (gossamer token create --bootstrap)"
+            )
+
+    # -------------------------------------------------------------- meeting
+
+    async def _contact(self) -> None:
+        """Call whom this peer has not met, again and again."""
+        while True:
+            known = {card.address for card in self._meeting.met.values()}
+            heard = [card.address for card in self._heard_of.values()]
+            for address in dict.fromkeys([*self._site.seeds, *heard]):
+                if address not in known and address not in self._own:
+                    await self._call(address)
+            await asyncio.sleep(CONTACT_S)
+
+    async def _call(self, address: Address) -> None:
+        try:
+            stream, card = await self._introducer.call(address)
+        except UnacquaintedError as error:
+            self._refuse(address, str(error))
+            return
+        except StreamError as error:
+            log.debug("founder_unreachable", extra={"fields": {"reason": str(error)}})
+            return
+        self._refused.pop(address, None)
+        if card.node == self._identity.id:
+            self._own.add(address)
+            stream.abort()
+        elif card.expect == 0:
+            await self._ask_to_be_let_in(address, stream, card)
+        elif reason := self._meeting.meet(card):
+            self._refuse(address, reason)
+            stream.abort()
+        else:
+            self._met(card)
+            stream.write(LETTERS)
+            self._letters.keep(card.node, stream)
+            self._wake.set()
+
+    async def _dial(self, node: bytes, purpose: bytes = LETTERS) -> FrameStream:
+        """A stream to a founder that was met. Raises StreamError."""
+        card = self._meeting.met.get(node)
+        if card is None:
+            raise StreamError("it is no founder that is known here")
+        try:
+            stream, found = await self._introducer.call(card.address)
+        except UnacquaintedError as error:
+            raise StreamError(str(error)) from error
+        if found.expect == 0:
+            self._members.add(node)
+            if not self._member:
+                await self._ask_to_be_let_in(card.address, stream, found)
+        if found.node != node or found.expect == 0:
+            stream.abort()
+            raise StreamError(f"at its address is {found.name} now, as another peer or in a running mesh")
+        stream.write(purpose)
+        return stream
+
+    async def _serve(self, stream: FrameStream, _purpose: bytes) -> None:
+        try:
+            card = await self._introducer.answer(stream, der_of(self._certificate))
+        except UnacquaintedError as error:
+            self._refuse(None, str(error))
+            return
+        if card.node == self._identity.id:
+            return
+        if reason := self._meeting.meet(card):
+            self._refuse(card.address, reason)
+            return
+        self._met(card)
+        self._nodes[stream] = card.node
+        self._wake.set()
+        try:
+            purpose = await stream.read()
+            if purpose == LETTERS:
+                await self._letters.serve(stream, purpose)
+            elif purpose == SIGN and self._cosigner is not None:
+                await self._cosigner.serve(stream, purpose)
+        finally:
+            self._nodes.pop(stream, None)
+
+    def _met(self, card: Card) -> None:
+        if card.name not in self._loud:
+            self._loud.add(card.name)
+            fields = {"name": card.name, "node": format_id(card.node), "missing": self._meeting.missing()}
+            log.info("founder_met", extra={"fields": fields})
+
+    def _refuse(self, address: Address | None, reason: str) -> None:
+        if address is not None:
+            self._refused[address] = reason
+        if reason not in self._loud and len(self._loud) < MET_MAX * 4:
+            self._loud.add(reason)
+            log.warning("founder_refused", extra={"fields": {"reason": reason}})
+
+    def _take_up(self) -> None:
+        """The founders that an earlier life settled on."""
+        packed = self._keys.read(KeyFile.FOUNDERS)
+        if packed is None:
+            return
+        try:
+            cards = [decode_card(each) for each in unpack_many(packed)]
+        except TrustError as error:
+            raise FoundingError(f"{self._keys.path(KeyFile.FOUNDERS)}: {error}") from error
+        for card in cards:
+            self._meeting.met.setdefault(card.node, card)
+        self._meeting.settled = frozenset(card.node for card in cards)
+
+    async def _settle(self) -> None:
+        """Until N founders have settled on who they are, or a running mesh has let this peer in."""
+        taken_up = self._meeting.settled is not None
+        began = told_at = self._clock()
+        while self._meeting.settled is None and self._let_in is None:
+            self._read_letters()
+            self._propose()
+            now = self._clock()
+            if now - told_at >= WAITING_TOLD_S:
+                told_at = now
+                self._say(self._waiting_words())
+            alone = len(self._meeting.met) == 1
+            if self._hopeless or (self._refused and alone and now - began >= HOPELESS_S):
+                raise FoundingError(self._hopeless or "; ".join(sorted(set(self._refused.values()))))
+            await self._pause(TELL_S)
+        if self._meeting.settled is not None and not taken_up:
+            cards = [self._meeting.met[node] for node in sorted(self._meeting.settled)]
+            self._keys.write(KeyFile.FOUNDERS, pack_many([card.encode() for card in cards]))
+            self._propose()
+
+    def _waiting_words(self) -> str:
+        met = ", ".join(sorted(card.name for card in self._meeting.met.values()))
+        reasons = "; ".join(sorted(set(self._refused.values())))
+        words = f"waiting for {self._meeting.missing()} more of {self._site.expect} founders; here: {met}"
+        if self._meeting.without_me() is not None:
+            words = "others found the mesh without this peer; waiting for it, to be let in"
+        return words + (f" ({reasons})" if reasons else "")
+
+    def _propose(self) -> None:
+        nodes = self._meeting.proposal()
+        others = sorted(self._meeting.met.keys() - {self._identity.id})
+        cards = pack_many([self._meeting.met[node].encode() for node in others][:16])
+        for node in others:
+            self._letters.send(node, b"k" + cards)
+            if nodes is not None:
+                flag = b"\1" if self._meeting.settled is not None else b"\0"
+                self._letters.send(node, b"p" + flag + b"".join(sorted(nodes)))
+
+    # -------------------------------------------------------------- letters
+
+    def _received(self, node: bytes, letter: bytes) -> None:
+        self._heard_at = self._clock()
+        if len(self._inbox) < INBOX_MAX and len(letter) <= LETTER_BYTES_MAX:
+            self._inbox.append((node, letter))
+            self._wake.set()
+
+    def _read_letters(self) -> list[Input]:
+        """Deal with what has come; the ceremony's frames are returned."""
+        frames: list[Input] = []
+        letters, self._inbox = self._inbox, []
+        for node, letter in letters:
+            body = letter[1:]
+            match letter[:1]:
+                case b"k":
+                    self._hear_of(body)
+                case b"p" if len(body) % ID_BYTES == 1:
+                    nodes = frozenset(body[at : at + ID_BYTES] for at in range(1, len(body), ID_BYTES))
+                    self._meeting.hear(node, nodes, settled=body[:1] == b"\1")
+                case b"c":
+                    frames.append(Received(node=node, data=body))
+                case b"d":
+                    self._hear_root(body)
+                case b"m":
+                    self._members.add(node)
+                case _:
+                    log.debug("founding_letter_unread", extra={"fields": {"node": format_id(node)}})
+        return frames
+
+    def _hear_of(self, packed: bytes) -> None:
+        try:
+            cards = [decode_card(each) for each in unpack_many(packed)]
+        except TrustError as error:
+            log.debug("cards_unread", extra={"fields": {"reason": str(error)}})
+            return
+        for card in cards:
+            if card.node not in self._meeting.met and len(self._heard_of) < MET_MAX:
+                self._heard_of[card.node] = card
+
+    def _hear_root(self, der: bytes) -> None:
+        if self._root is None and self._custody is not None and self._custody.group is not None:
+            with contextlib.suppress(TrustError):
+                if read_root(der, self._site.trust_domain) == self._custody.group.public:
+                    self._root = der
+
+    async def _pause(self, seconds: float) -> None:
+        """Until something has come, at most so long."""
+        if not self._inbox:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, seconds)):
+                    await self._wake.wait()
+
+    # -------------------------------------------------------------- the ceremony
+
+    def _electorate(self) -> Electorate:
+        assert self._meeting.settled is not None, "founders have settled"
+        keys = [self._meeting.met[node].public_key for node in self._meeting.settled]
+        try:
+            return founding(self._site.trust_domain, keys, threshold=self._site.rules.threshold_of(len(keys)))
+        except TrustError as error:
+            raise FoundingError(f"these founders cannot make a mesh: {error}") from error
+
+    async def _hold(self) -> EpochRecord | None:
+        """The founding ceremony; its outcome, None if this peer was let into a mesh meanwhile."""
+        if self._meeting.settled is None:
+            return None
+        electorate = self._electorate()
+        try:
+            sitting = Sitting(
+                keys=self._keys, electorate=electorate, identity=self._identity, rules=self._site.rules,
+                share=None, now=self._clock, timing=self._timing,
+            )  # fmt: skip
+        except TrustError as error:
+            raise FoundingError(str(error)) from error
+        told_at = self._clock()
+        while True:
+            frames = self._read_letters()
+            if self._let_in is not None:
+                frames.append(Learned(record=self._let_in.record.encode()))
+            for effect in await sitting.step([*frames, Tick()]):
+                match effect:
+                    case Send():
+                        self._letters.send(effect.node, b"c" + effect.data)
+                    case Sealed():
+                        return self._keep(effect)
+                    case Retrying():
+                        fields = {"attempt": effect.attempt, "reason": effect.reason}
+                        log.info("founding_retried", extra={"fields": fields})
+                    case Rejected():
+                        fields = {"node": format_id(effect.node), "reason": effect.reason}
+                        log.debug("founding_rejected", extra={"fields": fields})
+                    case _:
+                        log.critical("founder_convicted", extra={"fields": {"node": format_id(effect.node)}})
+            if self._let_in is not None:
+                return None
+            if self._clock() - told_at >= TELL_S:
+                told_at = self._clock()
+                self._propose()
+            deadline = sitting.deadline
+            wait_s = TELL_S if deadline is None else min(TELL_S, deadline - self._clock())
+            await self._pause(wait_s)
+
+    def _keep(self, sealed: Sealed) -> EpochRecord:
+        record = sealed.record
+        custody = self._custody = Custody(self._keys, record.group.public, self._identity.id)
+        if sealed.share is not None:
+            custody.take(record, sealed.share)
+        else:
+            custody.learn(record)
+        names = [self._name(node) for node in record.value.ids]
+        self._say(
+            f"founded {fingerprint(record)} by {', '.join(sorted(names))}: "
+            f"{record.group.threshold} of {len(names)} sign"
+        )
+        fields = {"fingerprint": fingerprint(record), "founders": ", ".join(sorted(names))}
+        log.info("mesh_founded", extra={"fields": fields})
+        return record
+
+    def _name(self, node: bytes) -> str:
+        card = self._meeting.met.get(node)
+        return format_id(node)[:8] if card is None else card.name
+
+    # -------------------------------------------------------------- certificate and credential
+
+    async def _sign(self, record: EpochRecord) -> Membership | None:
+        """Certificate and credential, signed by the group; None if a running mesh has let this peer in meanwhile."""
+        custody = self._custody
+        assert custody is not None, "the ceremony is over"
+        rules = self._rules(record)
+        self._open_signing(custody, rules, record)
+        self._root = self._keys.read(KeyFile.ROOT_CERTIFICATE)
+        rank = record.value.ids.index(self._identity.id)
+        turn_at = self._clock() + rank * ROOT_RANK_S
+        while self._root is None and self._let_in is None:
+            self._read_letters()
+            if self._root is None and self._clock() >= turn_at:
+                self._root = await self._signed(Kind.ROOT, b"", 0, rules)
+            await self._pause(TELL_S)
+        if self._root is None:
+            return None
+        self._keys.write(KeyFile.ROOT_CERTIFICATE, self._root)
+        for node in record.value.ids:
+            self._letters.send(node, b"d" + self._root)
+        request = request_founding(self._identity, self._site.name, self._now()).encode()
+        while (encoded := await self._signed(Kind.FOUNDER, request, CREDENTIAL_TTL_S, rules)) is None:
+            if self._let_in is not None:
+                return None
+            await self._pause(TELL_S)
+            self._read_letters()
+            request = request_founding(self._identity, self._site.name, self._now()).encode()
+        self._keys.write(KeyFile.CREDENTIAL, encoded)
+        membership = self._membership()
+        assert membership is not None, "both are stored"
+        return membership
+
+    def _rules(self, record: EpochRecord) -> Rules:
+        return Rules(
+            root_public=record.group.public,
+            root_certificate=b"",
+            trust_domain=self._site.trust_domain,
+            revoked=RevocationSet(record.group.public),
+            ledger=TokenLedger(),
+            founders=frozenset(record.value.ids),
+        )
+
+    def _open_signing(self, custody: Custody, rules: Rules, record: EpochRecord) -> None:
+        async def unspent(_spend: Spend) -> None:
+            raise FoundingError("nobody joins a mesh that is being founded")
+
+        def unsettled() -> NoReturn:
+            raise FoundingError("nobody joins a mesh that is being founded")
+
+        self._cosigner = Cosigner(
+            custody=custody, rules=rules, node=self._identity.id,
+            spending=Spending(TokenLedger(), unspent, settled=unsettled, newest=lambda: record.epoch),
+            now=self._now, entropy=secrets.token_bytes, member_of=self._nodes.get,
+        )  # fmt: skip
+        self._signing = Signing(
+            custody=custody, cosigner=self._cosigner, node=self._identity.id,
+            dial=lambda node: self._dial(node, SIGN), may_sign=lambda _node: True,
+            rng=random.Random(secrets.randbits(64)), entropy=secrets.token_bytes,
+        )  # fmt: skip
+
+    async def _signed(self, kind: Kind, request: bytes, ttl_s: int, rules: Rules) -> bytes | None:
+        """What the founders sign for this peer; None if they are too few just now. Raises FoundingError."""
+        assert self._signing is not None, "signing is open"
+        order = Order(
+            kind=kind, request=request, issued_at=int(self._now()), ttl_s=ttl_s,
+            entropy=secrets.token_bytes(ENTROPY_BYTES),
+        )  # fmt: skip
+        try:
+            return await self._signing.sign(order, derive(order, rules))
+        except SigningError as error:
+            log.warning("founding_unsigned", extra={"fields": {"kind": kind.value, "reason": str(error)}})
+            return None
+        except TrustError as error:
+            raise FoundingError(f"this peer cannot be a founder: {error}") from error
+
+    def _membership(self) -> Membership | None:
+        """What an earlier life came to, or this one."""
+        root, encoded = self._keys.read(KeyFile.ROOT_CERTIFICATE), self._keys.read(KeyFile.CREDENTIAL)
+        if root is None or encoded is None:
+            return None
+        try:
+            public = read_root(root, self._site.trust_domain)
+            credential = decode_credential(encoded)
+            verify_credential(credential, public, self._site.trust_domain, None)
+        except TrustError as error:
+            raise FoundingError(f"{self._keys.path(KeyFile.CREDENTIAL)}: {error}") from error
+        return Membership(root_certificate=root, trust_domain=self._site.trust_domain, credential=credential)
+
+    async def _part(self, membership: Membership) -> None:
+        """Stay until all founders are members, or enough of them to let the others in, and PART_S more."""
+        custody = self._custody
+        if custody is None:
+            custody = self._custody = Custody.load(
+                self._keys, membership.root_public, identity=self._identity,
+                trust_domain=self._site.trust_domain,
+            )  # fmt: skip
+            if custody.record is not None and custody.record.epoch == 0 and custody.shares:
+                self._root = membership.root_certificate
+                self._open_signing(custody, self._rules(custody.record), custody.record)
+        record = custody.record
+        others = set() if record is None else set(record.value.ids) - {self._identity.id}
+        since = self._clock()
+        while record is not None and self._let_in is None:
+            for node in others:
+                self._letters.send(node, b"m")
+                self._letters.send(node, b"d" + membership.root_certificate)
+            self._read_letters()
+            members = len(self._members & others) + 1
+            stayed_s = self._clock() - since
+            enough = members >= record.group.threshold and stayed_s >= PART_S
+            if members > len(others) or enough or (stayed_s >= ALONE_S and not self._heard_lately()):
+                break
+            await self._pause(TELL_S)
+        await asyncio.sleep(TELL_S / 3)  # the last word is on its way
+        forget(self._keys, founded=True)
+
+    def _heard_lately(self) -> bool:
+        return self._clock() - self._heard_at < ALONE_S
+
+    # -------------------------------------------------------------- a mesh that runs already
+
+    async def _ask_to_be_let_in(self, address: Address, stream: FrameStream, card: Card) -> None:
+        try:
+            stream.write(TOKEN)
+            answer = await stream.read()
+            if answer[:1] == REFUSED:
+                words = answer[1:400].decode(errors="replace")
+                self._hopeless = f"{card.name} is a member of a mesh already: {words}"
+            if answer[:1] == LATER:
+                self._refuse(address, f"{card.name}: {answer[1:400].decode(errors='replace')}")
+            if answer[:1] != GRANTED:
+                return
+            reader = Reader(
+                answer[1:], count=2, bytes_max=RECORD_BYTES_MAX + TOKEN_CHARS_MAX + 64, what="an admission",
+                error=BootstrapError,
+            )  # fmt: skip
+            token = parse_token(reader.text(TOKEN_CHARS_MAX))
+            record = decode_epoch(reader.blob(RECORD_BYTES_MAX))
+        except (StreamError, TrustError) as error:
+            self._refuse(address, str(error))
+            return
+        finally:
+            stream.abort()
+        if not record.value.proven or root_fingerprint(record.group.public) != token.root_fingerprint:
+            self._refuse(address, f"{card.name} sent a token and an epoch of different meshes")
+            return
+        if self._custody is not None and self._custody.group is not None:
+            mine = root_fingerprint(self._custody.group.public)
+            if mine != token.root_fingerprint:
+                self._hopeless = f"{card.name} is a member of another mesh than the one founded here"
+                return
+        self._let_in = LetIn(token, record, address)
+        self._wake.set()
+
+    async def _wait_to_be_let_in(self) -> LetIn:
+        while self._let_in is None:
+            if self._hopeless:
+                raise FoundingError(self._hopeless)
+            self._read_letters()
+            self._propose()  # which calls the others, who may run by now
+            await self._pause(TELL_S)
+        return self._let_in
+
+
+def forget(keys: Keys, *, founded: bool) -> None:
+    """What was only there for the founding, once this peer is a member. That it founded is forgotten when it has taken
+    part in the mesh (`peer/entering.py`): until then there is no state of it that others could hold. Raises
+    KeyFileError."""
+    if failed := forget_memory(keys, 0):
+        raise KeyFileError(failed)
+    erase_private(keys.path(KeyFile.FOUNDERS))
+    if not founded:
+        erase_private(keys.path(KeyFile.FOUNDER_SINCE))
+
+
+def fingerprint(record: EpochRecord) -> str:
+    """What people compare on all founders: of the founders' keys, the root and all shares' public halves."""
+    digest = record.digest.hex()[:32]
+    return "-".join(digest[at : at + 4] for at in range(0, len(digest), 4))
+
+
+def _no_mesh_yet() -> Hello:
+    return Hello(root_certificate=b"", issues=False, signers=())

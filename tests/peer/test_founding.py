@@ -1,0 +1,184 @@
+"""N peers make a mesh over real streams: on time, with the wrong secret, one too many, and started again anywhere."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peer.founding import Founded, Founding, FoundingError, LetIn, Site
+from peer.io.keys import KeyFile, Keys
+from trust.bootstrap import BootstrapSecret
+from trust.ceremony.growth import SignerRules
+from trust.identity import NodeIdentity
+
+pytestmark = pytest.mark.timeout(60)
+
+SECRET = BootstrapSecret(b"s" * 32)
+_hosts = itertools.count(10)
+
+
+class Party:
+    """Founders on addresses of their own, each with a disk; they can be ended and started again."""
+
+    def __init__(self, directory: Path, count: int, port: int, *, expect: int | None = None) -> None:
+        self.directory, self.count, self.port = directory, count, port
+        self.expect = expect or count
+        block = next(_hosts)
+        self.hosts = [f"127.16.{block}.{number + 1}" for number in range(count)]
+        self.secrets: list[BootstrapSecret | None] = [SECRET] * count
+        self.said: list[list[str]] = [[] for _ in range(count)]
+        self.tasks: dict[int, asyncio.Task[Founded | LetIn]] = {}
+
+    def keys(self, number: int) -> Keys:
+        return Keys.open(self.directory / str(number))
+
+    def founding(self, number: int) -> Founding:
+        identity = NodeIdentity.from_seed((number + 1).to_bytes(32, "big"))
+        seeds = tuple((host, self.port) for host in self.hosts)
+        site = Site(
+            name=f"n{number}", bind=self.hosts[number], address=(self.hosts[number], self.port), seeds=seeds,
+            expect=self.expect, secret=self.secrets[number], trust_domain="cluster.local", rules=SignerRules(),
+        )  # fmt: skip
+        say: Callable[[str], None] = self.said[number].append
+        return Founding(site, self.keys(number), identity, time.time, say)
+
+    def start(self, *numbers: int) -> None:
+        for number in numbers or range(self.count):
+            self.tasks[number] = asyncio.create_task(self.founding(number).run())
+
+    async def end(self, number: int) -> None:
+        task = self.tasks.pop(number)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def outcomes(self) -> list[Founded | LetIn]:
+        return list(await asyncio.gather(*self.tasks.values()))
+
+
+@pytest.fixture
+async def party(tmp_path, free_port):
+    parties: list[Party] = []
+
+    def make(count: int, **options: int) -> Party:
+        parties.append(Party(tmp_path / str(len(parties)), count, free_port, **options))
+        return parties[-1]
+
+    yield make
+    for each in parties:
+        for number in list(each.tasks):
+            await each.end(number)
+
+
+@pytest.fixture
+def free_port() -> int:
+    return 27946
+
+
+def roots(outcomes) -> set[bytes]:
+    return {outcome.membership.root_public for outcome in outcomes}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+async def test_founders_make_one_root_and_are_its_members(party, count):
+    made = party(count)
+    made.start()
+    outcomes = await made.outcomes()
+    assert len(roots(outcomes)) == 1
+    assert {outcome.membership.credential.name for outcome in outcomes} == {f"n{n}" for n in range(count)}
+    assert all(outcome.membership.credential.govern for outcome in outcomes)
+    assert len({outcome.membership.root_certificate for outcome in outcomes}) == 1
+    fingerprints = {line for said in made.said for line in said if line.startswith("founded")}
+    assert len(fingerprints) == 1
+    for number in range(count):
+        names = {path.name for path in made.keys(number).directory.iterdir()}
+        assert {"share-0000000000.key", "epochs", "root.der", "node.credential", "founder-since"} == names
+
+
+async def test_without_a_secret_it_is_said_loudly(party):
+    made = party(2)
+    made.secrets = [None, None]
+    made.start()
+    await made.outcomes()
+    assert all(any(line.startswith("warning: no bootstrap token") for line in said) for said in made.said)
+
+
+async def test_the_wrong_secret_is_refused_with_the_reason(party, monkeypatch, caplog):
+    monkeypatch.setattr("peer.founding.HOPELESS_S", 0.5)
+    made = party(3)
+    made.secrets[2] = BootstrapSecret(b"o" * 32)
+    made.start()
+    with pytest.raises(FoundingError, match="another bootstrap secret"):
+        await made.tasks[2]
+    assert not made.tasks[0].done()
+    assert not made.tasks[1].done()
+    assert "founder_refused" in caplog.text
+    del made.tasks[2]
+    made.secrets[2] = SECRET
+    made.start(2)
+    assert len(roots(await made.outcomes())) == 1
+
+
+async def test_who_is_started_later_is_waited_for(party):
+    made = party(3)
+    made.start(0, 1)
+    await asyncio.sleep(0.5)
+    assert not any(task.done() for task in made.tasks.values())
+    made.start(2)
+    assert len(roots(await made.outcomes())) == 1
+
+
+FILES = [
+    "founder-since",
+    "founders",
+    "ceremony-0000000000.key",
+    "share-0000000000.key",
+    "root.der",
+    "node.credential",
+]
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_a_founder_that_ends_at_any_point_goes_on(party, file, until, monkeypatch):
+    monkeypatch.setattr("peer.founding.ALONE_S", 1.0)
+    made = party(3)
+    made.start()
+    path = made.keys(0).directory / file
+    await until(path.exists)
+    await made.end(0)
+    made.start(0)
+    outcomes = await made.outcomes()
+    assert len(roots(outcomes)) == 1
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_all_founders_end_at_once_and_go_on(party, file, until, monkeypatch):
+    monkeypatch.setattr("peer.founding.ALONE_S", 1.0)
+    made = party(3)
+    made.start()
+    path = made.keys(1).directory / file
+    await until(path.exists)
+    for number in range(3):
+        await made.end(number)
+    made.start()
+    outcomes = await made.outcomes()
+    assert len(roots(outcomes)) == 1
+
+
+async def test_a_port_in_use_is_told(party):
+    made = party(1)
+    server = await asyncio.start_server(lambda _r, _w: None, made.hosts[0], made.port)
+    async with server:
+        made.start()
+        with pytest.raises(FoundingError, match="cannot be opened"):
+            await made.tasks[0]
+
+
+async def test_a_broken_list_of_founders_is_refused_by_name(party):
+    made = party(2)
+    made.keys(0).write(KeyFile.FOUNDERS, b"garbage")
+    made.start(0)
+    with pytest.raises(FoundingError, match="founders: this is not a list"):
+        await made.tasks[0]
