@@ -87,6 +87,11 @@ class Channels:
         """The listening socket once more, for a process that takes over."""
         return self._server.copy_socket()
 
+    def present_nothing(self, certificate: KeyedSvid) -> None:
+        """Until there is a certificate of the mesh: show one that says nothing, to those who prove themselves by other
+        means (`peer/kin.py`). Nobody else goes on when it sees that."""
+        self._server_tls.update(identities={}, default=certificate)
+
     def present(self, svid: KeyedSvid) -> None:
         """Show this certificate from now on; streams that are open go on."""
         self._server_tls.update(identities={}, default=svid)
@@ -105,10 +110,11 @@ class Channels:
 
     def cut_revoked(self) -> None:
         """End all streams with whoever showed a certificate that is revoked now."""
-        self._server.cut_if(self._is_revoked)
-        self.exchanges.cut_if(self._is_revoked)
+        self._server.cut_if(self.is_revoked)
+        self.exchanges.cut_if(self.is_revoked)
 
-    def _is_revoked(self, stream: FrameStream) -> bool:
+    def is_revoked(self, stream: FrameStream) -> bool:
+        """Whether the other end showed a certificate that is revoked now."""
         peer = _svid_of(stream)
         try:
             if peer is not None:

@@ -36,6 +36,9 @@ from peer.config_keys import (
 from peer.units import QuantityError
 from peer.yamlfile import YamlFileError, read_mapping
 from proxy.snapshot import Limits
+from trust.bootstrap import BOOTSTRAP_PREFIX, BootstrapSecret, parse_bootstrap
+from trust.ceremony.growth import SignerRules
+from trust.errors import BootstrapError, CeremonyError
 
 Profile = Literal["lan", "wan", "local"]
 Engine = Literal["embedded"]
@@ -69,6 +72,13 @@ class Svid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ca:
+    """The mesh's authority, as this peer would have it. All peers of a mesh should be told the same."""
+
+    rules: SignerRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     level: LogLevel
     format: LogFormat
@@ -85,6 +95,8 @@ class Config:
     seeds: tuple[Address, ...]
     token: str | None = field(repr=False)
     bootstrap: bool  # make a new mesh when the data directory holds no identity yet
+    bootstrap_expect: int  # together with as many others but one; 0: not
+    bootstrap_secret: BootstrapSecret | None = field(repr=False)
     accept_state_loss: bool  # an operator's word: what this peer has lost, nobody has
     zone: str
     profile: Profile
@@ -97,6 +109,7 @@ class Config:
     clock_drift_max_s: float
     ports: Ports
     limits: Limits
+    ca: Ca
     svid: Svid
     log: Log
     warnings: tuple[str, ...] = ()  # what was ignored, in words
@@ -228,8 +241,8 @@ def _coupled(
     find_address: Callable[[], str | None],
     warnings: tuple[str, ...],
 ) -> Config:
-    token = _resolve_token(values, given)
-    bootstrap = _resolve_bootstrap(values, given, token)
+    token, secret = _resolve_token(values, given)
+    bootstrap, expect = _resolve_bootstrap(values, given, token, secret)
     ports = Ports(**_section(values, "ports"))
     _check_ports(ports, given)
     data_dir = Path(os.path.abspath(values["data_dir"]))
@@ -241,6 +254,8 @@ def _coupled(
         seeds=values["seeds"],
         token=token,
         bootstrap=bootstrap,
+        bootstrap_expect=expect,
+        bootstrap_secret=secret,
         accept_state_loss=values["accept_state_loss"],
         zone=values["zone"],
         profile=values["profile"],
@@ -253,6 +268,7 @@ def _coupled(
         clock_drift_max_s=values["clock_drift_max_s"],
         ports=ports,
         limits=Limits(**_section(values, "limits")),
+        ca=_resolve_ca(values, given),
         svid=Svid(**_section(values, "svid")),
         log=Log(**_section(values, "log")),
         warnings=warnings,
@@ -264,43 +280,71 @@ def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def _resolve_token(values: Mapping[str, Any], given: Mapping[str, _Given]) -> str | None:
+def _resolve_token(
+    values: Mapping[str, Any], given: Mapping[str, _Given]
+) -> tuple[str | None, BootstrapSecret | None]:
+    """(the join token, the bootstrap secret): a token is one or the other."""
     token: str | None = values["token"]
     file: Path | None = values["token_file"]
-    if file is None:
-        return token
-    where = given["token_file"].where
-    if token is not None:
-        raise ConfigError(f"{where}: a token is given twice (also by {given['token'].where})")
+    where = given["token"].where if token is not None else ""
+    if file is not None:
+        where = given["token_file"].where
+        if token is not None:
+            raise ConfigError(f"{where}: a token is given twice (also by {given['token'].where})")
+        try:
+            with file.open("rb") as stream:
+                text = stream.read(TOKEN_CHARS_MAX + 2).decode("ascii", "replace")
+            token = read_token(text)
+        except OSError as error:
+            raise ConfigError(f"{where}: cannot read {file}: {error.strerror}") from error
+        except QuantityError as error:
+            raise ConfigError(f"{where}: what {file} holds {error}") from error
+    if token is None or not token.startswith(BOOTSTRAP_PREFIX):
+        return token, None
     try:
-        with file.open("rb") as stream:
-            text = stream.read(TOKEN_CHARS_MAX + 2).decode("ascii", "replace")
-        return read_token(text)
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot read {file}: {error.strerror}") from error
-    except QuantityError as error:
-        raise ConfigError(f"{where}: what {file} holds {error}") from error
+        return None, parse_bootstrap(token)
+    except BootstrapError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
-def _resolve_bootstrap(values: Mapping[str, Any], given: Mapping[str, _Given], token: str | None) -> bool:
-    expect: int | None = values["bootstrap_expect"]
-    if expect is not None:
+def _resolve_bootstrap(
+    values: Mapping[str, Any],
+    given: Mapping[str, _Given],
+    token: str | None,
+    secret: BootstrapSecret | None,
+) -> tuple[bool, int]:
+    """(whether alone, with how many others and itself)."""
+    expect: int = values["bootstrap_expect"] or 0
+    if expect and "bootstrap" in given:
         where = given["bootstrap_expect"].where
-        if expect != 1:
-            raise ConfigError(
-                f"{where}: a mesh made by {expect} peers together is not supported by this version; "
-                "start one with --bootstrap and let the others join with a token"
-            )
-        if "bootstrap" in given and not values["bootstrap"]:
+        if not values["bootstrap"]:
             raise ConfigError(f"{where}: contradicts {given['bootstrap'].where}: false")
-    bootstrap = bool(values["bootstrap"]) or expect is not None
-    if bootstrap and token is not None:
+        if expect > 1:
+            raise ConfigError(f"{where}: contradicts {given['bootstrap'].where}, which makes a mesh alone")
+    alone = bool(values["bootstrap"]) or expect == 1
+    other = given.get("token") or given.get("token_file")
+    if secret is not None and expect < 2:
+        assert other is not None, "the secret was given"
+        raise ConfigError(
+            f"{other.where}: a bootstrap token is for peers that make a mesh together (--bootstrap-expect N)"
+        )
+    if (alone or expect) and token is not None:
         how = given.get("bootstrap") or given["bootstrap_expect"]
-        other = given.get("token") or given["token_file"]
+        assert other is not None, "the token was given"
         raise ConfigError(
             f"{how.where}: a peer either makes a new mesh or joins one with a token (given by {other.where})"
         )
-    return bootstrap
+    return alone, 0 if expect == 1 else expect
+
+
+def _resolve_ca(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Ca:
+    section = _section(values, "ca")
+    try:
+        rules = SignerRules(**section)
+    except CeremonyError as error:
+        where = (given.get("ca.threshold") or given["ca.signers"]).where
+        raise ConfigError(f"{where}: {error}") from error
+    return Ca(rules=rules)
 
 
 def _resolve_advertise(

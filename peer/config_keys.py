@@ -17,6 +17,9 @@ from typing import Any, Final
 
 from peer.units import QuantityError, parse_address, parse_duration_s
 from proxy.snapshot import Limits
+from trust.bootstrap import EXPECT_MAX
+from trust.ceremony.electorate import SIGNERS_MAX
+from trust.ceremony.growth import GONE_S, SETTLE_S
 
 Address = tuple[str, int]
 
@@ -167,9 +170,18 @@ def _access_log(raw: Any) -> bool | Path:
     raise QuantityError(f"must be true, false or a path, is {_describe(raw)}")
 
 
+def _signers(raw: Any) -> int | None:
+    """None for `auto`."""
+    if raw == "auto":
+        return None
+    if isinstance(raw, str) and not re.fullmatch(r"[0-9]+", raw.strip()):
+        raise QuantityError(f"must be a whole number or auto, is {raw[:40]!r}")
+    return _whole(1, SIGNERS_MAX)(raw)
+
+
 def read_token(raw: Any) -> str:
     word = _text(raw)
-    if not re.fullmatch(r"gsm1\.[A-Za-z0-9_=-]+", word) or len(word) > TOKEN_CHARS_MAX:
+    if not re.fullmatch(r"gs[mb]1\.[A-Za-z0-9_=-]+", word) or len(word) > TOKEN_CHARS_MAX:
         # The text itself is a secret, or half of one: it is not repeated.
         raise QuantityError(
             "is not a join token (they start with gsm1. and come from: gossamer token create)"
@@ -223,7 +235,7 @@ KEYS: Final = (
     Key("token", read_token, None, "join token"),
     Key("token_file", _path, None, "file that holds the join token"),
     Key("bootstrap", _truth, False, "make a new mesh if this peer has no identity yet"),
-    Key("bootstrap_expect", _whole(1, 99), None, "number of first peers that make the mesh together"),
+    Key("bootstrap_expect", _whole(1, EXPECT_MAX), None, "number of first peers that make the mesh together"),
     Key(
         "accept_state_loss",
         _truth,
@@ -248,6 +260,22 @@ KEYS: Final = (
     Key("limits.idle_timeout_s", _seconds(1, 86_400), _LIMITS.idle_timeout_s, "idle connections are closed"),
     Key("limits.header_timeout_s", _seconds(0.1, 600), _LIMITS.header_timeout_s, "408 beyond it"),
     Key("limits.connections_max", _whole(1, 1_000_000), _LIMITS.connections_max, "per worker"),
+    Key(
+        "ca.signers",
+        _signers,
+        "auto",
+        "how many peers hold the root's key in shares; auto: 1, then 3, then 5",
+    ),
+    Key("ca.threshold", _signers, "auto", "how many of them make a signature; auto: a majority"),
+    Key(
+        "ca.settle_s", _seconds(0, 86_400), SETTLE_S, "how long a peer is a member before it may be a signer"
+    ),
+    Key(
+        "ca.gone_s",
+        _seconds(1, 30 * 86_400),
+        GONE_S,
+        "how long a signer is gone before another takes its place",
+    ),
     Key("svid.ttl_s", _seconds(10, 86_400), 3600.0, "life of the certificates this host issues as a signer"),
     Key("log.level", _one_of("debug", "info", "warning", "error"), "info", "least severity written"),
     Key("log.format", _one_of("text", "json"), "text", "of the log on standard error"),

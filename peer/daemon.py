@@ -45,7 +45,7 @@ from peer.io.held import GOSSIP_DATAGRAMS, GOSSIP_STREAMS, HeldSockets
 from peer.io.keys import Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Batch, Store
-from peer.io.stream import SEEN, SIGN, SPENT
+from peer.io.stream import CEREMONY, FOUND, KIN, SEEN, SIGN, SPENT, FrameStream
 from peer.io.udp import GossipDatagrams, open_datagrams
 from peer.issuer import Issuer
 from peer.local import LocalServices
@@ -69,6 +69,7 @@ from peer.restore import Restored, restore
 from peer.sightings import Sightings
 from peer.signing import Signing
 from peer.sockets import BindError, ListeningSockets, Places
+from peer.succession import Succession
 from peer.tasks import Tasks
 from peer.tokens import SpentTokens
 from peer.upgrade import Upgrade
@@ -136,7 +137,8 @@ class Daemon:
             given=config.accept_state_loss, anything_to_lose=not established.first_start, now=clock.now()
         )
         self.memory = recall(
-            met=self.contact_file.met or self.custody.signers != (self.identity.public_key,),
+            met=not established.founds
+            and (self.contact_file.met or self.custody.signers != (self.identity.public_key,)),
             entered=store.meta_get(ENTERED) is not None,
             damaged=bool(store.set_aside or store.doubt),
             reachable=bool(self.seeds or self.contacts),
@@ -222,6 +224,10 @@ class Daemon:
         self.channels.handle(SEEN, self.sightings.serve)
         self.channels.handle(SIGN, self.cosigner.serve)
         self.channels.handle(SPENT, self.handover.serve)
+        self.succession = Succession(self)
+        self.channels.handle(CEREMONY, self.succession.letters.serve)
+        self.channels.handle(FOUND, self.succession.readmission.serve)
+        self.channels.handle(KIN, self.succession.serve_kin)
         self.driver.streams = self.channels.exchanges
         self.driver.on_evicted = self.channels.cut
         self.channels.on_broken(lambda: self._fail("no stream is accepted any more"))
@@ -252,13 +258,13 @@ class Daemon:
             spending=self.handover.spending,
             now=self.clock.now,
             entropy=secrets.token_bytes,
-            member_of=node_of,
+            member_of=self._member_of,
         )
         self.signing = Signing(
             custody=self.custody,
             cosigner=self.cosigner,
             node=self.identity.id,
-            dial=lambda node: self.outlook.dial(node, SIGN),
+            dial=self._dial_signer,
             may_sign=self.outlook.may_sign,
             rng=self.rng,
             entropy=secrets.token_bytes,
@@ -269,6 +275,12 @@ class Daemon:
             now=self.clock.now,
             svid_ttl_s=int(self.config.svid.ttl_s),
         )
+
+    async def _dial_signer(self, node: bytes) -> FrameStream:
+        return await self.succession.dial_signer(node)
+
+    def _member_of(self, stream: FrameStream) -> bytes | None:
+        return node_of(stream) or self.succession.kin.member_of(stream)
 
     def _obeys(self, dots: Dots) -> bool:
         return self.dataplane.obeys(dots)
@@ -327,6 +339,8 @@ class Daemon:
         self.custody.changed(self.reactions.on_this_loop(self.reactions.signers_changed))
         self.spawn(self.certifier.run(), "certificates")
         self.spawn(self.handover.run(), "handing over of tokens")
+        self.spawn(self.succession.run(), "ceremonies")
+        self.spawn(self.succession.publish(), "telling of epochs")
         self.spawn(self.sightings.run(), "sightings")
         self.spawn(self.upkeep.run(), "upkeep")
         if not self.memory.blank and not self.takes_over:
@@ -365,6 +379,7 @@ class Daemon:
             closing.callback(self._close_sockets)
             closing.push_async_callback(self.channels.close)
             closing.push_async_callback(self.signing.close)
+            closing.push_async_callback(self.succession.close)
             closing.push_async_callback(self.dataplane.plane.stop)
             closing.push_async_callback(self.checks.close)
             closing.push_async_callback(self._tasks.end)
@@ -386,6 +401,7 @@ class Daemon:
             closing.callback(self._close_sockets)
             closing.push_async_callback(self.channels.close)
             closing.push_async_callback(self.signing.close)
+            closing.push_async_callback(self.succession.close)
             closing.push_async_callback(self.checks.close)
             closing.push_async_callback(self._tasks.end)
         return sockets, workers

@@ -16,6 +16,7 @@ from gossip.events import Address
 from peer.api import ApiError
 from peer.contacts import resolve
 from peer.driver import DriverClosedError
+from peer.io.keys import KeyFile, KeyFileError, erase_private
 from peer.io.store import StoreError
 from peer.memory import FIRST_SYNC_S_MAX
 from peer.records import SERVICE
@@ -100,7 +101,8 @@ async def _first_exchange(daemon: "Daemon") -> None:
 async def _remember_entry(daemon: "Daemon") -> None:
     try:
         await daemon.disk.run(lambda store: store.meta_set(ENTERED, b"1"))
-    except StoreError as error:
+        erase_private(daemon.keys.path(KeyFile.FOUNDER_SINCE))
+    except (StoreError, KeyFileError) as error:
         log.warning("entry_unsaved", extra={"fields": {"reason": str(error)}})
 
 

@@ -22,6 +22,7 @@ from gossip.events import Address
 from peer.config import Config
 from peer.custody import Custody
 from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
+from peer.founding import Founding, FoundingError, LetIn, Site, forget
 from peer.io.keys import KeyFile, Keys
 from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
 from trust.authority import Authority, read_root, root_certificate, root_fingerprint
@@ -51,13 +52,15 @@ class EstablishError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Established:
-    """Who this host is, and what it holds of the root. `met` is where its token says the mesh can be entered."""
+    """Who this host is, and what it holds of the root. `met` is where its token says the mesh can be entered; `founds`
+    that the mesh began with this host, and that it has not begun to take part in it yet."""
 
     identity: NodeIdentity
     membership: Membership
     custody: Custody
     first_start: bool
     met: tuple[Address, ...] = ()
+    founds: bool = False
 
 
 async def establish(
@@ -67,9 +70,10 @@ async def establish(
     contacts: Iterable[Address] = (),
     *,
     entered: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Established:
-    """Resume, found or join. `contacts` are members of an earlier run, `entered` says that the database is a member's.
-    Raises EstablishError, KeyFileError."""
+    """Resume, found or join. `contacts` are members of an earlier run, `entered` says that the database is a member's,
+    `say` tells the operator a line at once. Raises EstablishError, KeyFileError."""
     contacts = tuple(contacts)
     seed = keys.read(KeyFile.NODE_SEED)
     if seed is None:
@@ -78,6 +82,9 @@ async def establish(
         keys.write(KeyFile.NODE_SEED, seed)
     identity = NodeIdentity.from_seed(seed)
     membership = _resume(config, keys, identity)
+    parting = keys.read(KeyFile.FOUNDERS) is not None  # others may need this founder to become members
+    if config.bootstrap_expect and (membership is None or parting):
+        return await _found_together(config, keys, identity, now, say)
     if membership is not None:
         _check_token(config, membership)
         custody = _custody(keys, membership, identity)
@@ -89,6 +96,7 @@ async def establish(
             custody=custody,
             first_start=False,
             met=_seeds_of(config.token),
+            founds=keys.read(KeyFile.FOUNDER_SINCE) is not None,
         )
     met: tuple[Address, ...] = ()
     if config.bootstrap:
@@ -101,13 +109,52 @@ async def establish(
     else:
         raise EstablishError(
             f"{config.data_dir} holds no membership: found a mesh with --bootstrap, or join one with --token "
-            "(made by `gossamer token create` on a member) and --seed",
+            "(made by `gossamer token create` on a member) and --seed; several peers make one together with "
+            "--bootstrap-expect",
             code=2,
         )
     keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
     keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
     custody = _custody(keys, membership, identity)
     return Established(identity=identity, membership=membership, custody=custody, first_start=True, met=met)
+
+
+async def _found_together(
+    config: Config, keys: Keys, identity: NodeIdentity, now: Callable[[], float], say: Callable[[str], None]
+) -> Established:
+    """A mesh of several, or this founder's way into it when it runs already. Raises EstablishError, KeyFileError."""
+    site = Site(
+        name=config.name,
+        bind=config.bind,
+        address=config.gossip_address,
+        seeds=config.seeds,
+        expect=config.bootstrap_expect,
+        secret=config.bootstrap_secret,
+        trust_domain=config.trust_domain,
+        rules=config.ca.rules,
+    )
+    try:
+        outcome = await Founding(site, keys, identity, now, say).run()
+    except FoundingError as error:
+        raise EstablishError(str(error)) from error
+    if isinstance(outcome, LetIn):
+        _refuse_other_mesh(config, keys, outcome.token)
+        membership = await _join(config, outcome.token, identity, now)
+        keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
+        keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
+        forget(keys, founded=False)
+    else:
+        membership = outcome.membership
+    custody = _custody(keys, membership, identity)
+    if isinstance(outcome, LetIn):
+        custody.learn(outcome.record)
+    return Established(
+        identity=identity,
+        membership=membership,
+        custody=custody,
+        first_start=True,
+        founds=not isinstance(outcome, LetIn),
+    )
 
 
 def _custody(keys: Keys, membership: Membership, identity: NodeIdentity) -> Custody:

@@ -6,6 +6,8 @@ record like any other: it is acknowledged once it is on this host's disk, and sp
 Invariant: nothing here holds state of its own; what raises has changed nothing.
 """
 
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from peer.api import ApiError, Json
@@ -51,7 +53,88 @@ class Governing:
             "answering": answering,
             "margin": answering - threshold,
             "revocations": len(daemon.revocations),
+            "ceremony": self._ceremony(),
         }
+
+    async def issuance_problem(self) -> tuple[str, str]:
+        """(what stands in the way of certificates, how bad) at this moment; ("", ...) for nothing."""
+        daemon = self._daemon
+        group = daemon.custody.group
+        if group is None:
+            return "this peer has not heard yet who the signers are", "warn"
+        answers = await daemon.signing.survey()
+        away = [f"{self._name_of(each.node)} ({each.words})" for each in answers if not each.answers]
+        answering, total = len(answers) - len(away), len(answers)
+        if answering < group.threshold:
+            return (
+                f"nothing can be issued or renewed: {answering} of {total} signers answer, {group.threshold} are "
+                f"needed; missing: {', '.join(away[:5])}"
+            ), "fail"
+        if away and answering == group.threshold:
+            return (
+                f"{answering} of {total} signers answer: nothing is issued any more when one of them stops; "
+                f"missing: {', '.join(away[:5])}"
+            ), "warn"
+        return "", "ok"
+
+    def _ceremony(self) -> Json | None:
+        """The change of signers that is under way here."""
+        status = self._daemon.succession.status
+        if status is None or status.sealed:
+            return None
+        return {
+            "epoch": status.epoch,
+            "stage": status.stage,
+            "attempt": max(status.attempt, 0),
+            "awaited": [self._name_of(node) for node in status.awaited],
+            "convicted": [self._name_of(node) for node in status.convicted],
+        }
+
+    async def reshare(self, names: Sequence[str], timeout_s: float) -> Json:
+        """Move the root to other signers, or to the same ones with fresh shares; the group that came of it. Waits for
+        `timeout_s` at most. Raises ApiError."""
+        daemon = self._daemon
+        record = daemon.custody.record
+        keys = tuple(self._key_of(name) for name in names) or None
+        if record is None or daemon.identity.public_key not in record.value.keys:
+            signers = [] if record is None else [self._name_of(node) for node in record.value.ids]
+            raise ApiError(
+                f"this peer is no signer; ask one of them: {', '.join(signers) or 'none is known yet'}",
+                code=2,
+            )
+        try:
+            wanted = daemon.succession.ceremonies.ask(keys)
+        except TrustError as error:
+            raise ApiError(str(error), code=2) from error
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (after := daemon.custody.record) is None or after.epoch == record.epoch:
+                    await daemon.succession.until_changed()
+        except TimeoutError:
+            awaited = ", ".join((self._ceremony() or {}).get("awaited", []))
+            raise ApiError(
+                f"the signers have not changed within {timeout_s:g} s; it goes on"
+                + (f", waiting for {awaited}" if awaited else ""),
+                code=3,
+            ) from None
+        signers = [self._name_of(node) for node in after.value.ids]
+        return {
+            "epoch": after.epoch,
+            "threshold": after.group.threshold,
+            "signers": signers,
+            "as_wished": after.value.keys == wanted,
+        }
+
+    def _name_of(self, node: bytes) -> str:
+        member = self._daemon.node.engine.member(node)
+        return member.name if member is not None and member.name else format_id(node)
+
+    def _key_of(self, name: str) -> bytes:
+        node = self._node(name)
+        credential = self._daemon.registry.credentials.get(node)
+        if credential is None:
+            raise ApiError(f"{name} is no member that is known here", code=2)
+        return credential.public_key
 
     def _row(self, signer: Answering) -> Json:
         daemon = self._daemon

@@ -128,6 +128,9 @@ class Operations:
     async def ca_status(self) -> Json:
         return await self._governing.status()
 
+    async def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
+        return await self._governing.reshare(signers, timeout_s)
+
     # ------------------------------------------------------------------ services
 
     async def services(self) -> list[Json]:
@@ -236,7 +239,12 @@ class Operations:
         return stat_rows(self._daemon.traffic, loop.time())
 
     async def check(self) -> list[Json]:
-        return self._checks()
+        rows = self._checks()
+        problem, level = await self._governing.issuance_problem()
+        rows.append(
+            {"check": "issuance", "status": level if problem else "ok", "detail": problem or "signers answer"}
+        )
+        return rows
 
     def metrics(self) -> bytes:
         return self._daemon.metrics.render()

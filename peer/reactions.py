@@ -73,6 +73,8 @@ class Reactions:
         if self._daemon.revocations.added != self._revocations_seen:
             self._revocations_seen = self._daemon.revocations.added
             self._daemon.channels.cut_revoked()
+            self._daemon.succession.cut_revoked(self._daemon.channels.is_revoked)
+        self._daemon.succession.state_changed()
         self._daemon.dataplane.changed()
 
     def certificates_changed(self) -> None:

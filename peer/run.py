@@ -104,7 +104,9 @@ async def _run(
     try:
         entered = store.meta_get(ENTERED) is not None
         known = contacts.load()
-        established = await _unless(asked, establish(config, keys, clock.now, known, entered=entered))
+        established = await _unless(
+            asked, establish(config, keys, clock.now, known, entered=entered, say=_say)
+        )
         if established is None:
             store.close()
             return 0
@@ -184,6 +186,11 @@ async def _serve(config: Config, daemon: Daemon, upgrade: Upgrade, asked: asynci
         print(f"error: {daemon.failed}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _say(line: str) -> None:
+    """A line for the operator, in the log's stream but not in its format."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 async def _announce(daemon: Daemon) -> None:

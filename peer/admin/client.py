@@ -155,6 +155,10 @@ class AdminClient:
     def ca_status(self) -> Json:
         return self._object("GET", "/v1/ca")
 
+    def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
+        body: Json = {"signers": list(signers), "timeout_s": timeout_s}
+        return self._object("POST", "/v1/ca/reshare", body, timeout_s=TIMEOUT_S + timeout_s)
+
     def _object(
         self, method: str, path: str, body: Json | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Json:

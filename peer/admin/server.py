@@ -162,6 +162,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.get("/v1/stat", _stat),
             web.get("/v1/check", _check),
             web.get("/v1/ca", _ca_status),
+            web.post("/v1/ca/reshare", _ca_reshare),
             web.get("/v1/metrics", _metrics),
         ]
     )
@@ -282,6 +283,12 @@ async def _check(request: web.Request) -> web.Response:
 
 async def _ca_status(request: web.Request) -> web.Response:
     return reply(await request.app[_API].ca_status())
+
+
+async def _ca_reshare(request: web.Request) -> web.Response:
+    body = await _body(request, {"signers", "timeout_s"})
+    signers, timeout_s = _strings(body, "signers"), _number(body, "timeout_s", 0.1, 3600)
+    return reply(await request.app[_API].ca_reshare(signers, timeout_s))
 
 
 async def _metrics(request: web.Request) -> web.Response:

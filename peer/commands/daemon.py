@@ -24,10 +24,12 @@ UPGRADE_S_MAX: Final = 60.0  # what a new process may take to enter the mesh, on
 @click.option("--bind", metavar="IP", help="Address to listen on (default 0.0.0.0).")
 @click.option("--advertise", metavar="IP", help="Address other peers reach this one at (default: --bind).")
 @click.option("--seed", "seeds", multiple=True, metavar="HOST:PORT", help="A peer to contact; repeatable.")
-@click.option("--token", metavar="TOKEN", help="Join token. Others can see it in ps: prefer --token-file.")
-@click.option("--token-file", metavar="FILE", help="File that holds the join token.")
+@click.option(
+    "--token", metavar="TOKEN", help="Join or bootstrap token. Others can see it in ps: prefer --token-file."
+)
+@click.option("--token-file", metavar="FILE", help="File that holds the join or bootstrap token.")
 @click.option("--bootstrap", is_flag=True, default=None, help="Make a new mesh, unless this peer is in one.")
-@click.option("--bootstrap-expect", metavar="N", help="Make it with N first peers (only 1 for now).")
+@click.option("--bootstrap-expect", metavar="N", help="Make it together with other first peers, N in all.")
 @click.option(
     "--accept-state-loss", is_flag=True, default=None,
     help="Go on from what this peer holds, at this start: only once it is certain that no other holds more.",

@@ -1,7 +1,8 @@
 """`token` and `ca`: who may join, and who certifies."""
 
+import secrets
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -30,6 +31,10 @@ def token() -> None:
 @click.option(
     "--govern", is_flag=True, help="The peer governs, as this one does: all rights to publish are its."
 )
+@click.option(
+    "--bootstrap", is_flag=True,
+    help="A secret for peers that make a mesh together (--bootstrap-expect). Needs no peer.",
+)  # fmt: skip
 @data_dir_option
 @output_option
 def create(
@@ -39,10 +44,20 @@ def create(
     no_publish: bool,
     no_invite: bool,
     govern: bool,
+    bootstrap: bool,
     data_dir: Path,
     output: str,
 ) -> None:
     """Create a join token. It is a secret; it is printed alone on standard output."""
+    if bootstrap:
+        from trust.bootstrap import new_bootstrap_secret
+
+        text = new_bootstrap_secret(secrets.token_bytes).text
+        if output == "table":
+            print_lines([text])
+        else:
+            print_data({"token": text}, output, [])
+        return
     patterns = [name if "/" in name else f"default/{name}" for name in services] or ["*/*"]
     with CallsPeer():
         text = client_of(data_dir).token_create(
@@ -83,6 +98,7 @@ def status(data_dir: Path, output: str) -> None:
             f"threshold:  {data.get('threshold')} of {len(data.get('signers') or [])}",
             f"can issue:  {_issuing(bool(data.get('can_issue')), margin)}",
             f"revoked:    {data.get('revocations', 0)}",
+            *_changing(data.get("ceremony")),
             "",
         ]
     )
@@ -99,12 +115,43 @@ def status(data_dir: Path, output: str) -> None:
     )
 
 
+def _changing(ceremony: dict[str, Any] | None) -> list[str]:
+    if ceremony is None:
+        return []
+    awaited = ", ".join(ceremony.get("awaited") or [])
+    words = f"to epoch {ceremony.get('epoch')}, {ceremony.get('stage')}, attempt {ceremony.get('attempt')}"
+    return [f"changing:   {words}" + (f", waiting for {awaited}" if awaited else "")]
+
+
 def _issuing(can: bool, margin: int) -> str:
     if not can:
         return f"no: {max(-margin, 1)} more must answer"
     return (
         f"yes, and still if {margin} more were gone" if margin > 0 else "yes, but not if one more were gone"
     )
+
+
+@ca.command("reshare")
+@click.argument("signers", nargs=-1, metavar="[PEER]...")
+@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait for it.")
+@data_dir_option
+@output_option
+def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: str) -> None:
+    """Give the root's shares to these peers, by name or id; the root stays the same.
+
+    Without peers: to whom the signers think right, or to the same ones, which makes every share that leaked before
+    worthless. The peer asked must be a signer.
+    """
+    with CallsPeer():
+        result = client_of(data_dir).ca_reshare(signers, timeout)
+    if output != "table":
+        print_data(result, output, [])
+        return
+    names = result.get("signers") or []
+    lines = [f"epoch {result.get('epoch')}: {result.get('threshold')} of {len(names)}: {', '.join(names)}"]
+    if not result.get("as_wished"):
+        lines.append("not all that were wished for: the others did not take part in time")
+    print_lines(lines)
 
 
 @ca.command("revoke")

@@ -62,7 +62,7 @@ def environment(data_dir: Path | str) -> dict[str, str]:
         (["service", "deregister", "a/b", "-n", "c"], 2, "'a/b' is not a name in namespace c"),
         (["peer", "--bind", "nowhere"], 2, "--bind: must be an IP address"),
         (["peer", "--config", "/no/such.yaml"], 2, "/no/such.yaml: cannot be read"),
-        (["peer", "--bootstrap-expect", "3"], 2, "a mesh made by 3 peers together is not supported"),
+        (["peer", "--bootstrap-expect", "3", "--bootstrap"], 2, "--bootstrap-expect: contradicts --bootstrap"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_line_and_exit_code_2(gossamer, arguments, code, words):

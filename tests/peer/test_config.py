@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from peer.config import Config, ConfigError, flag_of, load_config
 from peer.config_keys import KEYS
+from trust.bootstrap import BootstrapSecret
+from trust.ceremony.growth import SignerRules
 
 TOKEN = "gsm1.c2VjcmV0LXNlY3JldA"
+SECRET = BootstrapSecret(b"s" * 32)
 
 
 def load(path: Path | None = None, environ=None, **overrides) -> Config:
@@ -111,7 +114,17 @@ def test_seeds_are_addresses_from_a_list_or_a_comma_separated_variable(tmp_path)
         ("profile: wna\n", "profile: must be one of lan, wan, local; is 'wna' (did you mean wan?)"),
         ("engine: envoy\n", "engine: engine envoy is not supported by this version"),
         ("bootstrap: maybe\n", "bootstrap: must be true or false, is 'maybe'"),
-        ("bootstrap_expect: 3\n", "bootstrap_expect: a mesh made by 3 peers together is not supported"),
+        ("bootstrap_expect: 17\n", "bootstrap_expect: must be from 1 to 16"),
+        ("bootstrap: true\nbootstrap_expect: 3\n", "bootstrap_expect: contradicts"),
+        (
+            f"bootstrap_expect: 3\ntoken: {TOKEN}\n",
+            "bootstrap_expect: a peer either makes a new mesh or joins",
+        ),
+        (f"token: {SECRET.text}\n", "token: a bootstrap token is for peers that make a mesh together"),
+        (f"bootstrap_expect: 3\ntoken: {SECRET.text[:-1]}\n", "token: the bootstrap token is damaged"),
+        ("ca: {signers: 17}\n", "ca.signers: must be from 1 to 16"),
+        ("ca: {signers: many}\n", "ca.signers: must be a whole number or auto"),
+        ("ca: {signers: 3, threshold: 4}\n", "ca.threshold: ca.threshold is 4, of 3 signers"),
         ("bootstrap: false\nbootstrap_expect: 1\n", "bootstrap_expect: contradicts"),
         ("drain_timeout_s: soon\n", "drain_timeout_s: 'soon' is not a duration; write it like 45s"),
         ("drain_timeout_s: -1\n", "drain_timeout_s: -1 is not a duration"),
@@ -156,7 +169,7 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line_and_key(tmp_path, text, 
         ({"GOSSAMER_BOOTSTRAP": "2"}, {}, "environment variable GOSSAMER_BOOTSTRAP: must be true or false"),
         ({}, {"bind": "nowhere"}, "--bind: must be an IP address, is 'nowhere'"),
         ({}, {"seeds": ("a:0",)}, "--seed: 'a:0': port '0' is not a number from 1 to 65535"),
-        ({}, {"bootstrap_expect": "2"}, "--bootstrap-expect: a mesh made by 2 peers"),
+        ({}, {"bootstrap_expect": "3", "bootstrap": True}, "--bootstrap-expect: contradicts --bootstrap"),
         ({"GOSSAMER_TOKEN": TOKEN}, {"bootstrap": True}, "--bootstrap: a peer either makes a new mesh or joins one"),
         ({}, {"ports__admin": 7946}, "--admin-port: port 7946 is given to both"),
     ],
@@ -238,6 +251,25 @@ def test_a_mistyped_variable_is_a_warning_and_a_foreign_one_is_not():
     assert load(None, environ).warnings == (
         "environment variable GOSSAMER_PORTS_GOSIP is no key (did you mean GOSSAMER_PORTS_GOSSIP?)",
     )
+
+
+def test_a_bootstrap_token_is_the_secret_of_those_who_make_a_mesh_together(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(SECRET.text + "\n")
+    for where in ({"token": SECRET.text}, {"token_file": str(file)}):
+        config = load(bootstrap_expect="3", **where)
+        assert (config.bootstrap, config.bootstrap_expect) == (False, 3)
+        assert config.bootstrap_secret == SECRET
+        assert config.token is None
+        assert SECRET.text not in repr(config)
+        assert SECRET.secret.hex() not in repr(config)
+
+
+def test_the_rules_of_signers_are_read():
+    assert load().ca.rules == SignerRules()
+    rules = load(**{"ca.signers": "7", "ca.threshold": "5", "ca.settle_s": "0", "ca.gone_s": "10s"}).ca.rules
+    assert rules == SignerRules(signers=7, threshold=5, settle_s=0.0, gone_s=10.0)
+    assert load(**{"ca.signers": "auto", "ca.threshold": "auto"}).ca.rules == SignerRules()
 
 
 def test_bootstrap_expect_of_one_is_bootstrap():

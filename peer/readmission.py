@@ -1,0 +1,104 @@
+"""A member's answer to peers that were started to found this mesh and come when it runs already.
+
+They call with purpose `found`, as they call each other (`peer/acquaintance.py`), and find a member whose card expects
+nobody. Who is one of the founders by the record of epoch 0 (it crashed, or was away, while the others went on) gets a
+join token with a founder's rights; who proved the bootstrap secret that this peer was started with, one like
+`gossamer token create` makes; anybody else the words to ask for one. The token goes over the stream on which both have
+proved themselves, admits one node, and is good for TOKEN_S.
+
+Invariant: who proved neither gets nothing but words, and tokens are made at most once in PAUSE_S.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gossip.events import Address
+from peer.acquaintance import REFUSED, Introducer, UnacquaintedError
+from peer.founding import GRANTED, LATER, TOKEN
+from peer.io.stream import FrameStream
+from trust.bootstrap import BootstrapSecret, Card
+from trust.codec import pack
+from trust.credential import Credential
+from trust.epoch import EpochRecord
+from trust.errors import TrustError
+from trust.identity import NodeIdentity, format_id, spiffe_node
+from trust.invitation import create_token
+from trust.revocation import RevocationSet
+
+log = logging.getLogger("gossamer.founding")
+
+TOKEN_S: Final = 120.0
+PAUSE_S: Final = 0.2
+
+
+@dataclass(slots=True)
+class Readmission:
+    """See the module's theory. `certificate()` is the leaf that callers see (DER; b"" while there is none),
+    `founding()` the record of epoch 0, if it is known here."""
+
+    identity: NodeIdentity
+    secret: BootstrapSecret | None
+    credential: Callable[[], Credential]
+    root_public: bytes
+    revoked: RevocationSet
+    address: Address
+    certificate: Callable[[], bytes]
+    founding: Callable[[], EpochRecord | None]
+    now: Callable[[], float]
+    _card: Card | None = None
+    _last: float = float("-inf")
+
+    async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
+        """Answer one caller (a handler of `peer/io/listen.py`)."""
+        introducer = Introducer(self.identity, self._own_card, self.secret)
+        try:
+            card = await introducer.answer(stream, self.certificate())
+        except UnacquaintedError as error:
+            log.warning("founder_refused", extra={"fields": {"reason": str(error)}})
+            return
+        if await stream.read() != TOKEN:
+            return
+        record = self.founding()
+        if record is None:
+            answer = LATER + b"this member does not know yet how the mesh was founded"
+        else:
+            answer = self._judge(card, record)
+        fields = {"name": card.name, "node": format_id(card.node), "let_in": answer[:1] == GRANTED}
+        log.info("founder_came_late", extra={"fields": fields})
+        stream.write(answer)
+        await stream.flush()
+
+    def _judge(self, card: Card, record: EpochRecord) -> bytes:
+        """The frame that answers."""
+        founder = card.public_key in record.value.keys
+        credential = self.credential()
+        if card.trust_domain != credential.trust_domain:
+            return REFUSED + f"it is of trust domain {credential.trust_domain!r}".encode()
+        if not founder and self.secret is None:
+            return REFUSED + b"join it with a token (made by `gossamer token create` on a member)"
+        try:
+            self.revoked.check(spiffe_node(credential.trust_domain, card.node))
+            if self.now() < self._last + PAUSE_S:
+                return LATER + b"others are being let in"
+            self._last = self.now()
+            token = create_token(
+                self.identity, credential, root_public=self.root_public, seeds=[self.address],
+                services=["*/*"], now=self.now(), entropy=secrets.token_bytes, ttl_s=TOKEN_S,
+                invite=True, govern=founder and credential.govern,
+            )  # fmt: skip
+        except TrustError as error:
+            return REFUSED + str(error).encode()[:400]
+        return GRANTED + pack([token.text, record.encode()])
+
+    def _own_card(self) -> Card:
+        if self._card is None:
+            credential = self.credential()
+            self._card = Card(
+                public_key=self.identity.public_key, name=credential.name, host=self.address[0],
+                port=self.address[1], trust_domain=credential.trust_domain, expect=0, threshold=0,
+                started_at=int(self.now()),
+            ).signed(self.identity)  # fmt: skip
+        return self._card
