@@ -35,11 +35,26 @@ class Secrets:
                 self.homes.add(path)
                 if path.exists():
                     self.add_seed(path.read_bytes(), f"{directory.name}'s {file.value}")
+            self._gather_shares(directory)
             path = directory / "keys" / KeyFile.CERTIFICATES.value
             self.homes.add(path)
             if path.exists():
                 for _, pem in msgpack.unpackb(path.read_bytes()):
                     self.add_leaf(pem, f"a leaf key of {directory.name}")
+
+    def _gather_shares(self, directory: Path) -> None:
+        """Shares of the root, and what ceremonies keep on disk: the seed of a dealing, shares to be."""
+        for path in (directory / "keys").glob("share-*.key"):
+            self.homes.add(path)
+            _, _, share = msgpack.unpackb(path.read_bytes())
+            self.known[share] = f"a share of {directory.name}"
+        for path in (directory / "keys").glob("ceremony-*.key"):
+            self.homes.add(path)
+            fields = msgpack.unpackb(path.read_bytes())
+            seed, shares = fields[4], fields[5]
+            for secret in (seed, *(shares[at : at + 32] for at in range(0, len(shares), 32))):
+                if secret:
+                    self.known[secret] = f"a ceremony of {directory.name}"
 
     def add_seed(self, seed: bytes, what: str) -> None:
         """An Ed25519 seed, the scalar and the prefix that grow from it, and the agreement key derived from it."""

@@ -2,18 +2,29 @@
 
 import asyncio
 import json
+import signal
+import stat
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from peer.admin.client import AdminClient
 from peer.demo.mesh import LocalMesh, LocalPeer
+from tests.system.leaks import Secrets
 
 NETWORK = "127.10.24"
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
 TTL_S = 20
+CART = "service: {{name: cart, address: {host}, port: 8080}}"
+WEB = "service: {{name: web, address: {host}, port: 8080, upstreams: [{{service: cart, local_port: 9190}}]}}"
+
+
+def flags_of(mesh: LocalMesh) -> tuple[str, ...]:
+    return ("--config", str(mesh.directory / "gossamer.yaml"), "--log-level", "debug")
 
 
 async def ask(peer: LocalPeer, method: str, *words: Any) -> Any:
@@ -35,7 +46,7 @@ async def mesh() -> AsyncIterator[LocalMesh]:
     async with LocalMesh(6, network=NETWORK) as made:
         config = made.directory / "gossamer.yaml"
         config.write_text(f"svid: {{ttl_s: {TTL_S}}}\nca: {{settle_s: 0.5, gone_s: 3600}}\n")
-        flags = ("--config", str(config), "--log-level", "debug")
+        flags = flags_of(made)
         try:
             await founded(made, 3, *flags)
             for peer in made.peers[3:5]:
@@ -46,13 +57,65 @@ async def mesh() -> AsyncIterator[LocalMesh]:
                 print(f"---- {peer.name}\n{peer.log[-3000:]}")
 
 
+async def serving(mesh: LocalMesh, http: aiohttp.ClientSession, until: Any) -> str:
+    """The URL by which web, at the first peer, calls cart, at the fourth; once that works."""
+    first, fourth = mesh.peers[0], mesh.peers[3]
+    await mesh.application("cart", "v1", fourth.host, 8080)
+    await fourth.command("service", "register", "-f", "-", stdin=CART.format(host=fourth.host))
+    await first.command("service", "register", "-f", "-", stdin=WEB.format(host=first.host))
+
+    async def works() -> bool:
+        try:
+            async with http.get(f"http://{first.host}:9190/") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    await until(works, "web reaches cart")
+    return f"http://{first.host}:9190/"
+
+
+async def standing(peer: LocalPeer, what: str) -> tuple[str, str]:
+    rows = await ask(peer, "check")
+    return next((row["status"], row["detail"]) for row in rows if row["check"] == what)
+
+
+async def metric(http: aiohttp.ClientSession, peer: LocalPeer, name: str) -> float:
+    async with http.get(f"http://{peer.host}:15020/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+async def nothing_leaked(mesh: LocalMesh, http: aiohttp.ClientSession, secrets: Secrets) -> None:
+    """No share, and no key, is anywhere but in its own file: whatever it was put through."""
+    secrets.gather(peer.directory for peer in mesh.peers)
+    assert sum(what.startswith("a share") for what in secrets.known.values()) >= 5 + 3
+    for peer in mesh.peers:
+        places = {"log": peer.log.encode()}
+        for path in (path for path in peer.directory.rglob("*") if path.is_file()):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+            if path not in secrets.homes:
+                places[str(path)] = path.read_bytes()
+        assert any("store.db" in place for place in places)
+        if peer.process is not None and peer.process.returncode is None:
+            for call in ("health", "members", "check", "stat", "ca_status"):
+                places[call] = repr(await ask(peer, call)).encode()
+            async with http.get(f"http://{peer.host}:15020/metrics") as answer:
+                places["metrics"] = await answer.read()
+            places["a refusal"] = repr(await peer.try_command("ca", "reshare", "nobody")).encode()
+        for place, data in places.items():
+            assert secrets.found_in(data) == set(), f"{place} of {peer.name}"
+
+
 def told(peer: LocalPeer) -> set[str]:
     return {line for line in peer.log.splitlines() if line.startswith("founded ")}
 
 
 async def test_three_found_two_join_three_of_five_sign_and_the_mesh_outlives_its_signers(
-    mesh: LocalMesh, until: Any
+    mesh: LocalMesh, http: aiohttp.ClientSession, until: Any
 ) -> None:
+    secrets = Secrets()
+    secrets.gather(peer.directory for peer in mesh.peers[:5])
     founders = mesh.peers[:3]
     (fingerprint,) = told(founders[0])
     assert all(told(peer) == {fingerprint} for peer in founders)
@@ -68,3 +131,49 @@ async def test_three_found_two_join_three_of_five_sign_and_the_mesh_outlives_its
     status = json.loads(await mesh.peers[4].command("ca", "status", "-o", "json"))
     assert {row["name"] for row in status["signers"]} == {peer.name for peer in mesh.peers[:5]}
     assert (status["mode"], status["can_issue"], status["margin"]) == ("threshold", True, 2)
+    secrets.gather(peer.directory for peer in mesh.peers[:5])
+    url = await serving(mesh, http, until)
+
+    # two of five are gone: others join, certificates are renewed
+    first, second, third, fourth, fifth, sixth = mesh.peers
+    for peer in (second, third):
+        await peer.kill(signal.SIGKILL)
+    await mesh.join(sixth, *flags_of(mesh))
+    granted = 'gossamer_certificate_attempts_total{result="granted"}'
+    before = [await metric(http, peer, granted) for peer in (first, fourth, sixth)]
+
+    async def renewed() -> bool:
+        now = [await metric(http, peer, granted) for peer in (first, fourth, sixth)]
+        return all(new > old for old, new in zip(before, now, strict=True))
+
+    await until(renewed, "renewal with three of five", 2.0 * TTL_S)
+    level, words = await standing(first, "issuance")
+    assert (level, words[:22]) == ("warn", "3 of 5 signers answer:")
+
+    # a third one goes: nothing is issued any more, which is said at once; traffic goes on
+    await fifth.kill(signal.SIGKILL)
+    code, out, _ = await fourth.try_command("check")
+    said = " ".join(out.split())
+    assert code == 1
+    assert "nothing can be issued or renewed: 2 of 5 signers answer, 3 are needed" in said
+    async with http.get(url) as answer:
+        assert answer.status == 200
+    status = await ask(first, "ca_status")
+    assert (status["can_issue"], status["margin"]) == (False, -1)
+    code, _, err = await first.try_command("ca", "reshare", "--timeout", "1s")
+    assert (code, "it goes on" in err) == (3, True), err
+
+    # one returns: what it takes to issue is there again
+    begun = time.monotonic()
+    await fifth.start(*flags_of(mesh), "--seed", f"{first.host}:7946", wait=False)
+
+    async def issuing() -> bool:
+        return (await ask(first, "ca_status"))["can_issue"] is True
+
+    await until(issuing, "issuance", 30)
+    print(f"issuance {time.monotonic() - begun:.1f} s after the third signer was started again")
+    before = [await metric(http, peer, granted) for peer in (first, fourth, sixth)]
+    await until(renewed, "renewal when one has returned", 3.0 * TTL_S)
+    async with http.get(url) as answer:
+        assert answer.status == 200
+    await nothing_leaked(mesh, http, secrets)

@@ -33,7 +33,7 @@ async def shortlived(request: pytest.FixtureRequest) -> AsyncIterator[LocalMesh]
     """node-1 signs and governs, web is at node-2, cart at node-3; certificates live for TTL_S."""
     async with LocalMesh(3, network=NETWORK) as made:
         config = made.directory / "gossamer.yaml"
-        config.write_text(f"svid: {{ttl_s: {TTL_S}}}\n")
+        config.write_text(f"svid: {{ttl_s: {TTL_S}}}\nca: {{signers: 1}}\n")
         try:
             await made.start("--config", str(config), "--log-level", "debug")
             _, second, third = made.peers
