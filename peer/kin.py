@@ -73,6 +73,8 @@ class Kin:
         try:
             card = await introducer.answer(stream, self.certificate())
             data = await stream.read()
+            if not data:
+                raise StreamError("the caller only wanted to know who is here")
             reader = Reader(
                 data,
                 count=2,
