@@ -31,13 +31,27 @@ async def ask(peer: LocalPeer, method: str, *words: Any) -> Any:
     return await asyncio.to_thread(getattr(AdminClient(peer.directory), method), *words)
 
 
-async def founded(mesh: LocalMesh, count: int, *flags: str) -> None:
-    """The first `count` peers make the mesh together."""
+async def together(mesh: LocalMesh, count: int) -> tuple[str, ...]:
+    """The flags with which `count` peers make a mesh."""
     code, token, _ = await mesh.peers[0].try_command("token", "create", "--bootstrap")
     assert code == 0
     seeds = [word for peer in mesh.peers[:count] for word in ("--seed", f"{peer.host}:7946")]
-    together = ("--bootstrap-expect", str(count), "--token", token.strip(), *seeds, *flags)
-    await asyncio.gather(*(peer.start(*together) for peer in mesh.peers[:count]))
+    return ("--bootstrap-expect", str(count), "--token", token.strip(), *seeds)
+
+
+async def started(peers: list[LocalPeer], *flags: str) -> None:
+    """All of them, at the same time."""
+    seen = [len(peer.log.encode()) for peer in peers]
+    for peer in peers:
+        await peer.start(*flags, wait=False)
+    for peer, length in zip(peers, seen, strict=True):
+        await peer.wait_ready(length)
+
+
+async def founded(mesh: LocalMesh, count: int, *flags: str) -> None:
+    """The first `count` peers make the mesh together."""
+    words = await together(mesh, count)
+    await started(mesh.peers[:count], *words, *flags)
 
 
 @pytest.fixture
@@ -177,3 +191,64 @@ async def test_three_found_two_join_three_of_five_sign_and_the_mesh_outlives_its
     async with http.get(url) as answer:
         assert answer.status == 200
     await nothing_leaked(mesh, http, secrets)
+
+
+@pytest.fixture
+async def small(request: pytest.FixtureRequest) -> AsyncIterator[LocalMesh]:
+    """Five peers that have not been started."""
+    async with LocalMesh(5, network=NETWORK) as made:
+        try:
+            yield made
+        finally:
+            for peer in made.peers:
+                print(f"---- {peer.name}\n{peer.log[-3000:]}")
+
+
+async def test_one_more_than_expected_is_let_in_by_the_secret_and_another_secret_is_refused(
+    small: LocalMesh, until: Any
+) -> None:
+    words = await together(small, 3)
+    *three, fourth, fifth = small.peers
+    await started(three, *words)
+    await fourth.start(*words)
+    members = await ask(fourth, "members")
+    assert {row["name"] for row in members} == {peer.name for peer in small.peers[:4]}
+    status = await ask(fourth, "ca_status")
+    assert {row["name"] for row in status["signers"]} == {peer.name for peer in three}
+
+    _, other, _ = await fifth.try_command("token", "create", "--bootstrap")
+    wrong = [other.strip() if word.startswith("gsb1.") else word for word in words]
+    await fifth.start(*wrong, wait=False)
+    assert fifth.process is not None
+    async with asyncio.timeout(60):
+        assert await fifth.process.wait() == 1
+    assert "another bootstrap secret" in fifth.log.splitlines()[-1]
+    assert words[3] not in "".join(peer.log for peer in small.peers)
+
+
+async def test_founders_that_are_killed_at_any_moment_make_one_mesh_in_the_end(small: LocalMesh) -> None:
+    words = await together(small, 3)
+    three = small.peers[:3]
+    for peer in three:
+        await peer.start(*words, wait=False)
+    for number, peer in enumerate(three):
+        await asyncio.sleep(0.4 * number)  # whatever it is doing then
+        await peer.kill(signal.SIGKILL)
+        await peer.start(*words, wait=False)
+    for peer in three:
+        await peer.wait_ready()
+    roots = [(await ask(peer, "ca_status"))["root"] for peer in three]
+    assert len(set(roots)) == 1
+
+
+async def test_a_mesh_in_which_nobody_has_a_certificate_comes_back_by_itself(small: LocalMesh) -> None:
+    """As after an outage that was longer than certificates live."""
+    await founded(small, 3)
+    three = small.peers[:3]
+    for peer in three:
+        await peer.kill(signal.SIGKILL)
+        (peer.directory / "keys" / "certificates").unlink()
+    seeds = [word for peer in three for word in ("--seed", f"{peer.host}:7946")]
+    await started(three, *seeds)
+    status = await ask(three[0], "ca_status")
+    assert (status["can_issue"], status["answering"]) == (True, 3)
