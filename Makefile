@@ -78,6 +78,7 @@ bench-state: $(STAMP)
 bench-ca: $(STAMP)
 	@$(BIN)/python -m benchmarks.ca $(BENCH_ARGS)
 	@$(BIN)/python -m benchmarks.ca_streams
+	@$(BIN)/python -m benchmarks.ceremonies
 
 bench-gossip: $(STAMP)
 	@$(BIN)/python -m benchmarks.gossip $(BENCH_ARGS)

@@ -291,6 +291,11 @@ class Ceremonies:
                 raise CeremonyError(f"node {format_id(node)} is revoked")
             if node not in members.known and node not in record.value.ids:
                 raise CeremonyError(f"node {format_id(node)} is no member that can be a signer")
+        if len(wanted) > max(self.rules.goal, len(record.value.keys)):
+            raise CeremonyError(
+                f"{len(wanted)} signers are more than ca.signers says ({self.rules.goal}), to which the mesh would go "
+                "back: set that first, on all peers"
+            )
         least = min(record.group.threshold, self.rules.threshold_of(self.rules.goal))
         if self.rules.threshold_of(len(wanted)) < least:
             raise CeremonyError(

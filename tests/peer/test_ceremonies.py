@@ -117,6 +117,11 @@ async def test_what_cannot_be_wished_for_is_refused_with_the_reason(tmp_path):
     signer.opinion.barred = frozenset([everyone[3].id])
     with pytest.raises(CeremonyError, match="is revoked"):
         signer.ceremonies.ask(wanted(everyone))
+    many = [NodeIdentity.from_seed(bytes([number]) * 32) for number in range(1, 4)]
+    signer.opinion.barred = frozenset()
+    signer.opinion.known |= {each.id for each in many}
+    with pytest.raises(CeremonyError, match=r"8 signers are more than ca\.signers says \(5\)"):
+        signer.ceremonies.ask(wanted([*everyone, *many]))
     with pytest.raises(CeremonyError, match="lower the threshold from 2 to 1"):
         signer.ceremonies.ask(wanted(everyone[:1]))
 
