@@ -28,48 +28,39 @@ Invariant: a peer takes part in the founding of one root and no other, and belie
 import asyncio
 import contextlib
 import logging
-import random
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from gossip.events import Address
-from peer.acquaintance import REFUSED, Introducer, UnacquaintedError, der_of, passing_certificate
-from peer.cosigner import Cosigner
+from peer.acquaintance import Introducer, UnacquaintedError, der_of, passing_certificate
 from peer.custody import Custody
 from peer.enroll import Membership
+from peer.firstsigning import FirstSignatures
 from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private
 from peer.io.letters import Letters
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, FrameStream, Hello, StreamError
 from peer.meeting import MET_MAX, Meeting
-from peer.signing import Signing, SigningError
+from peer.readmission import NotLetInError, ask
 from peer.sitting import Sitting, forget_memory
-from peer.spending import Spending
-from trust.admission import Spend, Token, TokenLedger, parse_token
+from trust.admission import Token
 from trust.authority import read_root, root_fingerprint
 from trust.bootstrap import BootstrapSecret, Card, decode_card
 from trust.ceremony.electorate import Electorate, founding
 from trust.ceremony.events import Input, Learned, Received, Rejected, Retrying, Sealed, Send, Tick, Timing
 from trust.ceremony.growth import SignerRules
 from trust.ceremony.statement import FRAME_BYTES_MAX, pack_many, unpack_many
-from trust.codec import Reader
-from trust.credential import CREDENTIAL_TTL_S, decode_credential, verify_credential
-from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
-from trust.errors import BootstrapError, TrustError
-from trust.founding import request_founding
+from trust.credential import decode_credential, verify_credential
+from trust.epoch import EpochRecord
+from trust.errors import TrustError
 from trust.identity import ID_BYTES, NodeIdentity, format_id
-from trust.invitation import TOKEN_CHARS_MAX
-from trust.order import ENTROPY_BYTES, Kind, Order, Rules, derive
-from trust.revocation import RevocationSet
 from trust.tls import server_context_unverified
 
 log = logging.getLogger("gossamer.founding")
 
-LETTERS, SIGN, TOKEN = b"letters", b"sign", b"token"
-GRANTED, LATER = b"t", b"l"
+LETTERS, SIGN = b"letters", b"sign"
 CONTACT_S: Final = 0.3  # between two rounds of calls to those that have not been met
 TELL_S: Final = 0.3  # between two tellings of what stays true
 WAITING_TOLD_S: Final = 10.0
@@ -143,8 +134,7 @@ class Founding:
         self._let_in: LetIn | None = None
         self._hopeless = ""
         self._custody: Custody | None = None
-        self._cosigner: Cosigner | None = None
-        self._signing: Signing | None = None
+        self._signing: FirstSignatures | None = None
         self._root: bytes | None = None
         self._member = False
         self._heard_at = float("-inf")
@@ -286,8 +276,8 @@ class Founding:
             purpose = await stream.read()
             if purpose == LETTERS:
                 await self._letters.serve(stream, purpose)
-            elif purpose == SIGN and self._cosigner is not None:
-                await self._cosigner.serve(stream, purpose)
+            elif purpose == SIGN and self._signing is not None:
+                await self._signing.cosigner.serve(stream, purpose)
         finally:
             self._nodes.pop(stream, None)
 
@@ -462,10 +452,13 @@ class Founding:
     def _keep(self, sealed: Sealed) -> EpochRecord:
         record = sealed.record
         custody = self._custody = Custody(self._keys, record.group.public, self._identity.id)
-        if sealed.share is not None:
-            custody.take(record, sealed.share)
-        else:
-            custody.learn(record)
+        try:
+            if sealed.share is not None:
+                custody.take(record, sealed.share)
+            else:
+                custody.learn(record)
+        except TrustError as error:
+            raise FoundingError(f"what came of the ceremony cannot be kept: {error}") from error
         names = [self._name(node) for node in record.value.ids]
         self._say(
             f"founded {fingerprint(record)} by {', '.join(sorted(names))}: "
@@ -485,75 +478,39 @@ class Founding:
         """Certificate and credential, signed by the group; None if a running mesh has let this peer in meanwhile."""
         custody = self._custody
         assert custody is not None, "the ceremony is over"
-        rules = self._rules(record)
-        self._open_signing(custody, rules, record)
+        signing = self._open_signing(custody, record)
         self._root = self._keys.read(KeyFile.ROOT_CERTIFICATE)
-        rank = record.value.ids.index(self._identity.id)
-        turn_at = self._clock() + rank * ROOT_RANK_S
-        while self._root is None and self._let_in is None:
-            self._read_letters()
-            if self._root is None and self._clock() >= turn_at:
-                self._root = await self._signed(Kind.ROOT, b"", 0, rules)
-            await self._pause(TELL_S)
-        if self._root is None:
-            return None
-        self._keys.write(KeyFile.ROOT_CERTIFICATE, self._root)
-        for node in record.value.ids:
-            self._letters.send(node, b"d" + self._root)
-        request = request_founding(self._identity, self._site.name, self._now()).encode()
-        while (encoded := await self._signed(Kind.FOUNDER, request, CREDENTIAL_TTL_S, rules)) is None:
-            if self._let_in is not None:
+        turn_at = self._clock() + record.value.ids.index(self._identity.id) * ROOT_RANK_S
+        try:
+            while self._root is None and self._let_in is None:
+                self._read_letters()
+                if self._root is None and self._clock() >= turn_at:
+                    self._root = await signing.root_certificate()
+                await self._pause(TELL_S)
+            if self._root is None:
                 return None
-            await self._pause(TELL_S)
-            self._read_letters()
-            request = request_founding(self._identity, self._site.name, self._now()).encode()
+            self._keys.write(KeyFile.ROOT_CERTIFICATE, self._root)
+            for node in record.value.ids:
+                self._letters.send(node, b"d" + self._root)
+            while (encoded := await signing.credential()) is None:
+                if self._let_in is not None:
+                    return None
+                await self._pause(TELL_S)
+                self._read_letters()
+        except TrustError as error:
+            raise FoundingError(f"this peer cannot be a founder: {error}") from error
         self._keys.write(KeyFile.CREDENTIAL, encoded)
         membership = self._membership()
         assert membership is not None, "both are stored"
         return membership
 
-    def _rules(self, record: EpochRecord) -> Rules:
-        return Rules(
-            root_public=record.group.public,
-            root_certificate=b"",
-            trust_domain=self._site.trust_domain,
-            revoked=RevocationSet(record.group.public),
-            ledger=TokenLedger(),
-            founders=frozenset(record.value.ids),
-        )
-
-    def _open_signing(self, custody: Custody, rules: Rules, record: EpochRecord) -> None:
-        async def unspent(_spend: Spend) -> None:
-            raise FoundingError("nobody joins a mesh that is being founded")
-
-        def unsettled() -> NoReturn:
-            raise FoundingError("nobody joins a mesh that is being founded")
-
-        self._cosigner = Cosigner(
-            custody=custody, rules=rules, node=self._identity.id,
-            spending=Spending(TokenLedger(), unspent, settled=unsettled, newest=lambda: record.epoch),
-            now=self._now, entropy=secrets.token_bytes, member_of=self._nodes.get,
+    def _open_signing(self, custody: Custody, record: EpochRecord) -> FirstSignatures:
+        self._signing = FirstSignatures(
+            custody=custody, record=record, identity=self._identity, name=self._site.name,
+            trust_domain=self._site.trust_domain, dial=lambda node: self._dial(node, SIGN),
+            member_of=self._nodes.get, now=self._now,
         )  # fmt: skip
-        self._signing = Signing(
-            custody=custody, cosigner=self._cosigner, node=self._identity.id,
-            dial=lambda node: self._dial(node, SIGN), may_sign=lambda _node: True,
-            rng=random.Random(secrets.randbits(64)), entropy=secrets.token_bytes,
-        )  # fmt: skip
-
-    async def _signed(self, kind: Kind, request: bytes, ttl_s: int, rules: Rules) -> bytes | None:
-        """What the founders sign for this peer; None if they are too few just now. Raises FoundingError."""
-        assert self._signing is not None, "signing is open"
-        order = Order(
-            kind=kind, request=request, issued_at=int(self._now()), ttl_s=ttl_s,
-            entropy=secrets.token_bytes(ENTROPY_BYTES),
-        )  # fmt: skip
-        try:
-            return await self._signing.sign(order, derive(order, rules))
-        except SigningError as error:
-            log.warning("founding_unsigned", extra={"fields": {"kind": kind.value, "reason": str(error)}})
-            return None
-        except TrustError as error:
-            raise FoundingError(f"this peer cannot be a founder: {error}") from error
+        return self._signing
 
     def _membership(self) -> Membership | None:
         """What an earlier life came to, or this one."""
@@ -578,7 +535,7 @@ class Founding:
             )  # fmt: skip
             if custody.record is not None and custody.record.epoch == 0 and custody.shares:
                 self._root = membership.root_certificate
-                self._open_signing(custody, self._rules(custody.record), custody.record)
+                self._open_signing(custody, custody.record)
         record = custody.record
         others = set() if record is None else set(record.value.ids) - {self._identity.id}
         since = self._clock()
@@ -603,34 +560,19 @@ class Founding:
 
     async def _ask_to_be_let_in(self, address: Address, stream: FrameStream, card: Card) -> None:
         try:
-            stream.write(TOKEN)
-            answer = await stream.read()
-            if answer[:1] == REFUSED:
-                words = answer[1:400].decode(errors="replace")
-                self._hopeless = f"{card.name} is a member of a mesh already: {words}"
-            if answer[:1] == LATER:
-                self._refuse(address, f"{card.name}: {answer[1:400].decode(errors='replace')}")
-            if answer[:1] != GRANTED:
-                return
-            reader = Reader(
-                answer[1:], count=2, bytes_max=RECORD_BYTES_MAX + TOKEN_CHARS_MAX + 64, what="an admission",
-                error=BootstrapError,
-            )  # fmt: skip
-            token = parse_token(reader.text(TOKEN_CHARS_MAX))
-            record = decode_epoch(reader.blob(RECORD_BYTES_MAX))
+            token, record = await ask(stream)
+        except NotLetInError as error:
+            self._hopeless = f"{card.name} is a member of a mesh already: {error}"
+            return
         except (StreamError, TrustError) as error:
-            self._refuse(address, str(error))
+            self._refuse(address, f"{card.name}: {error}")
             return
         finally:
             stream.abort()
-        if not record.value.proven or root_fingerprint(record.group.public) != token.root_fingerprint:
-            self._refuse(address, f"{card.name} sent a token and an epoch of different meshes")
+        known = None if self._custody is None else self._custody.group
+        if known is not None and root_fingerprint(known.public) != token.root_fingerprint:
+            self._hopeless = f"{card.name} is a member of another mesh than the one founded here"
             return
-        if self._custody is not None and self._custody.group is not None:
-            mine = root_fingerprint(self._custody.group.public)
-            if mine != token.root_fingerprint:
-                self._hopeless = f"{card.name} is a member of another mesh than the one founded here"
-                return
         self._let_in = LetIn(token, record, address)
         self._wake.set()
 

@@ -17,21 +17,47 @@ from typing import Final
 
 from gossip.events import Address
 from peer.acquaintance import REFUSED, Introducer, UnacquaintedError
-from peer.founding import GRANTED, LATER, TOKEN
-from peer.io.stream import FrameStream
+from peer.io.stream import FrameStream, StreamError
+from trust.authority import root_fingerprint
 from trust.bootstrap import BootstrapSecret, Card
-from trust.codec import pack
+from trust.codec import Reader, pack
 from trust.credential import Credential
-from trust.epoch import EpochRecord
-from trust.errors import TrustError
+from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
+from trust.errors import BootstrapError, TrustError
 from trust.identity import NodeIdentity, format_id, spiffe_node
-from trust.invitation import create_token
+from trust.invitation import TOKEN_CHARS_MAX, Token, create_token, parse_token
 from trust.revocation import RevocationSet
 
 log = logging.getLogger("gossamer.founding")
 
+TOKEN, GRANTED, LATER = b"token", b"t", b"l"
 TOKEN_S: Final = 120.0
 PAUSE_S: Final = 0.2
+
+
+class NotLetInError(Exception):
+    """The mesh runs already and does not let this peer in; the message says what to do."""
+
+
+async def ask(stream: FrameStream) -> tuple[Token, EpochRecord]:
+    """At a member of a running mesh, to be let in: the token, and how the mesh was founded. Raises StreamError (later
+    it may), NotLetInError, TrustError."""
+    stream.write(TOKEN)
+    answer = await stream.read()
+    words = answer[1:400].decode(errors="replace")
+    if answer[:1] == REFUSED:
+        raise NotLetInError("".join(each if each.isprintable() else " " for each in words))
+    if answer[:1] != GRANTED:
+        raise StreamError(words if answer[:1] == LATER else "it ended the stream")
+    reader = Reader(
+        answer[1:], count=2, bytes_max=RECORD_BYTES_MAX + TOKEN_CHARS_MAX + 64, what="an admission",
+        error=BootstrapError,
+    )  # fmt: skip
+    token = parse_token(reader.text(TOKEN_CHARS_MAX))
+    record = decode_epoch(reader.blob(RECORD_BYTES_MAX))
+    if not record.value.proven or root_fingerprint(record.group.public) != token.root_fingerprint:
+        raise BootstrapError("the token and the epoch are of different meshes")
+    return token, record
 
 
 @dataclass(slots=True)

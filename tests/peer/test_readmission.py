@@ -3,10 +3,9 @@
 import pytest
 
 from peer.acquaintance import Introducer, der_of, passing_certificate
-from peer.founding import GRANTED, LATER, TOKEN
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, FOUND, Hello
-from peer.readmission import Readmission
+from peer.readmission import GRANTED, LATER, TOKEN, Readmission
 from trust.admission import parse_token
 from trust.bootstrap import BootstrapSecret, Card
 from trust.ceremony.alone import founded_alone
