@@ -12,17 +12,20 @@ that it denies more.
 
 Unsettled concurrent edits arrive as variants: a DENY fires if any variant matches, an ALLOW only if every one does.
 
+A path with parameters (`/a;v=1`) has two readings (path.py): the request passes if it may in both. So a DENY of `/a`
+holds for `/a;v=1`, and an ALLOW of `/a;v=1` alone is none, for a server may take it for `/a`.
+
 Invariant: a decision depends on the compiled policies and the facts alone; paths are compared in normal form
 (`normalise_path`), so no spelling of a path escapes a policy.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeVar
 
-from proxy.path import normalise_path
+from proxy.path import normalise_path, without_parameters
 from proxy.snapshot import AppProtocol, Authorization, AuthzPolicy, AuthzRule, Condition, Operation, Source
 
 __all__ = ["CompiledAuthorization", "Decision", "RequestFacts", "compile_authorization", "normalise_path"]
@@ -107,6 +110,18 @@ class CompiledAuthorization:
 
     def decide(self, request: RequestFacts) -> Decision:
         """May this request pass?"""
+        decision = self._decide(request)
+        if ";" not in request.path:
+            return decision
+        bare = self._decide(replace(request, path=without_parameters(request.path)))
+        told = bare if decision.allowed else decision
+        return replace(
+            told,
+            dry_run=tuple(dict.fromkeys(decision.dry_run + bare.dry_run)),
+            would_allow=decision.would_allow and bare.would_allow,
+        )
+
+    def _decide(self, request: RequestFacts) -> Decision:
         decision = self._enforced(request)
         if self._dry_deny or self._dry_allow:
             return self._with_dry_run(decision, request)

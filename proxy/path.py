@@ -6,6 +6,11 @@ above the root they vanish), and escapes are put into one form (section 6.2.2). 
 all characters that mean nothing special in a path are decoded (`%21` is `!`), not only of unreserved ones, and what
 must not stand in a path unescaped is escaped. A path that still could mean something else to a server is refused.
 
+One difference between servers remains. To some a segment ends where its parameters begin (`/a;v=1` is `/a`: Tomcat,
+Jetty and what builds on them), to others `;` is a character like any other (nginx, Envoy, Node.js, Go). Which of them
+an application is cannot be known here, so the path travels on as it is, and policies have to allow it in both readings
+(`without_parameters`, authorize.py). Envoy and Istio compare the one reading, in which a DENY of `/a` misses `/a;v=1`.
+
 Invariant: the result starts with `/`, holds no `//`, no backslash and no segment `.` or `..`, and normalising it
 again changes nothing. Planes must forward this form, not the raw one: what was authorised is what the application
 gets.
@@ -23,6 +28,7 @@ _ALLOWED: Final = re.compile(r"[^\x00-\x20?#\x7f\u0100-\U0010ffff]*").fullmatch
 # Escapes, and what must not stand in a path unescaped (RFC 3986 section 3.3).
 _ESCAPE: Final = re.compile(r"%(?:..?)?|[^A-Za-z0-9_.~!$&'()*+,=:@;/\\%-]", re.DOTALL)
 _SLASHES: Final = re.compile(r"/{2,}")
+_PARAMETERS: Final = re.compile(r";[^/]*")
 # Decoded: unreserved characters, and delimiters that delimit nothing in a path. Not `;`, which begins parameters.
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@")
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{2}").fullmatch
@@ -49,6 +55,11 @@ def normalise_path(raw: str) -> str | None:
     except _RefusedError:
         return None
     return _without_dot_segments(_SLASHES.sub("/", path.replace("\\", "/")))
+
+
+def without_parameters(path: str) -> str:
+    """A normal path as servers read it that take `;` for the beginning of a segment's parameters. Normal again."""
+    return _SLASHES.sub("/", _PARAMETERS.sub("", path))
 
 
 def _canonical_escape(match: re.Match[str]) -> str:

@@ -363,3 +363,36 @@ def test_a_further_deny_never_allows_and_a_further_variant_never_either(
     before = outcome(deny, plain)
     assert before or not outcome([*deny, [more]], plain)
     assert before or not outcome(deny, stricter)
+
+
+# ---------------------------------------------------------------- path parameters
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/admin", False), ("/admin;x", False), ("/;x/admin", False), ("/admin;v=1;w", False), ("/admin;x/keys", True),
+        ("/open;x", True), ("/admin%3Bx", True),
+    ],
+)  # fmt: skip
+def test_parameters_take_no_path_away_from_a_deny(path: str, allowed: bool) -> None:
+    assert decide(Authorization(deny=(policy(operation(paths=("/admin",))),)), path=path).allowed is allowed
+
+
+@pytest.mark.parametrize(
+    ("paths", "allowed"),
+    [(("/a",), False), (("/a;x",), False), (("/a;x", "/a"), True), (("/a*",), True), (("*",), True)],
+)
+def test_an_allow_has_to_hold_in_both_readings(paths: tuple[str, ...], allowed: bool) -> None:
+    assert decide(Authorization(allow=(policy(operation(paths=paths)),)), path="/a;x").allowed is allowed
+
+
+def test_a_deny_of_all_but_some_paths_holds_in_either_reading() -> None:
+    all_but = Authorization(deny=(policy(operation(not_paths=("/a;x",))),))
+    assert not decide(all_but, path="/a;x").allowed
+
+
+def test_a_dry_run_tells_of_both_readings() -> None:
+    dry = Authorization(deny=(policy(operation(paths=("/a",)), name="default/dd", dry_run=True),))
+    decision = decide(dry, path="/a;x")
+    assert (decision.allowed, decision.would_allow, decision.dry_run) == (True, False, ("default/dd",))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.path import PATH_BYTES_MAX, normalise_path
+from proxy.path import PATH_BYTES_MAX, normalise_path, without_parameters
 
 # Pieces that tricks are made of, so that hypothesis finds their combinations.
 TRICKS = st.lists(
@@ -158,3 +158,24 @@ def test_escaping_any_character_of_a_segment_changes_nothing(segments: list[str]
         )
 
     assert normalise_path(path(all_of_it=True)) == normalise_path(path(all_of_it=False))
+
+
+@pytest.mark.parametrize(
+    ("path", "bare"),
+    [
+        ("/a", "/a"), ("/a;b", "/a"), ("/a;b=c/d;e;f", "/a/d"), ("/;x/a", "/a"), ("/a/;x/b", "/a/b"), ("/a/;x", "/a/"),
+        ("/;", "/"), ("/a%3Bb", "/a%3Bb"), ("/;/;/;", "/"),
+    ],
+)  # fmt: skip
+def test_parameters_are_no_part_of_a_segment_to_some(path: str, bare: str) -> None:
+    assert without_parameters(path) == bare
+
+
+@given(PATHS)
+def test_a_path_without_its_parameters_is_normal(raw: str) -> None:
+    normal = normalise_path(raw)
+    if normal is not None:
+        bare = without_parameters(normal)
+        assert normalise_path(bare) == bare
+        assert ";" not in bare
+        assert without_parameters(bare) == bare
