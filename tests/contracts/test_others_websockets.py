@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Operation
 
-from .conftest import App, Mesh, Service, until
+from .conftest import App, Mesh, Service, spiffe, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("where", ["a", "b"])]
 
@@ -138,3 +138,20 @@ async def test_an_application_without_websockets_answers_as_it_likes(
         async with client(mesh):
             pass
     assert (caught.value.response.status_code, caught.value.response.body) == (200, b"app")
+
+
+async def test_a_connection_outlives_snapshots_and_ends_with_a_revocation(
+    mesh: Mesh, echo: Echo, app: App, where: str
+) -> None:
+    served = mesh.snapshots[where].inbound[0]
+    service = Service("echo", {where: served.app_port})
+    async with client(mesh) as connection:
+        for number in range(3):
+            await mesh.serve(service, upstreams=("echo",))
+            await connection.send(str(number))
+            assert await asyncio.wait_for(connection.recv(), 10) == str(number)
+        if where == "b":
+            await mesh.serve(service, upstreams=("echo",), revoked=(spiffe("web"),))
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(connection.recv(), 10)
+    await until(lambda: len(echo.closed) == 1, "the server hears the end")
