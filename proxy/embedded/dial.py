@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.embedded.tls_stream import TlsStream
-from proxy.embedded.wheel import NEVER, Timed
+from proxy.embedded.wheel import Timed
 
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
@@ -87,19 +87,21 @@ class Dial(Timed):
 
     def abandon(self) -> None:
         """Give up without calling `failed`."""
+        stream = self._stream
         self.settle()
         if self._task is not None:
             self._task.cancel()
-        if self._stream is not None and self._stream.above is None:
-            self._stream.abort()
+        if stream is not None and stream.above is None:
+            stream.abort()
 
     def settle(self) -> None:
         """To be called by the protocol in `connection_made`: the attempt is over."""
-        self.deadline_s = NEVER
+        self._engine.wheel.forget(self)
         self._failed = None
+        self._stream = None  # it refers to this as well
 
     def _fail(self, reason: str) -> None:
         failed, self._failed = self._failed, None
-        self.deadline_s = NEVER
+        self._engine.wheel.forget(self)
         if failed is not None:
             failed(reason)

@@ -21,7 +21,6 @@ from proxy.embedded.exchange import HOLD_PIPELINED, NO_TRAILERS, Exchange
 from proxy.embedded.heads import own_response, response_head
 from proxy.embedded.http1 import CHUNKED, HeadError, Request, RequestReader, Response, looks_like_a_head
 from proxy.embedded.tunnel import Ended, splice
-from proxy.embedded.wheel import NEVER
 
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
@@ -128,7 +127,7 @@ class Downstream(asyncio.Protocol, Answers):
         rest, self._buffer = self._buffer, b""
         self._phase = _DETACHED
         self._exchange = None
-        self.deadline_s = NEVER
+        self.engine.wheel.forget(self)
         return rest
 
     def on_detached_end(self) -> None:
@@ -180,7 +179,7 @@ class Downstream(asyncio.Protocol, Answers):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._phase == _DETACHED:
             return
-        self.deadline_s = NEVER
+        self.engine.wheel.forget(self)
         self._buffer = b""
         exchange, self._exchange = self._exchange, None
         self.engine.on_connection_end(self)

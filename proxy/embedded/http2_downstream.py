@@ -105,7 +105,7 @@ class Http2Downstream(Link):
             self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.deadline_s = NEVER
+        self.engine.wheel.forget(self)
         self.engine.on_connection_end(self)
         if not self.closed:
             self.end(wire.CANCEL)

@@ -270,7 +270,7 @@ class Http2Upstream(Link):
             self.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.deadline_s = NEVER
+        self.engine.wheel.forget(self)
         self._going = True
         self._pool.on_closed(self)
         if not self.closed:

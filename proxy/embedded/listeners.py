@@ -18,7 +18,7 @@ from proxy.embedded.outgoing import Outgoing
 from proxy.embedded.tcp import CONNECT_ESTABLISHED, TcpIncoming, TcpOutgoing
 from proxy.embedded.tls_identity import H2
 from proxy.embedded.tls_stream import TlsStream
-from proxy.embedded.wheel import NEVER, Timed
+from proxy.embedded.wheel import Timed
 from trust.tls import PeerObject
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class _InboundAcceptance(Timed):
 
     def _establish(self, stream: TlsStream) -> asyncio.Protocol:
         engine = self._engine
-        self.deadline_s = NEVER
+        engine.wheel.forget(self)
         engine.on_connection_end(self)
         engine.streams.add(stream)
         peer = cast(PeerObject, stream.ssl_object)
@@ -170,7 +170,7 @@ class _InboundAcceptance(Timed):
         return InboundConnection(engine, peer.sni, peer.peer.spiffe)
 
     def _fail(self, error: Exception) -> None:
-        self.deadline_s = NEVER
+        self._engine.wheel.forget(self)
         self._engine.on_connection_end(self)
         self._engine.recorder.increment("tls_handshake_failed")
         self._engine.log_handshake_failure(str(error))

@@ -50,7 +50,8 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         self.ssl_object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
         )
-        self._establish = establish
+        # Whom to tell how the handshake ended. Let go of then: they refer to this stream, and it is large.
+        self._establish: Callable[[TlsStream], asyncio.Protocol] | None = establish
         self._failed: Callable[[TlsStream, Exception], None] | None = failed
         self._raw: asyncio.Transport
         self.above: asyncio.Protocol | None = None
@@ -95,7 +96,8 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         if self.above is not None:
             if exc is None and not self._ended:
                 exc = TruncatedError("connection ended without close_notify")
-            self.above.connection_lost(exc)
+            above, self.above = self.above, None  # the two refer to each other, and the session is large
+            above.connection_lost(exc)
         else:
             self._fail(exc or TruncatedError("connection closed during the TLS handshake"))
 
@@ -120,13 +122,16 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
             return
         self._flush()
         self._failed = None
-        self.above = self._establish(self)
+        establish, self._establish = self._establish, None
+        assert establish is not None, "the handshake ends once"
+        self.above = establish(self)
         self.above.connection_made(self)
         if self._incoming.pending and not self._paused:
             self._read()
 
     def _fail(self, error: Exception) -> None:
         failed, self._failed = self._failed, None
+        self._establish = None
         if failed is not None:
             failed(self, error)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.embedded.wheel import NEVER, Timed
+from proxy.embedded.wheel import Timed
 
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
@@ -111,7 +111,7 @@ class _Pipe(Timed):
     def on_lost(self) -> None:
         if not (self._first.lost and self._second.lost):
             return
-        self.deadline_s = NEVER
+        self._engine.wheel.forget(self)
         self._engine.pipes.discard(self)
         ended, self._ended = self._ended, None
         if ended is not None:

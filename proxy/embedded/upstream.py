@@ -128,7 +128,7 @@ class Upstream(asyncio.Protocol, Timed):
         self._pool.on_connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.deadline_s = NEVER
+        self._engine.wheel.forget(self)
         exchange, self.exchange = self.exchange, None
         self._pool.on_closed(self)
         if exchange is None:

@@ -1,11 +1,15 @@
 """One timer for every connection of a worker.
 
 A request needs deadlines (head, connect, whole request, idle), and nearly all of them are moved or dropped before
-they fire. So nothing is cancelled here: an entry carries its own `deadline_s`, the wheel only remembers one slot
-for it, and when that slot comes the entry either fires, moves to the slot of its later deadline, or falls out
+they fire. So moving a deadline costs nothing here: an entry carries its own `deadline_s`, the wheel only remembers one
+slot for it, and when that slot comes the entry either fires, moves to the slot of its later deadline, or falls out
 (Varghese & Lauck 1987, scheme 6, with lazy deletion). Moving a deadline later is one attribute store.
 
-Invariant: an entry never fires before its deadline, and at most one resolution (plus loop lag) after it.
+A connection that has ended is taken out (`forget`): its slot may be minutes away, and what it held (a TLS session is
+some 40 KiB) would stay as long.
+
+Invariant: an entry never fires before its deadline, and at most one resolution (plus loop lag) after it. It is in one
+slot at most.
 """
 
 import asyncio
@@ -42,7 +46,7 @@ class TimerWheel:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._clock: Callable[[], float] = loop.time
         self._call_at = loop.call_at
-        self._slots: dict[int, list[Timed]] = {}
+        self._slots: dict[int, dict[Timed, None]] = {}
         self._order: list[int] = []
         self._handle: asyncio.TimerHandle | None = None
         self._wake_slot = _UNPLACED
@@ -55,14 +59,28 @@ class TimerWheel:
             if slot < entry.slot:
                 self._place(entry, slot)
 
+    def forget(self, entry: Timed) -> None:
+        """The entry has ended: it has no deadline, and the wheel holds it no more."""
+        entry.deadline_s = NEVER
+        if entry.slot != _UNPLACED:
+            waiting = self._slots.get(entry.slot)
+            if waiting is not None:
+                waiting.pop(entry, None)
+            entry.slot = _UNPLACED
+            entry.slot_s = NEVER
+
     def _place(self, entry: Timed, slot: int) -> None:
+        if entry.slot != _UNPLACED:
+            earlier = self._slots.get(entry.slot)
+            if earlier is not None:
+                earlier.pop(entry, None)
         entry.slot = slot
         entry.slot_s = slot * RESOLUTION_S
         waiting = self._slots.get(slot)
         if waiting is not None:
-            waiting.append(entry)
+            waiting[entry] = None
             return
-        self._slots[slot] = [entry]
+        self._slots[slot] = {entry: None}
         heappush(self._order, slot)
         if slot < self._wake_slot:
             self._sleep_until(slot)

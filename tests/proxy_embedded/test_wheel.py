@@ -1,6 +1,7 @@
 """The timer wheel: nothing fires early, moving a deadline is free, an idle wheel sleeps."""
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from contextvars import Context
 from typing import TypeVarTuple
@@ -48,6 +49,8 @@ class FakeLoop(asyncio.BaseEventLoop):
 
 
 class Entry(Timed):
+    __slots__ = ("__weakref__", "_loop", "fired")
+
     def __init__(self, loop: FakeLoop) -> None:
         super().__init__()
         self._loop = loop
@@ -92,7 +95,7 @@ def test_an_earlier_deadline_replaces_a_later_one() -> None:
     loop.advance(1.0)
     assert len(entry.fired) == 1
     loop.advance(400.0)
-    assert len(entry.fired) == 1, "the old slot is a leftover"
+    assert len(entry.fired) == 1, "the old slot holds it no more"
 
 
 def test_a_dropped_deadline_never_fires() -> None:
@@ -103,6 +106,44 @@ def test_a_dropped_deadline_never_fires() -> None:
     loop.advance(100.0)
     assert entry.fired == []
     assert loop.timers == [], "an idle wheel has no timer"
+
+
+def test_what_has_ended_is_held_no_more() -> None:
+    """A connection closed now must not stay until the idle timeout it once had."""
+    wheel, loop = wheel_and_loop()
+    entry, other = Entry(loop), Entry(loop)
+    wheel.arm(entry, 300.0)
+    wheel.arm(other, 300.0)
+    wheel.forget(entry)
+    wheel.forget(entry)
+    held = weakref.ref(entry)
+    del entry
+    assert held() is None
+    wheel.arm(other, 1.0)
+    held = weakref.ref(other)
+    loop.advance(2.0)
+    assert len(other.fired) == 1
+    del other
+    assert held() is None, "nor in the slot of an earlier deadline"
+
+
+def test_one_that_fires_may_end_others_of_its_moment_and_they_may_begin_again() -> None:
+    wheel, loop = wheel_and_loop()
+    second = Entry(loop)
+
+    class Ends(Entry):
+        def on_deadline(self) -> None:
+            super().on_deadline()
+            wheel.forget(second)
+            wheel.arm(second, 5.0)
+
+    first = Ends(loop)
+    wheel.arm(first, 1.0)
+    wheel.arm(second, 1.0)
+    loop.advance(2.0)
+    assert (len(first.fired), second.fired) == (1, [])
+    loop.advance(5.0)
+    assert len(second.fired) == 1
 
 
 def test_moving_deadlines_costs_no_wake_ups() -> None:
