@@ -15,6 +15,7 @@ over the last quarter is within MEMORY_GROWTH_MAX of the one over the second.
 
 import argparse
 import asyncio
+import http.client
 import re
 import statistics
 import sys
@@ -54,6 +55,10 @@ class Outcome:
     errors_allowed: int = 0
     failures: dict[str, int] = field(default_factory=dict)  # as wrk names them
     memory_mib: dict[str, list[float]] = field(default_factory=dict)
+    flags: dict[str, int] = field(
+        default_factory=dict
+    )  # why the caller's peer answered itself, by Envoy's flags
+    deaths: int = 0  # of members, as the other one believed
     problems: list[str] = field(default_factory=list)
 
     def judge(self, growth_max: float = MEMORY_GROWTH_MAX) -> None:
@@ -80,6 +85,11 @@ class Outcome:
             ("snapshots changed", str(self.swaps)),
             ("requests that the killed workers may have had", str(self.errors_allowed)),
             ("errors seen by wrk", lost),
+            (
+                "why, as the caller's peer says",
+                ", ".join(f"{n} {f}" for f, n in sorted(self.flags.items())) or "-",
+            ),
+            ("times a peer was believed dead", str(self.deaths)),
         ]
         for name, samples in self.memory_mib.items():
             early, late = quarters(samples)
@@ -155,7 +165,19 @@ class Soak:
                 if isinstance(error, Exception):
                     outcome.problems.append(f"the soak itself failed: {error!r}")
         self._read(said.decode())
+        await asyncio.sleep(3.0)  # until the last workers have reported
+        self._explain(await asyncio.to_thread(_metrics, self.web.host))
+        outcome.deaths = sum(peer.log.count("state=dead") for peer in (self.web, self.cart))
         return outcome
+
+    def _explain(self, metrics: str) -> None:
+        for line in metrics.splitlines():
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            if not line.startswith("istio_requests_total{") or labels.get("reporter") != "source":
+                continue
+            if labels["response_code"] != "200":
+                why = f"{labels['response_code']} {labels['response_flags']}"
+                self.outcome.flags[why] = self.outcome.flags.get(why, 0) + int(float(line.rpartition(" ")[2]))
 
     def _read(self, said: str) -> None:
         outcome = self.outcome
@@ -209,6 +231,13 @@ class Soak:
             now = [file.stat().st_mtime_ns for file in files]
             self.outcome.renewals += sum(a != b for a, b in zip(seen, now, strict=True))
             seen = now
+
+
+def _metrics(host: str) -> str:
+    connection = http.client.HTTPConnection(host, 15020, timeout=10)
+    connection.request("GET", "/metrics")
+    with connection.getresponse() as answer:
+        return answer.read().decode()
 
 
 async def soak(seconds: float, kill_every_s: float) -> Outcome:
