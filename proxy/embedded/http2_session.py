@@ -22,7 +22,7 @@ CONTINUATIONS_MAX: Final = 16  # of one block
 # What a head that the other host took may grow to on its way: the overhead of each field (RFC 9113, 6.5.2), and those
 # that are added. One that is too large must end its request, and never the connection that it shares with others.
 MESH_HEADER_BYTES: Final = 16 * 1024
-MESH_RESETS: Final = 10  # a host speaks for many callers, and some of them will go away
+MESH_RESETS: Final = 3  # a host speaks for many callers, and some of them will go away
 _TOP: Final = 0x7FFF_FFFF
 
 
