@@ -26,7 +26,7 @@ class Book:
         record = Record(
             writer=writer, seq=len(self.held) + 1, kind=EPOCH, key=epoch_key(epoch),
             payload=epoch.encode() if payload is None else payload, context=(), hlc=0, signature=bytes(64),
-            floor=0, live_sum=bytes(16),
+            floor=0, rest=bytes(32),
         )  # fmt: skip
         self.held.append(record)
 

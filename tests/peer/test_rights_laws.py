@@ -165,6 +165,7 @@ def test_the_listing_shows_whatever_grants_anything(make_world: Any, story: Any)
 
         heads = without.journal.heads
         forks = without.journal.forks
+        recast = without.journal.recast
 
         def delta(self, writer: bytes, after: int, bytes_max: int) -> Delta:
             whole = without.journal.delta(writer, after, bytes_max)
