@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ class FakePeer:
 
     async def leave(self, *, revoke: bool = False, reason: str = "") -> Json:
         return self._answer("leave", {"left": True}, *((reason,) if revoke else ()))
+
+    async def upgrade(self) -> Json:
+        return self._answer("upgrade", {"pid": os.getpid()})
 
     async def revoke(self, kind: str, name: str, reason: str) -> Json:
         row = {"subject": f"{kind}:{name}", "kind": kind, "reason": reason, "action": "revoked"}

@@ -58,6 +58,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     assert client.revoke("node", "one", "lost")["subject"] == "node:one"
     assert client.leave(revoke=True, reason="sold") == {"left": True}
     assert client.leave() == {"left": True}
+    assert client.upgrade() == {"pid": os.getpid()}
     assert [call for call in served.api.calls if call[1]] == [
         ("join", (["a:1", "b:2"],)),
         ("register", ([{"service": {"name": "cart"}}], "cart.yaml")),

@@ -49,6 +49,22 @@ def test_leave_waits_for_the_process_to_end(gossamer, served):
     assert (ended.code, ended.err) == (0, "left the mesh; the peer has stopped\n")
 
 
+def test_upgrade_waits_for_the_new_process(gossamer, served):
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        served.api.answers["upgrade"] = {"pid": child.pid}
+        (served.data_dir / "lock").write_text(f"{child.pid}\n")
+        ended = gossamer("upgrade")
+        assert (ended.code, ended.err) == (0, f"upgraded; the peer is process {child.pid}\n")
+    finally:
+        child.kill()
+        child.wait()
+    (served.data_dir / "lock").write_text("1\n")
+    ended = gossamer("upgrade")
+    assert ended.code == 1
+    assert f"process {child.pid} was about to take over and has ended" in ended.err
+
+
 def test_check_fails_if_a_check_does(gossamer, served):
     assert gossamer("check").code == 0
     served.api.answers["check"] = [
