@@ -104,15 +104,21 @@ class EmbeddedPlane:
 
     async def _give(self, order: Order) -> Applied | Rejected:
         # One first: a snapshot that ends workers must not end them all.
-        first, *others = self._workers
+        # And one that runs: those that have ended must not keep certificates from the others until they are back.
+        first, *others = sorted(self._workers, key=lambda worker: not worker.ready)
         answers = [await self._apply_one(first, order)]
+        down: list[Supervisor] = []
         if isinstance(answers[0], Applied):
+            down = [worker for worker in others if not worker.ready]
+            others = [worker for worker in others if worker.ready]
             answers += await asyncio.gather(*(self._apply_one(worker, order) for worker in others))
         rejected = [answer for answer in answers if isinstance(answer, Rejected)]
         if not rejected:
+            for worker in down:
+                worker.serve_later(order)
             return Applied(version=order.version)
         if self._good is not None:
-            taken = [w for w, a in zip(self._workers, answers, strict=False) if isinstance(a, Applied)]
+            taken = [w for w, a in zip((first, *others), answers, strict=False) if isinstance(a, Applied)]
             await asyncio.gather(*(self._apply_one(worker, self._good) for worker in taken))
         return min(rejected, key=lambda each: _GRAVITY.index(each.fault))
 

@@ -92,6 +92,15 @@ class Supervisor:
             self._good = order
         return refusal
 
+    @property
+    def ready(self) -> bool:
+        """Whether it takes an order now."""
+        return self._ready.is_set() and self._process is not None and self._process.link.open
+
+    def serve_later(self, order: Order) -> None:
+        """It does not run: what it is to serve once it does."""
+        self._good = order
+
     async def drain(self, timeout_s: float) -> None:
         """Ask for a drain and wait for its end, a little longer than it may take."""
         try:
@@ -203,10 +212,12 @@ class Supervisor:
         try:
             await self._spawn()
             refusal = None
-            if self._good is not None and not self._waiting:
+            sent: Order | None = None
+            while self._good is not None and self._good is not sent and not self._waiting:
+                sent = self._good  # another may come while it is sent
                 async with asyncio.timeout(START_TIMEOUT_S):
                     self._serving = True
-                    refusal = await self._send_order(self._good)
+                    refusal = await self._send_order(sent)
         except (OSError, TimeoutError) as error:
             log.error("data plane worker %s did not start: %r", self.number, error)
             await self._end_process()

@@ -240,3 +240,24 @@ async def test_the_worker_is_not_for_hands() -> None:
     _, error = await process.communicate()
     assert process.returncode == 2
     assert b"started by the data plane" in error
+
+
+async def test_a_worker_that_has_ended_keeps_no_snapshot_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S_MIN", 2.0)
+    plane = EmbeddedPlane(workers=2)
+    await plane.start()
+    try:
+        assert await plane.apply(EMPTY, {}) == Applied(version=1)
+        os.kill(plane.processes()[0], signal.SIGKILL)
+        await wait_for(lambda: not plane._workers[0].ready, "its end")
+        begun_s = time.monotonic()
+        assert await plane.apply(replace(EMPTY, version=2), {}) == Applied(version=2)
+        assert time.monotonic() - begun_s < 2.0
+        await wait_for(lambda: plane._workers[0].ready, "its return")
+        good = plane._workers[0]._good
+        assert good is not None
+        assert good.version == 2
+    finally:
+        await plane.stop()
