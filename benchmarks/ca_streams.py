@@ -41,6 +41,7 @@ from peer.spending import Spending
 from trust.admission import Spend, TokenLedger, found
 from trust.authority import root_certificate
 from trust.bundle import TrustBundle
+from trust.coordinator import CoordinatorConfig
 from trust.credential import Credential
 from trust.group import Scalar, Secret, base_mul
 from trust.groupkey import GroupKey, KeyShare, group_key, identifier_of
@@ -50,6 +51,7 @@ from trust.issuance import issue_svid, request_svid
 from trust.order import Rules
 from trust.polynomial import evaluate, random_coefficients
 from trust.revocation import RevocationSet
+from trust.roast import SigningConfig
 from trust.svid import KeyedSvid, keyed, new_leaf_key
 
 DOMAIN: Final = "cluster.local"
@@ -57,6 +59,7 @@ THRESHOLD, SIGNERS = 3, 5
 PEERS: Final = 1000
 IDENTITIES_EACH: Final = 2
 HALF_LIFE_S: Final = 1800.0
+PATIENT: Final = CoordinatorConfig(signing=SigningConfig(timeout_s=60.0))  # the machine may be busy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +201,7 @@ class Peer:
         """A coordinator without streams and commitments."""
         return Signing(
             custody=self.custody, cosigner=self.cosigner, node=self.person.identity.id, dial=self.dial,
-            may_sign=lambda _node: True, rng=random.Random(1), entropy=secrets.token_bytes,
+            may_sign=lambda _node: True, rng=random.Random(1), entropy=secrets.token_bytes, config=PATIENT,
         )  # fmt: skip
 
     def issuer(self, signing: Signing | None = None) -> Issuer:
