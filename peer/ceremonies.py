@@ -60,7 +60,7 @@ FRAME, WISH, REPAIR = b"c", b"w", b"r"
 LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
 INBOX_MAX: Final = 1024
 INBOX_EACH_MAX: Final = 256  # of one node
-LOOK_S: Final = 1.0  # between two looks at who should be signers
+LOOK_S: Final = 3.0  # between two looks at who should be signers; each takes in all members
 IDLE_S: Final = 30.0  # the same on a node that is no signer
 RETIRE_S: Final = 60.0  # longer than anybody takes to hear of a new epoch, unless it is cut off
 RETRY_S: Final = 5.0  # after the disk failed
@@ -127,6 +127,7 @@ class Ceremonies:
     _wishes: _Wishes = field(default_factory=_Wishes)
     _told_wish: tuple[bytes, ...] | None = None
     _told_members: Members | None = None
+    _members: Members = field(default_factory=lambda: Members(known=frozenset()))
     _look_at: float = 0.0
     _retire_at: float | None = None
     _newest: int = -1
@@ -256,12 +257,14 @@ class Ceremonies:
             self._look_at = now + IDLE_S
             return
         self._wishes.judged = self.judgement.wish(record)
+        self._members = self.judgement.members(record)
         if self._wishes.current is not None and self._sitting is None:
             self._seat(self._sit(succession(record), record.epoch + 1))
 
     def _seat(self, sitting: Sitting | None) -> None:
         self._sitting = sitting
         self._told_wish = self._told_members = None
+        self._members = self.judgement.members(self.custody.record)
 
     def _sit(self, electorate: Electorate, epoch: int) -> Sitting | None:
         if self._barred == epoch:
@@ -328,10 +331,9 @@ class Ceremonies:
     def _news(self) -> list[Input]:
         """What the machine was not told yet of members and wishes."""
         news: list[Input] = []
-        members = self.judgement.members(self.custody.record)
-        if members != self._told_members:
-            self._told_members = members
-            news.append(members)
+        if self._members is not self._told_members:
+            self._told_members = self._members
+            news.append(self._members)
         wish = self._wishes.current
         if wish != self._told_wish:
             self._told_wish = wish

@@ -157,6 +157,19 @@ async def test_a_dead_signer_is_replaced_and_a_revoked_one_too(tmp_path):
     assert {hall.seats[node].custody.record.epoch for node in check_nodes} == {2}
 
 
+async def test_who_is_no_signer_any_more_erases_its_share(tmp_path):
+    hall, everyone = council(tmp_path, 3, 1)
+    out = hall.seats[everyone[0].id]
+    share = out.custody.shares[0]
+    wish_all(hall, everyone[1:])
+    await hall.until(hall.at(1))
+    assert out.custody.shares == (share,), "others may not have heard yet"
+    await hall.after(RETIRE_S + 5)
+    assert out.custody.shares == ()
+    assert share.secret.wiped
+    assert list(out.keys.directory.glob("share-*")) == []
+
+
 async def test_who_still_sits_when_all_is_over_is_told_the_outcome(tmp_path):
     hall, everyone = council(tmp_path, 3)
     late = everyone[2].id
