@@ -34,15 +34,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from gossip.events import Address
-from peer.acquaintance import Introducer, UnacquaintedError, der_of, passing_certificate
+from peer import founders
+from peer.acquaintance import Introducer, der_of, passing_certificate
 from peer.custody import Custody
 from peer.enroll import Membership
 from peer.firstsigning import FirstSignatures
 from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private
-from peer.io.letters import Letters
 from peer.io.listen import StreamServer
-from peer.io.stream import ALPN, FrameStream, Hello, StreamError
-from peer.meeting import MET_MAX, Meeting
+from peer.io.stream import ALPN, FOUND, FrameStream, Hello, StreamError
+from peer.meeting import Meeting
 from peer.readmission import NotLetInError, ask
 from peer.sitting import Sitting, forget_memory
 from trust.admission import Token
@@ -51,7 +51,7 @@ from trust.bootstrap import BootstrapSecret, Card, decode_card
 from trust.ceremony.electorate import Electorate, founding
 from trust.ceremony.events import Input, Learned, Received, Rejected, Retrying, Sealed, Send, Tick, Timing
 from trust.ceremony.growth import SignerRules
-from trust.ceremony.statement import FRAME_BYTES_MAX, pack_many, unpack_many
+from trust.ceremony.statement import pack_many, unpack_many
 from trust.credential import decode_credential, verify_credential
 from trust.epoch import EpochRecord
 from trust.errors import TrustError
@@ -60,16 +60,12 @@ from trust.tls import server_context_unverified
 
 log = logging.getLogger("gossamer.founding")
 
-LETTERS, SIGN = b"letters", b"sign"
-CONTACT_S: Final = 0.3  # between two rounds of calls to those that have not been met
 TELL_S: Final = 0.3  # between two tellings of what stays true
 WAITING_TOLD_S: Final = 10.0
 HOPELESS_S: Final = 10.0  # after which a peer whose secret nobody shares gives up
 ROOT_RANK_S: Final = 1.5  # how much longer each next signer waits for somebody else's root certificate
 PART_S: Final = 2.0  # how long a member stays for founders that are late
 ALONE_S: Final = 15.0  # how long it stays where it hears of no other
-INBOX_MAX: Final = 1024
-LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
 
 
 class FoundingError(Exception):
@@ -123,23 +119,20 @@ class Founding:
         self._clock = time.monotonic
         self._certificate = passing_certificate(now())
         self._meeting = Meeting(self._own_card())
-        self._introducer = Introducer(identity, lambda: self._meeting.me, site.secret)
-        self._nodes: dict[FrameStream, bytes] = {}
-        self._letters = Letters(self._dial, self._nodes.get, self._received)
-        self._heard_of: dict[bytes, Card] = {}
-        self._refused: dict[Address, str] = {}
-        self._own: set[Address] = {site.address}
-        self._inbox: list[tuple[bytes, bytes]] = []
-        self._wake = asyncio.Event()
+        self._founders = founders.Founders(
+            self._meeting,
+            Introducer(identity, lambda: self._meeting.me, site.secret),
+            seeds=site.seeds,
+            certificate=der_of(self._certificate),
+            running=self._ask_to_be_let_in,
+            sign=self._serve_signing,
+        )
         self._let_in: LetIn | None = None
         self._hopeless = ""
         self._custody: Custody | None = None
         self._signing: FirstSignatures | None = None
         self._root: bytes | None = None
         self._member = False
-        self._heard_at = float("-inf")
-        self._members: set[bytes] = set()  # founders that are members, as they say
-        self._loud: set[str] = set()
 
     # -------------------------------------------------------------- the whole way
 
@@ -148,13 +141,14 @@ class Founding:
         server = StreamServer(
             server_context_unverified(self._certificate, alpn=(ALPN,)), _no_mesh_yet, lambda _stream: None
         )
-        server.handle(b"found", self._serve)
+        server.handle(FOUND, self._founders.serve)
         try:
             await server.start(self._site.bind, self._site.address[1])
         except OSError as error:
             where = f"{self._site.bind}:{self._site.address[1]}"
             raise FoundingError(f"gossip port {where} cannot be opened: {error.strerror or error}") from error
-        contacting = asyncio.create_task(self._contact(), name="meeting founders")
+        contacting = asyncio.create_task(self._founders.contact(), name="meeting founders")
+        contacting.add_done_callback(self._contact_ended)
         try:
             self._take_up()
             membership = self._membership()
@@ -173,7 +167,7 @@ class Founding:
         finally:
             contacting.cancel()
             await asyncio.gather(contacting, return_exceptions=True)
-            await self._letters.close()
+            await self._founders.close()
             if self._signing is not None:
                 await self._signing.close()
             await server.close()
@@ -203,96 +197,18 @@ class Founding:
                 "fingerprint below on all peers, or give all of them one token (gossamer token create --bootstrap)"
             )
 
+    def _contact_ended(self, contacting: asyncio.Task[None]) -> None:
+        error = None if contacting.cancelled() else contacting.exception()
+        if error is not None:
+            log.error("founders_uncalled", exc_info=error)
+            self._hopeless = f"other founders cannot be called: {error!r}"
+            self._founders.wake()
+
+    async def _serve_signing(self, stream: FrameStream) -> None:
+        if self._signing is not None:
+            await self._signing.cosigner.serve(stream, founders.SIGN)
+
     # -------------------------------------------------------------- meeting
-
-    async def _contact(self) -> None:
-        """Call whom this peer has not met, again and again."""
-        while True:
-            known = {card.address for card in self._meeting.met.values()}
-            heard = [card.address for card in self._heard_of.values()]
-            for address in dict.fromkeys([*self._site.seeds, *heard]):
-                if address not in known and address not in self._own:
-                    await self._call(address)
-            await asyncio.sleep(CONTACT_S)
-
-    async def _call(self, address: Address) -> None:
-        try:
-            stream, card = await self._introducer.call(address)
-        except UnacquaintedError as error:
-            self._refuse(address, str(error))
-            return
-        except StreamError as error:
-            log.debug("founder_unreachable", extra={"fields": {"reason": str(error)}})
-            return
-        self._refused.pop(address, None)
-        if card.node == self._identity.id:
-            self._own.add(address)
-            stream.abort()
-        elif card.expect == 0:
-            await self._ask_to_be_let_in(address, stream, card)
-        elif reason := self._meeting.meet(card):
-            self._refuse(address, reason)
-            stream.abort()
-        else:
-            self._met(card)
-            stream.write(LETTERS)
-            self._letters.keep(card.node, stream)
-            self._wake.set()
-
-    async def _dial(self, node: bytes, purpose: bytes = LETTERS) -> FrameStream:
-        """A stream to a founder that was met. Raises StreamError."""
-        card = self._meeting.met.get(node)
-        if card is None:
-            raise StreamError("it is no founder that is known here")
-        try:
-            stream, found = await self._introducer.call(card.address)
-        except UnacquaintedError as error:
-            raise StreamError(str(error)) from error
-        if found.expect == 0:
-            self._members.add(node)
-            if not self._member:
-                await self._ask_to_be_let_in(card.address, stream, found)
-        if found.node != node or found.expect == 0:
-            stream.abort()
-            raise StreamError(f"at its address is {found.name} now, as another peer or in a running mesh")
-        stream.write(purpose)
-        return stream
-
-    async def _serve(self, stream: FrameStream, _purpose: bytes) -> None:
-        try:
-            card = await self._introducer.answer(stream, der_of(self._certificate))
-        except UnacquaintedError as error:
-            self._refuse(None, str(error))
-            return
-        if card.node == self._identity.id:
-            return
-        if reason := self._meeting.meet(card):
-            self._refuse(card.address, reason)
-            return
-        self._met(card)
-        self._nodes[stream] = card.node
-        self._wake.set()
-        try:
-            purpose = await stream.read()
-            if purpose == LETTERS:
-                await self._letters.serve(stream, purpose)
-            elif purpose == SIGN and self._signing is not None:
-                await self._signing.cosigner.serve(stream, purpose)
-        finally:
-            self._nodes.pop(stream, None)
-
-    def _met(self, card: Card) -> None:
-        if card.name not in self._loud:
-            self._loud.add(card.name)
-            fields = {"name": card.name, "node": format_id(card.node), "missing": self._meeting.missing()}
-            log.info("founder_met", extra={"fields": fields})
-
-    def _refuse(self, address: Address | None, reason: str) -> None:
-        if address is not None:
-            self._refused[address] = reason
-        if reason not in self._loud and len(self._loud) < MET_MAX * 4:
-            self._loud.add(reason)
-            log.warning("founder_refused", extra={"fields": {"reason": reason}})
 
     def _take_up(self) -> None:
         """The founders that an earlier life settled on."""
@@ -313,56 +229,39 @@ class Founding:
         began = told_at = self._clock()
         while self._meeting.settled is None and self._let_in is None:
             self._read_letters()
-            self._propose()
+            self._founders.propose()
             now = self._clock()
             if now - told_at >= WAITING_TOLD_S:
                 told_at = now
                 self._say(self._waiting_words())
             alone = len(self._meeting.met) == 1
-            if self._hopeless or (self._refused and alone and now - began >= HOPELESS_S):
-                raise FoundingError(self._hopeless or "; ".join(sorted(set(self._refused.values()))))
-            await self._pause(TELL_S)
+            if self._hopeless or (self._founders.refused and alone and now - began >= HOPELESS_S):
+                raise FoundingError(self._hopeless or "; ".join(sorted(set(self._founders.refused.values()))))
+            await self._founders.pause(TELL_S)
         if self._meeting.settled is not None and not taken_up:
             cards = [self._meeting.met[node] for node in sorted(self._meeting.settled)]
             self._keys.write(KeyFile.FOUNDERS, pack_many([card.encode() for card in cards]))
-            self._propose()
+            self._founders.propose()
 
     def _waiting_words(self) -> str:
         met = ", ".join(sorted(card.name for card in self._meeting.met.values()))
-        reasons = "; ".join(sorted(set(self._refused.values())))
+        reasons = "; ".join(sorted(set(self._founders.refused.values())))
         words = f"waiting for {self._meeting.missing()} more of {self._site.expect} founders; here: {met}"
         if self._meeting.without_me() is not None:
             words = "others found the mesh without this peer; waiting for it, to be let in"
         return words + (f" ({reasons})" if reasons else "")
 
-    def _propose(self) -> None:
-        nodes = self._meeting.proposal()
-        others = sorted(self._meeting.met.keys() - {self._identity.id})
-        cards = pack_many([self._meeting.met[node].encode() for node in others][:16])
-        for node in others:
-            self._letters.send(node, b"k" + cards)
-            if nodes is not None:
-                flag = b"\1" if self._meeting.settled is not None else b"\0"
-                self._letters.send(node, b"p" + flag + b"".join(sorted(nodes)))
-
     # -------------------------------------------------------------- letters
-
-    def _received(self, node: bytes, letter: bytes) -> None:
-        self._heard_at = self._clock()
-        if len(self._inbox) < INBOX_MAX and len(letter) <= LETTER_BYTES_MAX:
-            self._inbox.append((node, letter))
-            self._wake.set()
 
     def _read_letters(self) -> list[Input]:
         """Deal with what has come; the ceremony's frames are returned."""
         frames: list[Input] = []
-        letters, self._inbox = self._inbox, []
-        for node, letter in letters:
+        for node, letter in self._founders.letters():
             body = letter[1:]
             match letter[:1]:
-                case b"k":
-                    self._hear_of(body)
-                case b"p" if len(body) % ID_BYTES == 1:
+                case founders.CARDS:
+                    self._founders.hear_of(body)
+                case founders.PROPOSAL if len(body) % ID_BYTES == 1:
                     nodes = frozenset(body[at : at + ID_BYTES] for at in range(1, len(body), ID_BYTES))
                     self._meeting.hear(node, nodes, settled=body[:1] == b"\1")
                 case b"c":
@@ -370,34 +269,16 @@ class Founding:
                 case b"d":
                     self._hear_root(body)
                 case b"m":
-                    self._members.add(node)
+                    self._founders.members.add(node)
                 case _:
                     log.debug("founding_letter_unread", extra={"fields": {"node": format_id(node)}})
         return frames
-
-    def _hear_of(self, packed: bytes) -> None:
-        try:
-            cards = [decode_card(each) for each in unpack_many(packed)]
-        except TrustError as error:
-            log.debug("cards_unread", extra={"fields": {"reason": str(error)}})
-            return
-        for card in cards:
-            if card.node not in self._meeting.met and len(self._heard_of) < MET_MAX:
-                self._heard_of[card.node] = card
 
     def _hear_root(self, der: bytes) -> None:
         if self._root is None and self._custody is not None and self._custody.group is not None:
             with contextlib.suppress(TrustError):
                 if read_root(der, self._site.trust_domain) == self._custody.group.public:
                     self._root = der
-
-    async def _pause(self, seconds: float) -> None:
-        """Until something has come, at most so long."""
-        if not self._inbox:
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, seconds)):
-                    await self._wake.wait()
 
     # -------------------------------------------------------------- the ceremony
 
@@ -429,7 +310,7 @@ class Founding:
             for effect in await sitting.step([*frames, Tick()]):
                 match effect:
                     case Send():
-                        self._letters.send(effect.node, b"c" + effect.data)
+                        self._founders.send(effect.node, b"c" + effect.data)
                     case Sealed():
                         return self._keep(effect)
                     case Retrying():
@@ -442,12 +323,14 @@ class Founding:
                         log.critical("founder_convicted", extra={"fields": {"node": format_id(effect.node)}})
             if self._let_in is not None:
                 return None
+            if self._hopeless:
+                raise FoundingError(self._hopeless)
             if self._clock() - told_at >= TELL_S:
                 told_at = self._clock()
-                self._propose()
+                self._founders.propose()
             deadline = sitting.deadline
             wait_s = TELL_S if deadline is None else min(TELL_S, deadline - self._clock())
-            await self._pause(wait_s)
+            await self._founders.pause(wait_s)
 
     def _keep(self, sealed: Sealed) -> EpochRecord:
         record = sealed.record
@@ -486,16 +369,16 @@ class Founding:
                 self._read_letters()
                 if self._root is None and self._clock() >= turn_at:
                     self._root = await signing.root_certificate()
-                await self._pause(TELL_S)
+                await self._founders.pause(TELL_S)
             if self._root is None:
                 return None
             self._keys.write(KeyFile.ROOT_CERTIFICATE, self._root)
             for node in record.value.ids:
-                self._letters.send(node, b"d" + self._root)
+                self._founders.send(node, b"d" + self._root)
             while (encoded := await signing.credential()) is None:
                 if self._let_in is not None:
                     return None
-                await self._pause(TELL_S)
+                await self._founders.pause(TELL_S)
                 self._read_letters()
         except TrustError as error:
             raise FoundingError(f"this peer cannot be a founder: {error}") from error
@@ -507,8 +390,8 @@ class Founding:
     def _open_signing(self, custody: Custody, record: EpochRecord) -> FirstSignatures:
         self._signing = FirstSignatures(
             custody=custody, record=record, identity=self._identity, name=self._site.name,
-            trust_domain=self._site.trust_domain, dial=lambda node: self._dial(node, SIGN),
-            member_of=self._nodes.get, now=self._now,
+            trust_domain=self._site.trust_domain, dial=lambda node: self._founders.dial(node, founders.SIGN),
+            member_of=self._founders.member_of, now=self._now,
         )  # fmt: skip
         return self._signing
 
@@ -541,31 +424,33 @@ class Founding:
         since = self._clock()
         while record is not None and self._let_in is None:
             for node in others:
-                self._letters.send(node, b"m")
-                self._letters.send(node, b"d" + membership.root_certificate)
+                self._founders.send(node, b"m")
+                self._founders.send(node, b"d" + membership.root_certificate)
             self._read_letters()
-            members = len(self._members & others) + 1
+            members = len(self._founders.members & others) + 1
             stayed_s = self._clock() - since
             enough = members >= record.group.threshold and stayed_s >= PART_S
             if members > len(others) or enough or (stayed_s >= ALONE_S and not self._heard_lately()):
                 break
-            await self._pause(TELL_S)
+            await self._founders.pause(TELL_S)
         await asyncio.sleep(TELL_S / 3)  # the last word is on its way
         forget(self._keys, founded=True)
 
     def _heard_lately(self) -> bool:
-        return self._clock() - self._heard_at < ALONE_S
+        return self._clock() - self._founders.heard_at < ALONE_S
 
     # -------------------------------------------------------------- a mesh that runs already
 
     async def _ask_to_be_let_in(self, address: Address, stream: FrameStream, card: Card) -> None:
+        if self._member:
+            return
         try:
             token, record = await ask(stream)
         except NotLetInError as error:
             self._hopeless = f"{card.name} is a member of a mesh already: {error}"
             return
         except (StreamError, TrustError) as error:
-            self._refuse(address, f"{card.name}: {error}")
+            self._founders.refuse(address, f"{card.name}: {error}")
             return
         finally:
             stream.abort()
@@ -574,15 +459,15 @@ class Founding:
             self._hopeless = f"{card.name} is a member of another mesh than the one founded here"
             return
         self._let_in = LetIn(token, record, address)
-        self._wake.set()
+        self._founders.wake()
 
     async def _wait_to_be_let_in(self) -> LetIn:
         while self._let_in is None:
             if self._hopeless:
                 raise FoundingError(self._hopeless)
             self._read_letters()
-            self._propose()  # which calls the others, who may run by now
-            await self._pause(TELL_S)
+            self._founders.propose()  # which calls the others, who may run by now
+            await self._founders.pause(TELL_S)
         return self._let_in
 
 
