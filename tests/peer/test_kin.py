@@ -8,7 +8,7 @@ import pytest
 from peer.acquaintance import Introducer, der_of, passing_certificate
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, KIN, Hello, StreamError
-from peer.kin import Kin
+from peer.kin import PLACES_MAX, Kin
 from trust.codec import pack
 from trust.identity import spiffe_node
 from trust.revocation import REVOCATION_S, revoke
@@ -128,3 +128,17 @@ async def test_the_revoked_are_not_served(relatives, live, until):
     await until(lambda: two.refused)
     stream.abort()
     assert "revoked" in two.refused[-1]
+
+
+async def test_only_so_many_places_are_asked_who_is_there(relatives, live, monkeypatch):
+    one, *_ = relatives
+    looked = []
+
+    async def look(_self, place):
+        looked.append(place)
+
+    monkeypatch.setattr(Kin, "_look_at", look)
+    one.kin.places = lambda: [("127.0.0.1", port) for port in range(2, PLACES_MAX + 20)]
+    with pytest.raises(StreamError, match="nobody knows where"):
+        await one.kin.dial(live.member(9).identity.id, SIGN)
+    assert len(looked) == PLACES_MAX
