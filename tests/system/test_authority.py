@@ -252,3 +252,45 @@ async def test_a_mesh_in_which_nobody_has_a_certificate_comes_back_by_itself(sma
     await started(three, *seeds)
     status = await ask(three[0], "ca_status")
     assert (status["can_issue"], status["answering"]) == (True, 3)
+
+
+async def test_a_signer_that_is_gone_is_replaced_a_revoked_one_leaves_and_a_lost_share_comes_back(
+    small: LocalMesh, until: Any
+) -> None:
+    config = small.directory / "gossamer.yaml"
+    config.write_text("ca: {settle_s: 0.5, gone_s: 2}\n")
+    first, _, third, fourth, _ = small.peers
+    seeds = [word for peer in small.peers[:3] for word in ("--seed", f"{peer.host}:7946")]
+    await founded(small, 3, "--config", str(config))
+    await small.join(fourth, "--config", str(config))
+
+    async def signers() -> set[str]:
+        return {row["name"] for row in (await ask(first, "ca_status"))["signers"]}
+
+    async def replaced() -> bool:
+        return await signers() == {"node-1", "node-2", "node-4"}
+
+    await third.kill(signal.SIGKILL)
+    await until(replaced, "the signer that is gone is replaced", 40)
+
+    async def three_without_second() -> bool:
+        return await signers() == {"node-1", "node-3", "node-4"}
+
+    await third.start(*seeds, "--config", str(config))
+    await first.command("ca", "revoke", "signer", "node-2")
+    await until(three_without_second, "the revoked signer is none any more", 40)
+
+    shares = list((fourth.directory / "keys").glob("share-*"))
+    await fourth.kill(signal.SIGKILL)
+    for path in shares:
+        path.unlink()
+    await fourth.start(*seeds, "--config", str(config))
+
+    async def restored() -> bool:
+        status = await ask(first, "ca_status")
+        return status["answering"] == len(status["signers"]) == 3
+
+    await until(restored, "the lost share is restored", 40)
+    before = (await ask(first, "ca_status"))["epoch"]
+    assert "2 of 3" in await first.command("ca", "reshare")
+    assert (await ask(fourth, "ca_status"))["epoch"] >= before
