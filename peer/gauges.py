@@ -4,6 +4,7 @@ Invariant: reading one changes nothing, and no label's set of values grows with 
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gossip.member import State
@@ -44,6 +45,10 @@ def ca_gauges(daemon: "Daemon") -> list[Gauge]:
     def of_group(read: Callable[[GroupKey], float]) -> Callable[[], float]:
         return lambda: -1 if custody.group is None else read(custody.group)
 
+    def letters() -> dict[tuple[str, ...], float]:
+        counts = asdict(daemon.succession.ceremonies.traffic) | {"lost": daemon.succession.letters.lost}
+        return {(name,): count for name, count in counts.items()}
+
     return [
         make("ca_epoch", "Epoch of the signers; -1 while they are not known.", of_group(lambda g: g.epoch)),
         make("ca_threshold", "How many signers a signature takes.", of_group(lambda g: g.threshold)),
@@ -67,6 +72,14 @@ def ca_gauges(daemon: "Daemon") -> list[Gauge]:
             "Epoch up to which uses of tokens are known.",
             lambda: daemon.handover.settled.epoch,
         ),
+        make(
+            "ca_changing",
+            "1 while this peer takes part in a change of the signers.",
+            lambda: float(daemon.succession.status is not None),
+        ),
+        make("ca_shares_held", "Shares of the root that are kept here.", lambda: len(custody.shares)),
+        make("ca_share_lacking", "1 while this signer's share is lost.", lambda: float(custody.lacking)),
+        make("ca_ceremonies", "What came and went for ceremonies.", letters, "event"),
         make("ca_token_uses", "Uses of tokens it keeps.", lambda: len(daemon.issuer.rules.ledger)),
     ]
 

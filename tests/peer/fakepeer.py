@@ -157,6 +157,10 @@ class FakePeer:
         status |= {"answering": 1, "margin": 0, "revocations": 2}
         return self._answer("ca_status", status | {"can_issue": True})
 
+    async def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
+        result = {"epoch": 3, "threshold": 2, "signers": ["one", "two", "three"], "as_wished": True}
+        return self._answer("ca_reshare", result, list(signers), timeout_s)
+
     def metrics(self) -> bytes:
         return self._answer("metrics", b"gossamer_members 1\n")
 

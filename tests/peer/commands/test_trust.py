@@ -2,8 +2,9 @@
 
 import pytest
 
-from peer.commands.trust import _issuing
+from peer.commands.trust import _changing, _issuing
 from tests.peer.fakepeer import NODE
+from trust.bootstrap import parse_bootstrap
 
 
 def test_token_create_prints_the_token_alone(gossamer, served):
@@ -18,6 +19,33 @@ def test_token_create_prints_the_token_alone(gossamer, served):
     gossamer("token", "create", "--govern")
     assert served.api.calls[-1] == ("token_create", (["*/*"], 3600.0, 1, True, True, True))
     assert gossamer("token", "create", "-o", "json").data == {"token": "gsm1.secret"}
+
+
+def test_a_bootstrap_token_is_made_without_a_peer(gossamer, served):
+    ended = gossamer("token", "create", "--bootstrap")
+    assert ended.code == 0
+    assert served.api.calls == []
+    assert parse_bootstrap(ended.out).text + "\n" == ended.out
+    assert gossamer("token", "create", "--bootstrap").out != ended.out
+    parse_bootstrap(gossamer("token", "create", "--bootstrap", "-o", "json").data["token"])
+
+
+def test_ca_reshare_tells_the_group_that_came_of_it(gossamer, served):
+    ended = gossamer("ca", "reshare", "one", "two", "three", "--timeout", "5s")
+    assert (ended.code, ended.out) == (0, "epoch 3: 2 of 3: one, two, three\n")
+    assert served.api.calls == [("ca_reshare", (["one", "two", "three"], 5.0))]
+    assert gossamer("ca", "reshare", "-o", "json").data["threshold"] == 2
+    served.raises("ca_reshare", "the signers have not changed within 1 s; it goes on", 3)
+    ended = gossamer("ca", "reshare", "--timeout", "1s")
+    assert ended.code == 3
+    assert "it goes on" in ended.err
+
+
+def test_a_change_of_signers_is_told():
+    assert _changing(None) == []
+    ceremony = {"epoch": 4, "stage": "dealing", "attempt": 1, "awaited": ["two"], "convicted": []}
+    assert _changing(ceremony) == ["changing:   to epoch 4, dealing, attempt 1, waiting for two"]
+    assert _changing(ceremony | {"awaited": []}) == ["changing:   to epoch 4, dealing, attempt 1"]
 
 
 def test_ca_status(gossamer):
