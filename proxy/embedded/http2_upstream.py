@@ -301,6 +301,7 @@ class Http2Upstream(Link):
             self.engine.wheel.arm(self, self.engine.pool_idle_s)
 
     def forget(self, stream: Flow) -> None:
+        self.engine.wheel.forget(stream)  # its timeout is seconds away, and thousands begin in one
         super().forget(stream)
         self._pool.on_room(self)
 

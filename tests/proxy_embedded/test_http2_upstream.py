@@ -190,6 +190,22 @@ async def test_a_response_that_comes_together_is_told_once(application: Applicat
     assert application.connections[0].streams == {}
 
 
+@pytest.mark.parametrize(
+    "end", [head(3, end=True), wire.rst_stream(3, wire.CANCEL), head(3, wire.status_field(101)), b""]
+)
+async def test_a_call_that_is_over_waits_for_no_timeout(application: Application, end: bytes) -> None:
+    slots = application.connections[0].engine.wheel._slots
+    exchange = application.exchange()
+    call = exchange.upstream
+    call.limit(300.0)
+    assert any(call in waiting for waiting in slots.values())
+    if end:
+        application.send(end)
+    else:
+        call.drop()
+    assert not any(call in waiting for waiting in slots.values()), "it would be kept for five minutes"
+
+
 async def test_informational_responses_come_first(application: Application) -> None:
     exchange = application.exchange()
     application.send(head(3, wire.status_field(103)), head(3, wire.status_field(100)), head(3, end=True))
