@@ -62,6 +62,7 @@ INBOX_MAX: Final = 1024
 INBOX_EACH_MAX: Final = 256  # of one node
 LOOK_S: Final = 3.0  # between two looks at who should be signers; each takes in all members
 IDLE_S: Final = 30.0  # the same on a node that is no signer
+PACE_S: Final = 10.0  # after an epoch, before a signer takes part in another that it does not wish for itself
 RETIRE_S: Final = 60.0  # longer than anybody takes to hear of a new epoch, unless it is cut off
 RETRY_S: Final = 5.0  # after the disk failed
 REPAIR_AFTER_S: Final = 5.0  # a share is lost, and not just on its way
@@ -100,8 +101,12 @@ class _Wishes:
     hinted: tuple[bytes, ...] | None = None  # by a fellow signer
 
     @property
+    def own(self) -> tuple[bytes, ...] | None:
+        return self.asked or self.judged
+
+    @property
     def current(self) -> tuple[bytes, ...] | None:
-        return self.asked or self.judged or self.hinted
+        return self.own or self.hinted
 
 
 @dataclass(slots=True)
@@ -131,6 +136,7 @@ class Ceremonies:
     _look_at: float = 0.0
     _retire_at: float | None = None
     _newest: int = -1
+    _paced_until: float = 0.0
     _repair: Repair | None = None
     _repair_gives: bool = False  # this node has a share to repair others' with
     _lacking_since: float | None = None
@@ -156,6 +162,7 @@ class Ceremonies:
     def ask(self, keys: tuple[bytes, ...] | None) -> tuple[bytes, ...]:
         """Wish for these signers (public keys), or for what this node thinks right; to the same signers for fresh
         shares. What is wished for. Raises CeremonyError."""
+        self._follow()  # else a wish for the epoch after one that was just sealed would go with those for it
         record = self.custody.record
         if record is None or self.identity.id not in record.value.ids:
             raise CeremonyError("this peer is no signer")
@@ -243,6 +250,7 @@ class Ceremonies:
             self._retire_at = self.now() + RETIRE_S
         if self._newest >= 0:
             self._wishes = _Wishes()
+            self._paced_until = self.now() + PACE_S
         self._newest = record.epoch
         self._told_wish = self._told_members = None
         self._repair = None
@@ -258,8 +266,14 @@ class Ceremonies:
             return
         self._wishes.judged = self.judgement.wish(record)
         self._members = self.judgement.members(record)
-        if self._wishes.current is not None and self._sitting is None:
+        if self._wishes.current is not None and self._sitting is None and self._may_follow(record):
             self._seat(self._sit(succession(record), record.epoch + 1))
+
+    def _may_follow(self, record: EpochRecord) -> bool:
+        """Whether to sit down to the next ceremony now. No signer alone makes the others change from epoch to epoch as
+        fast as they can: a chain has an end (EPOCHS_MAX), and journals keep it."""
+        elects = self.identity.id in record.value.ids
+        return not elects or self._wishes.own is not None or self.now() >= self._paced_until
 
     def _seat(self, sitting: Sitting | None) -> None:
         self._sitting = sitting
@@ -343,7 +357,7 @@ class Ceremonies:
 
     def _tell_wish(self, wish: tuple[bytes, ...] | None) -> None:
         record = self.custody.record
-        own = self._wishes.asked or self._wishes.judged
+        own = self._wishes.own
         if record is None or wish is None or wish != own or self.identity.id not in record.value.ids:
             return
         hint = WISH + succession(record).ceremony + b"".join(wish)
@@ -380,7 +394,7 @@ class Ceremonies:
             return False
         electorate = succession(record)
         if electorate.ceremony == name:
-            if self._sitting is None and node in electorate.ids:
+            if self._sitting is None and node in electorate.ids and self._may_follow(record):
                 self._seat(self._sit(electorate, electorate.epoch))
             return self._sitting is not None and self._sitting.name == name
         self._answer_over(node, name)
@@ -414,7 +428,7 @@ class Ceremonies:
             self._reject(node, str(error))
             return
         self._wishes.hinted = wanted
-        if self._sitting is None:
+        if self._sitting is None and self._may_follow(record):
             self._seat(self._sit(electorate, electorate.epoch))
 
     def _send(self, node: bytes, letter: bytes) -> None:

@@ -9,6 +9,7 @@ from peer.ceremonies import (
     INBOX_EACH_MAX,
     INBOX_MAX,
     LETTER_BYTES_MAX,
+    PACE_S,
     REPAIR,
     RETIRE_S,
     RETRY_S,
@@ -104,6 +105,22 @@ async def test_asking_for_nothing_in_particular_gives_the_same_signers_fresh_sha
     await hall.until(hall.at(1))
     check(hall, 1, everyone)
     assert all(seat.custody.shares[-1].secret.expose() != before[node] for node, seat in hall.seats.items())
+
+
+async def test_one_signer_alone_cannot_hurry_the_others_from_epoch_to_epoch(tmp_path):
+    hall, everyone = council(tmp_path, 3)
+    one = hall.seats[everyone[0].id].ceremonies
+    one.ask(None)
+    await hall.until(hall.at(1))
+    begun = hall.now
+    one.ask(None)
+    await hall.until(hall.at(2))
+    assert PACE_S - 1 < hall.now - begun < 2 * PACE_S
+    begun = hall.now
+    for seat in hall.seats.values():
+        seat.ceremonies.ask(None)
+    await hall.until(hall.at(3))
+    assert hall.now - begun < 2, "what all of them wish for needs no pause"
 
 
 async def test_what_cannot_be_wished_for_is_refused_with_the_reason(tmp_path):
