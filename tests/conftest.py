@@ -1,4 +1,4 @@
-"""Test configuration: hypothesis profiles, and in CI no test is skipped; small disks to fill and to break.
+"""Test configuration: hypothesis profiles, and in CI no test is skipped; Ctrl-C works; small disks to fill and to break.
 
 `dev` is quick; `ci` draws the examples laws are stated with.
 """
@@ -6,6 +6,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +17,11 @@ from hypothesis import settings
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=500, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "dev")
+
+
+def pytest_configure() -> None:
+    """What runs in the background ignores SIGINT, and so do its children: tests that send it would wait for ever."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(hookwrapper=True)
