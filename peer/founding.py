@@ -30,7 +30,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gossip.events import Address
@@ -162,8 +162,7 @@ class Founding:
                 if membership is None:
                     return await self._wait_to_be_let_in()
             self._member = True
-            await self._part(membership)
-            return Founded(membership)
+            return Founded(await self._part(membership))
         finally:
             contacting.cancel()
             await asyncio.gather(contacting, return_exceptions=True)
@@ -275,7 +274,9 @@ class Founding:
         return frames
 
     def _hear_root(self, der: bytes) -> None:
-        if self._root is None and self._custody is not None and self._custody.group is not None:
+        """Of two, which slow founders can have had signed, all keep the same one."""
+        other = self._root is None or der < self._root
+        if other and self._custody is not None and self._custody.group is not None:
             with contextlib.suppress(TrustError):
                 if read_root(der, self._site.trust_domain) == self._custody.group.public:
                     self._root = der
@@ -408,7 +409,7 @@ class Founding:
             raise FoundingError(f"{self._keys.path(KeyFile.CREDENTIAL)}: {error}") from error
         return Membership(root_certificate=root, trust_domain=self._site.trust_domain, credential=credential)
 
-    async def _part(self, membership: Membership) -> None:
+    async def _part(self, membership: Membership) -> Membership:
         """Stay until all founders are members, or enough of them to let the others in, and PART_S more."""
         custody = self._custody
         if custody is None:
@@ -424,9 +425,13 @@ class Founding:
         since = self._clock()
         while record is not None and self._let_in is None:
             for node in others:
-                self._founders.send(node, b"m")
                 self._founders.send(node, b"d" + membership.root_certificate)
+                self._founders.send(node, b"m")
             self._read_letters()
+            if self._root is not None and self._root != membership.root_certificate:
+                self._keys.write(KeyFile.ROOT_CERTIFICATE, self._root)
+                membership = replace(membership, root_certificate=self._root)
+                continue  # the others are told before this one goes
             members = len(self._founders.members & others) + 1
             stayed_s = self._clock() - since
             enough = members >= record.group.threshold and stayed_s >= PART_S
@@ -435,6 +440,7 @@ class Founding:
             await self._founders.pause(TELL_S)
         await asyncio.sleep(TELL_S / 3)  # the last word is on its way
         forget(self._keys, founded=True)
+        return membership
 
     def _heard_lately(self) -> bool:
         return self._clock() - self._founders.heard_at < ALONE_S

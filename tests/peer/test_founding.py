@@ -97,6 +97,15 @@ async def test_founders_make_one_root_and_are_its_members(party, count):
         assert {"share-0000000000.key", "epochs", "root.der", "node.credential", "founder-since"} == names
 
 
+async def test_of_two_root_certificates_all_keep_the_same(party, monkeypatch):
+    monkeypatch.setattr("peer.founding.ROOT_RANK_S", 0.0)  # nobody waits for another one's
+    made = party(3)
+    made.start()
+    outcomes = await made.outcomes()
+    assert len({outcome.membership.root_certificate for outcome in outcomes}) == 1
+    assert len({made.keys(number).read(KeyFile.ROOT_CERTIFICATE) for number in range(3)}) == 1
+
+
 async def test_without_a_secret_it_is_said_loudly(party):
     made = party(2)
     made.secrets = [None, None]
