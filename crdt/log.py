@@ -7,14 +7,22 @@ against what the writer signed, and only then committed.
 A writer that lies may sign at h' what does not follow from what it signed at h. No delta leads from the one to the
 other then, so its whole journal is planned anew (`plan_anew`), as by a replica that never heard of it.
 
+A plan costs what came, also where it turns out not to add up: who pushes one record after the other that voids a large
+journal, or that tells of another one, must not have all that is held hashed for each of them. So the digest of a large
+part that a floor voids is kept from one plan to the next, in pieces of `PIECE` seqs.
+
 Invariant: `head` is the seq of a record held, and the rest of what is held is what that record says of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
+from typing import Final
 
 from crdt.record import DIGEST_MASK, Record, content_digest, record_bytes, rest_hash
+
+PIECE: Final = 256
+_NOT_THOSE: Final = "the live records up to {} are not those their writer signed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +49,7 @@ class Mismatch:
 class WriterLog:
     """The live records of one writer, by seq (rising, as dicts keep their order) and by kind and key."""
 
-    __slots__ = ("by_kind", "by_seq", "bytes", "digest", "floor", "head")
+    __slots__ = ("_pieces", "by_kind", "by_seq", "bytes", "digest", "floor", "head")
 
     def __init__(self) -> None:
         self.head = 0
@@ -50,6 +58,9 @@ class WriterLog:
         self.bytes = 0
         self.by_seq: dict[int, Record] = {}
         self.by_kind: dict[str, dict[str, Record]] = {}
+        self._pieces: dict[
+            int, int
+        ] = {}  # seq // PIECE -> the digest of what is live there, where it is known
 
     def get(self, kind: str, key: str) -> Record | None:
         """The newest record of that key, tombstones included."""
@@ -72,22 +83,28 @@ class WriterLog:
         if last.floor < self.floor:
             return Mismatch(f"floor went back from {self.floor} to {last.floor}")
         kept = _newest(fresh)
-        dropped: dict[int, Record] = {}
-        if last.floor > self.floor:
-            dropped.update(takewhile(lambda held: held[0] <= last.floor, self.by_seq.items()))
-        for record in kept:
-            old = self.get(record.kind, record.key)
-            if old is not None:
-                dropped[old.seq] = old
-        return self._move(kept, tuple(dropped.values()))
+        void = list(self._upto(last.floor)) if last.floor > self.floor else []
+        replaced = [old for record in kept if (old := self.get(record.kind, record.key)) is not None]
+        above = [old for old in replaced if old.seq > last.floor]
+        digest = self.digest - self._digest_upto(last.floor) if void else self.digest
+        digest += sum(map(content_digest, kept[:-1])) - sum(map(content_digest, above))
+        if rest_hash(digest) != last.rest:
+            return Mismatch(_NOT_THOSE.format(last.seq))
+        return self._move(kept, (*void, *above), digest)
 
     def plan_anew(self, whole: Sequence[Record]) -> Move | Mismatch:
         """The move to exactly what is live in `whole` (rising, its last record the new head), whatever is held."""
-        assert whole[-1].seq > self.head, "heads never go back"
-        newest = {record.seq: record for record in _newest(whole)}
+        last = whole[-1]
+        assert last.seq > self.head, "heads never go back"
+        live = _newest(whole)
+        digest = sum(map(content_digest, live[:-1]))
+        if rest_hash(digest) != last.rest:
+            return Mismatch(_NOT_THOSE.format(last.seq))
+        newest = {record.seq: record for record in live}
         return self._move(
-            tuple(record for record in newest.values() if self.by_seq.get(record.seq) != record),
+            tuple(record for record in live if self.by_seq.get(record.seq) != record),
             tuple(record for record in self.by_seq.values() if newest.get(record.seq) != record),
+            digest,
             recast=True,
         )
 
@@ -99,7 +116,9 @@ class WriterLog:
             del keys[record.key]
             if not keys:
                 del self.by_kind[record.kind]
+            self._pieces.pop(record.seq // PIECE, None)
         for record in move.kept:
+            self._pieces.pop(record.seq // PIECE, None)
             self.by_seq[record.seq] = record
             self.by_kind.setdefault(record.kind, {})[record.key] = record
         if move.recast:
@@ -120,19 +139,33 @@ class WriterLog:
             floor = record.seq
         return floor
 
+    def _upto(self, seq: int) -> Iterator[Record]:
+        """The live records up to `seq`, rising."""
+        return takewhile(lambda record: record.seq <= seq, self.by_seq.values())
+
+    def _digest_upto(self, seq: int) -> int:
+        """The sum of the content digests of the live records up to `seq`."""
+        total = 0
+        for piece, records in groupby(self._upto(seq), key=_piece):
+            digest = self._pieces.get(piece) if (piece + 1) * PIECE <= seq + 1 else None
+            if digest is None:
+                digest = sum(map(content_digest, records))
+                if (piece + 1) * PIECE <= seq + 1:
+                    self._pieces[piece] = digest
+            total += digest
+        return total
+
     def _move(
-        self, kept: tuple[Record, ...], dropped: tuple[Record, ...], *, recast: bool = False
-    ) -> Move | Mismatch:
+        self, kept: tuple[Record, ...], dropped: tuple[Record, ...], rest: int, *, recast: bool = False
+    ) -> Move:
+        """`rest`: the digest of all that is live then but the last record."""
         last = kept[-1]
-        digest = self.digest - sum(map(content_digest, dropped)) + sum(map(content_digest, kept[:-1]))
-        if rest_hash(digest) != last.rest:
-            return Mismatch(f"the live records up to {last.seq} are not those their writer signed")
         return Move(
             kept=kept,
             dropped=dropped,
             head=last.seq,
             floor=last.floor,
-            digest=(digest + content_digest(last)) & DIGEST_MASK,
+            digest=(rest + content_digest(last)) & DIGEST_MASK,
             bytes=self.bytes + sum(map(record_bytes, kept)) - sum(map(record_bytes, dropped)),
             recast=recast,
         )
@@ -149,3 +182,7 @@ def _newest(records: Sequence[Record]) -> tuple[Record, ...]:
 
 def _seq(record: Record) -> int:
     return record.seq
+
+
+def _piece(record: Record) -> int:
+    return record.seq // PIECE
