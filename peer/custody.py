@@ -172,6 +172,9 @@ class Custody:
             packed = read_private(path, secret=True)
             if packed is None:
                 continue
+            if not any(packed) and self._is_past(path):  # a crash came between its erasure and its removal
+                erase_private(path)
+                continue
             try:
                 record, share = self._decode(packed)
             except TrustError as error:
@@ -214,6 +217,9 @@ class Custody:
         seed = self._keys.read(KeyFile.AUTHORITY_SEED)
         if seed is None:
             return
+        if not any(seed) and self.record is not None:  # a crash came between its erasure and its removal
+            erase_private(self._keys.path(KeyFile.AUTHORITY_SEED))
+            return
         try:
             record, share = founded_alone(identity, trust_domain, seed)
         except TrustError as error:
@@ -243,6 +249,10 @@ class Custody:
 
     def _share_path(self, epoch: int) -> Path:
         return self._keys.directory / f"share-{epoch:010d}.key"
+
+    def _is_past(self, path: Path) -> bool:
+        newest = self._chain.latest
+        return newest is not None and path < self._share_path(newest.epoch)
 
     def _follows(self, record: EpochRecord) -> bool:
         followed = self._chain.at(record.epoch)

@@ -107,6 +107,26 @@ def test_the_seed_stays_until_the_share_is_on_disk(keys, monkeypatch):
     assert keys.read(KeyFile.AUTHORITY_SEED) == SEED
 
 
+def test_a_crash_between_erasing_the_seed_and_removing_it_keeps_nobody_from_starting(keys):
+    (founder,) = people(1)
+    root = SoleAuthority.from_seed(SEED, holder=founder.id).root_public
+    keys.write(KeyFile.AUTHORITY_SEED, SEED)
+    load(keys, root, founder)
+    keys.path(KeyFile.AUTHORITY_SEED).write_bytes(bytes(32))
+    keys.path(KeyFile.AUTHORITY_SEED).chmod(0o600)
+    custody = load(keys, root, founder)
+    assert len(custody.shares) == 1
+    assert not keys.path(KeyFile.AUTHORITY_SEED).exists()
+
+
+def test_an_erased_seed_without_the_share_that_came_of_it_is_told(keys):
+    (founder,) = people(1)
+    root = SoleAuthority.from_seed(SEED, holder=founder.id).root_public
+    keys.write(KeyFile.AUTHORITY_SEED, bytes(32))
+    with pytest.raises(KeyFileError, match=r"authority\.key"):
+        load(keys, root, founder)
+
+
 def test_a_seed_of_another_root_is_refused_by_name(keys):
     (founder,) = people(1)
     keys.write(KeyFile.AUTHORITY_SEED, SEED)
@@ -345,6 +365,19 @@ def test_of_two_records_of_one_epoch_only_the_share_of_the_followed_one_counts(k
     assert custody.lacking
     custody.take(followed, fresh(right[one.id]))
     assert [each.group for each in custody.shares] == [followed.group]
+
+
+def test_a_crash_between_erasing_an_old_share_and_removing_it_is_finished(keys, caplog):
+    records, held, (one, *_) = epochs(2)
+    custody = load(keys, records[0].group.public, one)
+    for record, shares in zip(records, held, strict=True):
+        custody.take(record, fresh(shares[one.id]))
+    old, _ = sorted(keys.directory.glob("share-*"))
+    old.write_bytes(bytes(old.stat().st_size))
+    again = load(keys, records[0].group.public, one)
+    assert [share.group.epoch for share in again.shares] == [1]
+    assert not old.exists()
+    assert "share_unreadable" not in caplog.text
 
 
 def test_custody_prints_no_share(keys):
