@@ -52,6 +52,7 @@ from trust.ceremony.repair import REPAIR_BYTES_MAX, Repair, Restored
 from trust.ceremony.statement import FRAME_BYTES_MAX, Closed, encode_frame
 from trust.epoch import EpochRecord, succession
 from trust.errors import CeremonyError, EpochError, TrustError
+from trust.groupkey import KeyShare
 from trust.identity import KEY_BYTES, NodeIdentity, format_id, node_id
 
 log = logging.getLogger("gossamer.ceremony")
@@ -541,16 +542,20 @@ class Ceremonies:
                 case Rejected():
                     self._reject(output.node, output.reason)
                 case Restored():
-                    record = self.custody.record
-                    if record is None or record.group != output.share.group:
-                        continue
-                    try:
-                        self.custody.take(record, output.share)
-                    except TrustError as error:
-                        log.error("share_refused", extra={"fields": {"reason": str(error)}})
-                        continue
-                    log.warning("share_restored", extra={"fields": {"epoch": record.epoch}})
-                    self._repair = None
-                    self._sitting = None  # it sat down without a share, and goes on with one
+                    # A repair gives its share once: where that cannot be kept, another one begins a while later.
+                    self._repair, self._lacking_since = None, self.now()
+                    self._take_restored(output.share)
                 case _:
                     assert_never(output)
+
+    def _take_restored(self, share: KeyShare) -> None:
+        record = self.custody.record
+        if record is None or record.group != share.group:
+            return
+        try:
+            self.custody.take(record, share)
+        except TrustError as error:
+            log.error("share_refused", extra={"fields": {"reason": str(error)}})
+            return
+        log.warning("share_restored", extra={"fields": {"epoch": record.epoch}})
+        self._sitting = None  # it sat down without a share, and goes on with one

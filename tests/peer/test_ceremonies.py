@@ -11,6 +11,7 @@ from peer.ceremonies import (
     LETTER_BYTES_MAX,
     PACE_S,
     REPAIR,
+    REPAIR_AFTER_S,
     RETIRE_S,
     RETRY_S,
     WISH,
@@ -382,6 +383,21 @@ async def test_a_lost_share_is_restored_by_the_other_signers(tmp_path):
     assert seat.custody.shares[-1].secret.expose() == before
     assert seat.custody.record.epoch == 0, "the group stays as it is"
     assert hall.seats[everyone[1].id].ceremonies.status is None
+
+
+async def test_a_restored_share_that_finds_no_place_on_the_disk_is_restored_again(tmp_path, monkeypatch):
+    hall, everyone = council(tmp_path, 3)
+    seat = lose(hall, everyone[0])
+
+    def full(path: object, data: bytes) -> None:
+        raise KeyFileError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("peer.custody.write_private", full)
+        await hall.after(2 * REPAIR_AFTER_S)
+        assert seat.custody.lacking
+        assert seat.ceremonies._next() > hall.now, "it waits, and does not spin"
+    await hall.until(lambda: not seat.custody.lacking, 30)
 
 
 async def test_who_has_its_share_back_helps_others(tmp_path):
