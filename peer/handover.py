@@ -17,7 +17,8 @@ exist when the epoch began here: those made by a member whose credential is youn
 a week, so that after that time at the latest new tokens work again.
 
 An old signer that lies can leave uses out, as one that gives shares for everything can, and is outnumbered by the
-others. It can also name uses that never were and so make tokens useless: HANDED_MAX bounds how much of the ledger.
+others. It can also name uses that never were and so make tokens useless: HANDED_MAX bounds how much of the ledger that
+takes, LASTS_S_MAX how long.
 
 Invariant: `settled` moves on only after everything it promises is on disk.
 """
@@ -34,16 +35,20 @@ from peer.io.store import StoreError
 from peer.io.stream import FrameStream, StreamError
 from peer.spending import Spending
 from trust.admission import SPENDS_MAX, Spend, TokenLedger
+from trust.credential import CREDENTIAL_TTL_S_MAX
 from trust.epoch import EpochRecord
 from trust.groupkey import EPOCH_MAX
 from trust.identity import ID_BYTES, format_id
 from trust.invitation import TOKEN_ID_BYTES
+from trust.order import ORDER_SKEW_S_MAX
 
 log = logging.getLogger("gossamer.signing")
 
 SETTLED: Final = "tokens_settled"  # the name under which the store keeps it
 PAGE: Final = 4096
 HANDED_MAX: Final = SPENDS_MAX // 4  # by one signer: more uses than that are not believed
+# A token does not outlive the credential of who made it. What would be kept for ever fills the ledger for good.
+LASTS_S_MAX: Final = CREDENTIAL_TTL_S_MAX + 2 * ORDER_SKEW_S_MAX
 RETRY_S_MIN: Final = 0.5
 RETRY_S_MAX: Final = 30.0
 ASK_S_MAX: Final = 10.0
@@ -225,10 +230,13 @@ class Handover:
                 return [spend for spend in spends if spend.expires_at > self._now()]
             if tag != _MORE or len(body) % _USE.size or len(spends) + len(body) // _USE.size > HANDED_MAX:
                 return "handed over what is no ledger"
-            spends += [
+            page = [
                 Spend(token_id=token, node=holder, expires_at=ends)
                 for token, holder, ends in _USE.iter_unpack(body)
             ]
+            if any(spend.expires_at > self._now() + LASTS_S_MAX for spend in page):
+                return "handed over uses of tokens that there cannot be"
+            spends += page
 
     def _tell(self, epoch: int, reason: str) -> None:
         if reason != self._told.get(epoch):

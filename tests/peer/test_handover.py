@@ -12,7 +12,7 @@ from peer.io.store import StoreError
 from peer.io.stream import SPENT
 from peer.signing import DeniedError, LaterError
 from tests.peer.team import Seat, Team
-from trust.admission import Spend
+from trust.admission import Spend, TokenLedger
 
 
 async def settle(seats: Iterable[Seat], epoch: int) -> None:
@@ -176,6 +176,22 @@ async def test_more_uses_than_can_be_are_not_believed(team: Team, monkeypatch: A
         team.seats[0].handover.spending.ledger.record(spend)
     assert "what is no ledger" in await asked(team.seats[0], signing[-1], 1)
     assert len(signing[-1].handover.spending.ledger) == 0
+
+
+async def test_uses_that_no_store_could_keep_are_not_believed(team: Team) -> None:
+    """One that lasts for ever, or whose end is no number a database knows, would stay owed to the disk."""
+    signing, _ = await changed(team, keep=4)
+    most = int(team.live.now() + handover.LASTS_S_MAX)
+    for ends, told in (
+        (2**64 - 1, "that there cannot be"),
+        (most + 60, "that there cannot be"),
+        (most - 60, ""),
+    ):
+        ledger = TokenLedger([Spend(token_id=bytes(16), node=bytes(16), expires_at=ends)])
+        team.seats[0].handover.spending.ledger = ledger
+        answer = await asked(team.seats[0], signing[-1], 1)
+        assert told in answer
+        assert bool(answer) is bool(told)
 
 
 async def test_new_tokens_work_again_when_the_old_signers_never_answer(team: Team) -> None:
