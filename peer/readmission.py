@@ -6,6 +6,9 @@ join token with a founder's rights; who proved the bootstrap secret that this pe
 `gossamer token create` makes; anybody else the words to ask for one. The token goes over the stream on which both have
 proved themselves, admits one node, and is good for TOKEN_S.
 
+A founder's claim ends FOUNDER_S after the founding and with its first revocation, even when that has expired: the key
+of a host that was given up years ago must not open the mesh to whoever finds it.
+
 Invariant: who proved neither gets nothing but words, and tokens are made at most once in PAUSE_S.
 """
 
@@ -21,17 +24,20 @@ from peer.io.stream import FrameStream, StreamError
 from trust.authority import root_fingerprint
 from trust.bootstrap import BootstrapSecret, Card
 from trust.codec import Reader, pack
-from trust.credential import Credential
+from trust.credential import CREDENTIAL_TTL_S_MAX, Credential
 from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
 from trust.errors import BootstrapError, TrustError
 from trust.identity import NodeIdentity, format_id, spiffe_node
 from trust.invitation import TOKEN_CHARS_MAX, Token, create_token, parse_token
-from trust.revocation import RevocationSet
+from trust.revocation import RENEWAL_GRACE_S, RevocationSet
 
 log = logging.getLogger("gossamer.founding")
 
 TOKEN, GRANTED, LATER = b"token", b"t", b"l"
 TOKEN_S: Final = 120.0
+FOUNDER_S: Final = float(
+    CREDENTIAL_TTL_S_MAX + RENEWAL_GRACE_S
+)  # as long as its first credential can be renewed
 PAUSE_S: Final = 0.2
 
 
@@ -63,7 +69,7 @@ async def ask(stream: FrameStream) -> tuple[Token, EpochRecord]:
 @dataclass(slots=True)
 class Readmission:
     """See the module's theory. `certificate()` is the leaf that callers see (DER; b"" while there is none),
-    `founding()` the record of epoch 0, if it is known here."""
+    `founding()` the record of epoch 0, if it is known here, `founded_at` (Unix s) when the root began to be valid."""
 
     identity: NodeIdentity
     secret: BootstrapSecret | None
@@ -73,6 +79,7 @@ class Readmission:
     address: Address
     certificate: Callable[[], bytes]
     founding: Callable[[], EpochRecord | None]
+    founded_at: float
     now: Callable[[], float]
     _card: Card | None = None
     _last: float = float("-inf")
@@ -99,14 +106,16 @@ class Readmission:
 
     def _judge(self, card: Card, record: EpochRecord) -> bytes:
         """The frame that answers."""
-        founder = card.public_key in record.value.keys
         credential = self.credential()
+        subject = spiffe_node(credential.trust_domain, card.node)
+        late = self.now() > self.founded_at + FOUNDER_S
+        founder = card.public_key in record.value.keys and not late and not self.revoked.ever_covered(subject)
         if card.trust_domain != credential.trust_domain:
             return REFUSED + f"it is of trust domain {credential.trust_domain!r}".encode()
-        if not founder and self.secret is None:
-            return REFUSED + b"join it with a token (made by `gossamer token create` on a member)"
         try:
-            self.revoked.check(spiffe_node(credential.trust_domain, card.node))
+            self.revoked.check(subject)
+            if not founder and self.secret is None:
+                return REFUSED + b"join it with a token (made by `gossamer token create` on a member)"
             if self.now() < self._last + PAUSE_S:
                 return LATER + b"others are being let in"
             self._last = self.now()

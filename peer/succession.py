@@ -24,6 +24,7 @@ from peer.kin import Kin
 from peer.messages import Draft
 from peer.readmission import Readmission
 from peer.records import EPOCH, epoch_key
+from trust.authority import root_since
 from trust.ceremony.events import CeremonyStatus
 from trust.epoch import EpochRecord, decode_epoch
 from trust.errors import EpochError
@@ -76,6 +77,7 @@ class Succession:
             address=daemon.config.gossip_address,
             certificate=self._shown,
             founding=self._founding,
+            founded_at=root_since(daemon.membership.root_certificate),
             now=daemon.clock.now,
         )
         self._passing = passing_certificate(daemon.clock.now())

@@ -232,6 +232,11 @@ def check_root_validity(der: bytes, now: float) -> None:
         raise SvidError(f"the root certificate is only valid in {span(not_before - now)}: a clock is wrong")
 
 
+def root_since(der: bytes) -> float:
+    """When (Unix s) the root's certificate was made, which is when its mesh was founded. Raises SvidError."""
+    return load_certificate(der, "a root certificate").not_valid_before_utc.timestamp() + BACKDATE_S
+
+
 def load_certificate(der: bytes, what: str) -> x509.Certificate:
     """Parse hostile DER: bounded, signed with Ed25519, nothing behind it. Raises SvidError naming `what`."""
     if len(der) > CERTIFICATE_BYTES_MAX:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from peer.acquaintance import Introducer, der_of, passing_certificate
+from peer.acquaintance import Introducer, UnacquaintedError, der_of, passing_certificate
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, FOUND, Hello
-from peer.readmission import GRANTED, LATER, TOKEN, Readmission
+from peer.readmission import FOUNDER_S, GRANTED, LATER, TOKEN, Readmission
 from trust.admission import parse_token
+from trust.authority import root_since
 from trust.bootstrap import BootstrapSecret, Card
 from trust.ceremony.alone import founded_alone
 from trust.codec import Reader
@@ -32,7 +33,8 @@ class Gate:
         self.readmission = Readmission(
             identity=self.member.identity, secret=secret, credential=lambda: self.member.credential,
             root_public=live.authority.root_public, revoked=live.revoked, address=("127.0.0.1", 7946),
-            certificate=lambda: der_of(certificate), founding=lambda: self.record, now=lambda: self.clock,
+            certificate=lambda: der_of(certificate), founding=lambda: self.record, founded_at=root_since(live.root),
+            now=lambda: self.clock,
         )  # fmt: skip
         context = server_context_unverified(certificate, alpn=(ALPN,))
         hello = Hello(root_certificate=live.root, issues=True, signers=())
@@ -104,6 +106,30 @@ async def test_a_revoked_founder_is_not_let_in(gate, live):
     ends = int(live.now() + REVOCATION_S)
     live.revoked.add(revoke(live.authority, subject, reason="lost", now=live.now(), expires_at=ends))
     assert b"revoked" in await one.ask(FOUNDER, None)
+
+
+async def test_a_founder_whose_revocation_has_expired_is_none_any_more(gate, live):
+    one = await gate()
+    subject = spiffe_node("cluster.local", FOUNDER.id)
+    ends = int(live.now() + REVOCATION_S)
+    live.revoked.add(revoke(live.authority, subject, reason="lost", now=live.now(), expires_at=ends))
+    assert live.revoked.prune(ends + 1)
+    assert b"join it with a token" in await one.ask(FOUNDER, None)
+
+
+async def test_a_founder_s_claim_ends_when_its_first_credential_cannot_be_renewed_any_more(gate, live):
+    one = await gate(SECRET)
+    one.readmission.founded_at = live.now() - FOUNDER_S + 5
+    token, _ = token_in(await one.ask(FOUNDER, SECRET))
+    assert token.invitation.govern
+    one.readmission.founded_at = live.now() - FOUNDER_S - 5
+    one.clock += 1
+    token, _ = token_in(await one.ask(FOUNDER, SECRET))
+    assert not token.invitation.govern, "it has the secret, as others have"
+    one.readmission.secret = None
+    with pytest.raises(UnacquaintedError):
+        await one.ask(FOUNDER, SECRET)
+    assert b"join it with a token" in await one.ask(FOUNDER, None)
 
 
 async def test_tokens_are_made_one_at_a_time(gate):
