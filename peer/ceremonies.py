@@ -61,6 +61,7 @@ FRAME, WISH, REPAIR = b"c", b"w", b"r"
 LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
 INBOX_MAX: Final = 1024
 INBOX_EACH_MAX: Final = 256  # of one node
+INBOX_EACH_BYTES_MAX: Final = 1024 * 1024
 LOOK_S: Final = 3.0  # between two looks at who should be signers; each takes in all members
 IDLE_S: Final = 30.0  # the same on a node that is no signer
 PACE_S: Final = 10.0  # after an epoch, before a signer takes part in another that it does not wish for itself
@@ -125,6 +126,7 @@ class Ceremonies:
     traffic: Traffic = field(default_factory=Traffic)
     _inbox: deque[tuple[bytes, bytes]] = field(default_factory=deque)
     _inbox_of: Counter[bytes] = field(default_factory=Counter)
+    _inbox_bytes: Counter[bytes] = field(default_factory=Counter)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _sitting: Sitting | None = None
     _barred: int = -1  # the epoch whose memory cannot be read
@@ -148,10 +150,12 @@ class Ceremonies:
     def receive(self, node: bytes, letter: bytes) -> None:
         """A letter came, over an authenticated stream from `node`."""
         full = len(self._inbox) >= INBOX_MAX or self._inbox_of[node] >= INBOX_EACH_MAX
-        if full or len(letter) > LETTER_BYTES_MAX:
+        heavy = self._inbox_bytes[node] + len(letter) > INBOX_EACH_BYTES_MAX
+        if full or heavy or len(letter) > LETTER_BYTES_MAX:
             self.traffic.dropped += 1
             return
         self._inbox.append((node, letter))
+        self._inbox_bytes[node] += len(letter)
         self._inbox_of[node] += 1
         self._wake.set()
 
@@ -384,6 +388,7 @@ class Ceremonies:
             else:
                 self._reject(node, "no such letter")
         self._inbox_of.clear()
+        self._inbox_bytes.clear()
         return frames
 
     def _knows(self, node: bytes, name: bytes) -> bool:

@@ -37,26 +37,32 @@ class Epochs:
     publish: Publish
     now: Callable[[], float]
     _taken: set[tuple[bytes, str, int]] = field(default_factory=set)
-    _unreadable: set[tuple[bytes, str, int]] = field(default_factory=set)
+    _useless: set[tuple[bytes, str, int]] = field(default_factory=set)  # and will never be anything
     _missing_since: float | None = None
 
     def take_in(self) -> bool:
         """Learn what the journal holds; whether the newest epoch is another one now."""
-        seen = self._taken | self._unreadable
-        news = [each for each in self.records() if _dot(each) not in seen]
+        records = list(self.records())
+        held = {_dot(each) for each in records}
+        self._taken &= held  # a writer may replace its own as often as it likes
+        self._useless &= held
+        news = [each for each in records if _dot(each) not in self._taken and _dot(each) not in self._useless]
         decoded: list[tuple[EpochRecord, Record]] = []
         for record in news:
             try:
                 decoded.append((decode_epoch(record.payload), record))
             except EpochError as error:
-                self._unreadable.add(_dot(record))
+                self._useless.add(_dot(record))
                 log.warning("epoch_unreadable", extra={"fields": {"key": record.key, "reason": str(error)}})
         changed = False
         for epoch, record in sorted(decoded, key=lambda each: each[0].epoch):
             try:
                 changed |= self.custody.learn(epoch)
             except EpochError as error:
-                # It may only have to wait for the one before it: tried again when there is more.
+                # It may only have to wait for the one before it: tried again when there is more. One that is held
+                # against the one before it costs up to SIGNERS_MAX signatures to refuse, and does so once.
+                if self.custody.chain.known(epoch.value.previous):
+                    self._useless.add(_dot(record))
                 fields = {"epoch": epoch.epoch, "reason": str(error)}
                 log.debug("epoch_not_taken", extra={"fields": fields})
             else:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -30,6 +31,7 @@ LETTERS, SIGN = b"letters", b"sign"
 CARDS, PROPOSAL = b"k", b"p"
 CONTACT_S: Final = 0.3  # between two rounds of calls to those that have not been met
 INBOX_MAX: Final = 1024
+INBOX_EACH_BYTES_MAX: Final = 1024 * 1024  # of one founder
 LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
 _CARDS_SENT_MAX: Final = 16
 _LOUD_MAX: Final = 4 * MET_MAX
@@ -63,6 +65,7 @@ class Founders:
         self._heard_of: dict[bytes, Card] = {}
         self._own: set[Address] = {meeting.me.address}
         self._inbox: list[tuple[bytes, bytes]] = []
+        self._inbox_bytes: Counter[bytes] = Counter()
         self._wake = asyncio.Event()
         self._loud: set[str] = set()
 
@@ -143,14 +146,14 @@ class Founders:
             self._nodes.pop(stream, None)
 
     def _met(self, card: Card) -> None:
-        if card.name not in self._loud:
+        if card.name not in self._loud and len(self._loud) < _LOUD_MAX:
             self._loud.add(card.name)
             fields = {"name": card.name, "node": format_id(card.node), "missing": self.meeting.missing()}
             log.info("founder_met", extra={"fields": fields})
 
     def refuse(self, address: Address | None, reason: str) -> None:
         """Say, once, why somebody is no fellow founder."""
-        if address is not None:
+        if address is not None and (address in self.refused or len(self.refused) < _LOUD_MAX):
             self.refused[address] = reason
         if reason not in self._loud and len(self._loud) < _LOUD_MAX:
             self._loud.add(reason)
@@ -174,6 +177,7 @@ class Founders:
     def letters(self) -> list[tuple[bytes, bytes]]:
         """What has come since the last time: (node, letter)."""
         letters, self._inbox = self._inbox, []
+        self._inbox_bytes.clear()
         return letters
 
     def hear_of(self, packed: bytes) -> None:
@@ -209,6 +213,8 @@ class Founders:
 
     def _received(self, node: bytes, letter: bytes) -> None:
         self.heard_at = time.monotonic()
-        if len(self._inbox) < INBOX_MAX and len(letter) <= LETTER_BYTES_MAX:
+        fits = self._inbox_bytes[node] + len(letter) <= INBOX_EACH_BYTES_MAX
+        if len(self._inbox) < INBOX_MAX and fits and len(letter) <= LETTER_BYTES_MAX:
             self._inbox.append((node, letter))
+            self._inbox_bytes[node] += len(letter)
             self._wake.set()

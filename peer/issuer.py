@@ -17,10 +17,12 @@ Invariant: nothing leaves here that does not verify under the mesh root.
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from peer.io.stream import FrameStream
+from peer.messages import Level, Note
+from peer.node_notes import Complaints
 from peer.signing import LaterError
 from trust.credential import CREDENTIAL_TTL_S, Credential, decode_credential
 from trust.errors import TrustError
@@ -52,6 +54,7 @@ class Issuer:
     rules: Rules
     now: Callable[[], float]
     svid_ttl_s: int = SVID_TTL_S
+    _complaints: Complaints = field(default_factory=Complaints)
 
     @property
     def ready(self) -> bool:
@@ -82,7 +85,7 @@ class Issuer:
         except LaterError as error:
             return LATER + str(error).encode()[:1000]
         except TrustError as error:
-            log.warning("issue_refused", extra={"fields": {"reason": str(error)}})
+            self._complain(str(error))
             return REFUSED + str(error).encode()[:1000]
 
     async def credential(self, request: bytes) -> Credential:
@@ -114,3 +117,10 @@ class Issuer:
             ttl_s=ttl_s,
         )
         return await self.signing.sign(order, derive(order, self.rules))
+
+    def _complain(self, reason: str) -> None:
+        """Callers may be anybody, so that what is told of them is told once a while."""
+        note = Note(level=Level.WARNING, event="issue_refused", fields={"reason": reason})
+        now = self.now()
+        for each in (*self._complaints.due(now), *self._complaints.tell(now, None, note)):
+            log.warning(each.event, extra={"fields": each.fields})

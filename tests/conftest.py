@@ -1,4 +1,4 @@
-"""Test configuration: hypothesis profiles, and in CI no test is skipped; Ctrl-C works; small disks to fill and to break.
+"""Test configuration: hypothesis profiles; in CI no test is skipped; Ctrl-C works; small disks to fill and to break.
 
 `dev` is quick; `ci` draws the examples laws are stated with.
 """

@@ -226,6 +226,12 @@ class Chain:
         index = epoch - self.first
         return self._chain[index] if 0 <= index < len(self._chain) else None
 
+    def known(self, digest: bytes) -> bool:
+        """Whether the record with this digest is here, be it in force or not."""
+        if any(record.digest == digest for record in self._chain[:1]):
+            return True
+        return any(digest in siblings for siblings in self._by_previous.values())
+
     def __len__(self) -> int:
         return len(self._chain)
 

@@ -6,6 +6,7 @@ import pytest
 
 from peer.ceremonies import (
     FRAME,
+    INBOX_EACH_BYTES_MAX,
     INBOX_EACH_MAX,
     INBOX_MAX,
     LETTER_BYTES_MAX,
@@ -433,6 +434,20 @@ async def test_the_inbox_is_bounded_for_each_and_for_all(tmp_path):
     assert ceremonies.traffic.received == INBOX_MAX
     ceremonies.receive(b"a" * 16, bytes(LETTER_BYTES_MAX + 1))
     assert ceremonies.traffic.dropped == 4 + INBOX_EACH_MAX
+
+
+async def test_one_member_s_letters_are_bounded_in_bytes(tmp_path):
+    hall, everyone = council(tmp_path, 1)
+    ceremonies = hall.seats[everyone[0].id].ceremonies
+    fitting = INBOX_EACH_BYTES_MAX // LETTER_BYTES_MAX
+    for _ in range(2):  # what was read makes room
+        dropped = ceremonies.traffic.dropped
+        for _ in range(fitting + 1):
+            ceremonies.receive(b"a" * 16, bytes(LETTER_BYTES_MAX))
+        assert ceremonies.traffic.dropped == dropped + 1
+        ceremonies.receive(b"b" * 16, bytes(LETTER_BYTES_MAX))
+        assert ceremonies.traffic.dropped == dropped + 1
+        await hall.turn()
 
 
 async def test_outcomes_are_told_seldom_and_to_those_concerned(tmp_path):

@@ -1,6 +1,6 @@
 """Epochs in the journal: learnt in any order, from whoever carries them, and published by one signer at a time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -115,6 +115,30 @@ async def test_a_forged_copy_keeps_nobody_from_publishing(tmp_path, history):
     book.add(records[1], payload=forged.encode())
     epochs.take_in()
     assert [each.epoch for each in epochs.missing()] == [1]
+
+
+def test_a_forged_copy_is_looked_at_once_and_replaced_ones_are_forgotten(tmp_path, history, monkeypatch):
+    records, _ = history
+    book = Book()
+    epochs = reader(tmp_path, book, people(1, 77)[0], records[0].group.public)
+    book.add(records[2])  # waits for the one before
+    forged = replace(records[1], votes=records[1].votes[:1])
+    looked = []
+    learn = epochs.custody.learn
+    monkeypatch.setattr(Custody, "learn", lambda self, record: (looked.append(record), learn(record))[1])
+    book.add(records[0])
+    book.add(forged)
+    for _ in range(3):
+        epochs.take_in()
+    assert looked.count(forged) == 1
+    assert looked.count(records[2]) == 3
+    book.add(records[1])
+    assert epochs.take_in()
+    assert epochs.custody.record == records[2]
+    assert (len(epochs._taken), len(epochs._useless)) == (3, 1)
+    book.held = book.held[1:2]
+    epochs.take_in()
+    assert (len(epochs._taken), len(epochs._useless)) == (1, 0)
 
 
 async def test_what_cannot_be_published_is_tried_again(tmp_path, history):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from peer.acquaintance import Introducer
-from peer.founders import INBOX_MAX, LETTER_BYTES_MAX, Founders
+from peer.founders import INBOX_EACH_BYTES_MAX, INBOX_MAX, LETTER_BYTES_MAX, Founders
 from peer.io.stream import StreamError
 from peer.meeting import MET_MAX, Meeting
 from trust.bootstrap import Card
@@ -44,6 +44,25 @@ async def test_the_inbox_is_bounded_and_letters_have_a_size(founders):
     letters = founders.letters()
     assert letters == [(node, b"%d" % number) for number in range(INBOX_MAX)]
     assert founders.letters() == []
+
+
+async def test_one_founder_s_letters_are_bounded_in_bytes_and_others_find_room(founders):
+    large = bytes(LETTER_BYTES_MAX)
+    for _ in range(INBOX_MAX):
+        founders._received(card(2).node, large)
+    founders._received(card(3).node, b"small")
+    letters = founders.letters()
+    assert sum(len(letter) for _, letter in letters) <= INBOX_EACH_BYTES_MAX + 5
+    assert letters[-1] == (card(3).node, b"small")
+    founders._received(card(2).node, large)
+    assert len(founders.letters()) == 1
+
+
+async def test_refusals_and_names_are_bounded(founders):
+    for number in range(MET_MAX * 8):
+        founders.refuse((f"h{number}", 1), f"reason {number}")
+        founders._met(card(number + 2))
+    assert len(founders.refused) == len(founders._loud) == 4 * MET_MAX
 
 
 async def test_those_heard_of_are_bounded_and_forgeries_are_not_heard(founders):

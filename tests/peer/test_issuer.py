@@ -285,3 +285,11 @@ async def test_a_credential_made_out_to_somebody_else_is_not_taken(
     monkeypatch.setattr(type(signer.issuer), "credential", lambda _self, body: wrong(body))
     with pytest.raises(UnreachableError, match="other keys"):
         await renew(person.membership, person.identity, [signer.address], live.now)
+
+
+async def test_strangers_do_not_fill_the_log(live: Any, post: Any, caplog: Any) -> None:
+    signer = await post(live.member(1), signer=True)
+    issuer = signer.issuer
+    for number in range(1000):
+        assert (await issuer._answer(b"c" + bytes([number % 256]) * (number % 7)))[:1] == b"e"
+    assert 1 <= caplog.text.count("issue_refused") < 50
