@@ -54,6 +54,13 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
+MEANWHILE = {
+    "AuthorizationPolicy": "what any of them denies is denied",
+    "HTTPRoute": "the latest is in force",
+    "TrafficPolicy": "the tightest of their limits hold",
+}
+
+
 async def conflict(host: Host, kind: str) -> bool:
     assert host.operations is not None
     (shown,) = await host.operations.get(kind, "default", "one")
@@ -76,7 +83,7 @@ async def both_see_it(one: Host, two: Host, kind: str) -> None:
         await until(partial(enforced, host, kind))
         described = await host.operations.describe(kind, "default", "one")
         (condition,) = [each for each in described["status"]["conditions"] if each["type"] == "Conflicted"]
-        assert "the next edit settles them" in condition["message"]
+        assert f"the next edit settles them; until then {MEANWHILE[kind]}" in condition["message"]
         rows = await host.operations.history(kind, "default", "one")
         assert [row["state"] for row in rows] == ["conflicting", "conflicting"]
         (row,) = [row for row in await host.operations.check() if row["check"] == "conflicts"]

@@ -65,7 +65,8 @@ def test_of_concurrent_edits_the_first_readable_one_is_effective() -> None:
     [condition] = found.conditions
     assert (condition.type, condition.status, condition.reason) == ("Conflicted", "True", "ConcurrentEdits")
     assert condition.message.startswith(
-        "3 concurrent edits (by w0, w1, w2); the next edit settles them; set aside: "
+        "3 concurrent edits (by w0, w1, w2); the next edit settles them; until then what any of them denies is "
+        "denied; set aside: "
     )
 
 
