@@ -23,8 +23,8 @@ from crdt.codec import CrdtError
 from crdt.journal import Accept, Journal
 from crdt.record import Record
 from peer.capabilities import Capabilities
-from peer.messages import Output, Persist, Write, Written
-from peer.records import Registry
+from peer.messages import Draft, Output, Persist, Write, Written
+from peer.records import POLICY, Registry
 from trust.identity import NodeIdentity
 
 WRITES_MAX: Final = 1024
@@ -161,5 +161,13 @@ class Writes:
             verdict = self.registry.judge(record, now_ms)
             reason = self._capabilities.refusal(record) if isinstance(verdict, Accept) else verdict.reason
             if reason:
-                return reason
+                return _of(draft, reason)
         return "" if write.drafts else "there is nothing to write"
+
+
+def _of(draft: Draft, reason: str) -> str:
+    """Which of the policies of one write it is about."""
+    if draft.kind != POLICY:
+        return reason
+    kind, _, name = draft.key.partition("/")
+    return f"{kind} {name}: {reason}"

@@ -285,8 +285,13 @@ async def test_of_several_documents_one_without_the_right_refuses_all(world: Any
     world.run(2)
     mine = document("one")
     mine["metadata"]["namespace"] = "mine"
-    for documents in ([mine, document("one")], [document("one"), mine], [mine, capability("self", other)]):
-        with pytest.raises(ApiError, match="node-2 may not"):
+    closed, self_made = "TrafficPolicy default/one", "Capability gossamer-system/self"
+    for documents, which in (
+        ([mine, document("one")], closed),
+        ([document("one"), mine], closed),
+        ([mine, capability("self", other)], self_made),
+    ):
+        with pytest.raises(ApiError, match=f"^{which}: node-2 may not"):
             await other.apply(*documents)
         assert other.node.journal.heads.get(other.node.identity.id, 0) == 0
     await other.apply(mine)
