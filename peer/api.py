@@ -77,9 +77,9 @@ class PeerApi(Protocol):
         | missing | unreachable, of all live members or of a sample. Takes a little over two seconds at most."""
 
     async def history(self, kind: str, namespace: str, name: str) -> list[Json]:
-        """What this node knows of a policy's versions, latest first: [{version, author, authorName, writtenAt, action,
-        state, replaced: [version], document}] with action written | deleted and state current | conflicting |
-        replaced | ignored (its author was not entitled: `reason`)."""
+        """What this node knows of a policy's versions, latest first: [{version, author, authorName, authorKey (of a
+        person who signed it), writtenAt, action, state, replaced: [version], document}] with action written | deleted
+        and state current | conflicting | replaced | ignored (its author was not entitled: `reason`)."""
 
     async def delete(
         self,

@@ -103,6 +103,19 @@ def without_claim(document: Mapping[str, Any]) -> dict[str, Any]:
     return dict(document) | {"metadata": bare | ({"annotations": kept} if kept else {})}
 
 
+def author_key(document: Mapping[str, Any] | None, writer: bytes) -> str:
+    """The public key, in hex, of the person who is the writer of this document (`as_written`); "" if a node is."""
+    match document:
+        case {"metadata": {"annotations": {**annotations}}}:
+            try:
+                key = read_claim(annotations.get(ANNOTATION)).key
+            except PayloadError:
+                return ""
+            return key.hex() if node_id(key) == writer else ""
+        case _:
+            return ""
+
+
 def is_authored(record: Record) -> bool:
     """Whether it may carry a signed document: a glance at the bytes."""
     return record.kind == POLICY and _MARK in record.payload

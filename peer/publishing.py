@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from crdt.clock import hlc_ms
 from peer.api import ApiError, Json
+from peer.authored import author_key
 from peer.catalog import PolicyEntry, PolicyVersion
 from peer.fold import Folder
 from peer.history import PastVersion
@@ -21,7 +22,7 @@ from peer.messages import Draft, Written
 from peer.policies import Status
 from peer.records import POLICY, PayloadError, encode_policy, policy_key
 from proxy.resources import Resource, ResourceError, canonical_kind, parse_documents
-from trust.identity import format_id
+from trust.identity import format_id, parse_id
 
 ALL: Final = "all"
 Place = tuple[bytes, int]  # of a record in the journals: (writer, seq)
@@ -142,7 +143,7 @@ class Publishing:
         elif version.current:
             state = "conflicting" if conflict and not record.deleted else "current"
         row: Json = {
-            **self._authored(format_id(record.writer), record.seq, record.hlc),
+            **self._authored(format_id(record.writer), record.seq, record.hlc, version.document),
             "action": "deleted" if record.deleted else "written",
             "state": state,
             "replaced": [f"{format_id(dot.writer)}:{dot.seq}" for dot in version.replaced],
@@ -195,13 +196,15 @@ class Publishing:
         return {**effective.resource, "status": shown}
 
     def _authorship(self, version: PolicyVersion) -> Json:
-        return self._authored(version.writer, version.seq, version.hlc)
+        return self._authored(version.writer, version.seq, version.hlc, version.resource)
 
-    def _authored(self, writer: str, seq: int, hlc: int) -> Json:
+    def _authored(self, writer: str, seq: int, hlc: int, document: Mapping[str, Any] | None) -> Json:
         written_at = hlc_ms(hlc) / 1000
+        key = author_key(document, parse_id(writer))
         return {
             "author": writer,
             "authorName": self.names(writer),
+            **({"authorKey": key} if key else {}),
             "version": f"{writer}:{seq}",
             "writtenAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(written_at)),
         }

@@ -17,6 +17,7 @@ from peer.commands.options import (
     namespace_option,
     output_option,
 )
+from peer.commands.policy import author_of
 from peer.render import Column, print_data, print_diff, print_lines, print_notes, unified
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def history(
 
 _HISTORY: Final = [
     Column("WRITTEN", "writtenAt"),
-    Column("AUTHOR", lambda row: str(row.get("authorName") or row.get("author")), squeeze=True),
+    Column("AUTHOR", author_of, squeeze=True),
     Column("ACTION", "action", colors={"deleted": "red"}),
     Column("STATE", "state", colors={"current": "green", "conflicting": "yellow", "ignored": "red"}),
     Column("VERSION", "version", squeeze=True),
@@ -108,8 +109,7 @@ def _with_diffs(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    author = row.get("authorName") or row.get("author")
-    return f"{row['action']} by {author} at {row['writtenAt']}, {row['state']}: {row['version']}"
+    return f"{row['action']} by {author_of(row)} at {row['writtenAt']}, {row['state']}: {row['version']}"
 
 
 def _row(resource: "Resource", held: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def get(kind: str, name: str | None, namespace: str | None, data_dir: Path, outp
         Column("NAMESPACE", lambda row: _metadata(row, "namespace")),
         Column("NAME", lambda row: _metadata(row, "name")),
         Column("STATUS", _status, squeeze=True, colors=_COLORS),
-        Column("AUTHOR", _author, squeeze=True),
+        Column("AUTHOR", lambda row: author_of(_status_of(row)), squeeze=True),
         Column("AGE", _age, right=True),
     ]
     if wanted == ALL:
@@ -253,9 +253,9 @@ def _status(row: Mapping[str, Any]) -> str:
     return f"{word} ({broken[0].get('reason')})" if broken else word
 
 
-def _author(row: Mapping[str, Any]) -> str:
-    status = _status_of(row)
-    return str(status.get("authorName") or status.get("author") or "-")
+def author_of(status: Mapping[str, Any]) -> str:
+    """A node by its name, a person by the key that Capabilities name her by."""
+    return str(status.get("authorName") or status.get("authorKey") or status.get("author") or "-")
 
 
 def _age(row: Mapping[str, Any]) -> str:

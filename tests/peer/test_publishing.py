@@ -329,6 +329,7 @@ async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_w
         (format_id(ann.id), "current"),
         (format_id(ann.id), "replaced"),
     ]
+    assert [row["authorKey"] for row in (*rows, shown["status"])] == [ann.public_key.hex()] * 3
 
 
 async def test_history_tells_who_wrote_what_and_what_it_replaced(world: Any) -> None:

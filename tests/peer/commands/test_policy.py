@@ -197,6 +197,7 @@ def test_get_shows_status_author_and_age(gossamer, served):
         document("clash", conflict=True),
         document("bad", accepted=False, conditions=broken),
         document("fresh", accepted=None, writtenAt="nonsense"),
+        document("signed", authorName="", authorKey="ab" * 32),
     ]
     lines = [line.split() for line in gossamer("get", "httproutes").out.splitlines()]
     assert lines[0] == ["NAMESPACE", "NAME", "STATUS", "AUTHOR", "AGE"]
@@ -205,6 +206,7 @@ def test_get_shows_status_author_and_age(gossamer, served):
     assert lines[2][2] == "conflict"
     assert lines[3][2:4] == ["rejected", "(BackendNotFound)"]
     assert lines[4][2:] == ["pending", "two", "-"]
+    assert lines[5][3] == "ab" * 32
     assert gossamer("get", "all").out.startswith("KIND")
     gossamer("get", "authz", "shop/only")
     gossamer("get", "authz", "only", "-n", "shop")
