@@ -28,7 +28,7 @@ TRACEBACK_FRAMES_MAX: Final = 20
 _LATEST: Final = "the latest is in force"
 _UNTIL_THEN: Final = {  # what holds while concurrent edits are not settled
     "AuthorizationPolicy": "what any of them denies is denied",
-    "Capability": "only what all of them grant is granted",
+    "Capability": "of governors' versions only what all grant is granted, and a delegate's counts by itself",
     "MeshConfig": "who is denied by default in any of them is denied, and else the latest is in force",
     "TrafficPolicy": "the tightest of their limits hold, and else the latest is in force",
 }
@@ -226,10 +226,9 @@ def _conditions(
         found.append(Condition(type="Accepted", status="False", reason=reason, message=message))
     if len(entry.versions) > 1:
         writers = ", ".join(each.writer for each in entry.versions)
-        message = (
-            f"{len(entry.versions)} concurrent edits (by {writers}); the next edit settles them; until then "
-        )
-        message += _UNTIL_THEN.get(entry.kind, _LATEST)
+        message = f"{len(entry.versions)} concurrent edits (by {writers}); the next edit settles them"
+        if resources:
+            message += f"; until then {_UNTIL_THEN.get(entry.kind, _LATEST)}"
         if problems and resources:
             message += f"; set aside: {meanwhile}{problems[0]}"
         found.append(

@@ -70,6 +70,33 @@ def test_of_concurrent_edits_the_first_readable_one_is_effective() -> None:
     )
 
 
+GRANT = {"subjects": [{"node": "*"}], "namespaces": ["shop"], "kinds": ["*"]}
+LIMIT = {"targetRefs": [{"kind": "Service", "name": "cart"}], "circuitBreaker": {"maxConnections": 1}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "spec", "meanwhile"),
+    [
+        ("AuthorizationPolicy", "p", {"action": "DENY"}, "what any of them denies is denied"),
+        ("TrafficPolicy", "p", LIMIT, "the tightest of their limits hold, and else the latest is in force"),
+        ("Capability", "gossamer-system/p", GRANT, "of governors' versions only what all grant is granted"),
+        ("MeshConfig", "gossamer-system/default", {}, "who is denied by default in any of them is denied"),
+    ],
+)
+def test_of_concurrent_edits_it_is_said_what_holds_until_they_are_settled(
+    kind: str, name: str, spec: dict[str, Any], meanwhile: str
+) -> None:
+    [found] = read(entry(kind, name, spec, spec))
+    assert len(found.versions) == 2
+    assert f"the next edit settles them; until then {meanwhile}" in found.conditions[0].message
+
+
+def test_of_edits_none_of_which_can_be_read_nothing_is_said_to_be_in_force() -> None:
+    [found] = read(entry("RateLimit", "r", {}, {}))
+    assert [each.type for each in found.conditions] == ["Accepted", "Conflicted"]
+    assert found.conditions[1].message.endswith("the next edit settles them")
+
+
 def test_a_message_is_bounded() -> None:
     rules = [{"to": [{"operation": {"nonsense" * 20: 1}}]}] * 100
     [found] = read(authz("p", *rules))
