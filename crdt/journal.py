@@ -6,8 +6,8 @@ show part of a delta; this journal does not, so that the state of a writer is a 
 with equal heads hold equal bytes, whichever way the records came (see crdt.log, crdt.quarantine).
 
 Records come one by one (`merge`: pushed by gossip, or our own once durable) or as a claim about a writer (`absorb`:
-anti-entropy). Nothing takes effect before `verify` accepts it and the sum its writer signed is met. A node's own
-records are merged like any other, so that a node that lost its disk learns its own head from its peers.
+anti-entropy). Nothing takes effect before `verify` accepts it and what its writer signed of the others is met. A
+node's own records are merged like any other, so that a node that lost its disk learns its own head from its peers.
 
 Two different records of one writer under one seq are an equivocation: both are kept as the proof, the log is frozen
 as it is, and the writer counts as forked in the fingerprint, so that the proof spreads. Whether its records go from

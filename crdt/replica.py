@@ -239,7 +239,7 @@ class Replica:
     ) -> tuple[Damage, ...]:
         """Take back what was stored: records once verified, and the heads stored beside them. For an empty journal.
 
-        A writer whose records do not add up to the sum it signed, or do not reach its stored head, is left out and
+        A writer whose records do not add up to what it signed, or do not reach its stored head, is left out and
         reported. Its seqs stay reserved, so that a node whose own journal was damaged cannot use one twice: it can
         draft again once it has its head from its peers.
         """
