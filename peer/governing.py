@@ -77,6 +77,21 @@ class Governing:
             ), "warn"
         return "", "ok"
 
+    def signer_problem(self) -> str:
+        """What keeps this peer from its part in signing; "" for nothing, and where it is no signer."""
+        daemon = self._daemon
+        if daemon.custody.lacking:
+            return (
+                "its share of the root is lost; the other signers, as many as the threshold says, restore it"
+            )
+        if words := daemon.handover.unsettled:
+            return f"it lets nobody new in, and signs all else: {words}"
+        status = daemon.succession.status
+        if status is not None and status.convicted:
+            names = ", ".join(map(self._name_of, status.convicted))
+            return f"signers have lied, which is proved; revoke them: {names}"
+        return ""
+
     def _ceremony(self) -> Json | None:
         """The change of signers that is under way here."""
         status = self._daemon.succession.status

@@ -114,6 +114,14 @@ class Handover:
         """What is known of the uses before."""
         return self._settled
 
+    @property
+    def unsettled(self) -> str:
+        """Why this signer lets nobody new in, "" if it does or is none."""
+        record = self._custody.record
+        if record is None or self._node not in record.value.ids or self._settled.epoch >= record.epoch:
+            return ""
+        return self._told.get(record.epoch, "the signers before it have not been heard yet")
+
     def _newest(self) -> int:
         record = self._custody.record
         return -1 if record is None else record.epoch

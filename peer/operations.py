@@ -240,6 +240,9 @@ class Operations:
 
     async def check(self) -> list[Json]:
         rows = self._checks()
+        part = self._governing.signer_problem()
+        fine = "nothing is in the way of its part" if self._daemon.outlook.signs else "this peer is none"
+        rows.append({"check": "signer", "status": "warn" if part else "ok", "detail": part or fine})
         problem, level = await self._governing.issuance_problem()
         rows.append(
             {"check": "issuance", "status": level if problem else "ok", "detail": problem or "signers answer"}

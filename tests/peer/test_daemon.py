@@ -18,6 +18,7 @@ from peer.config import Config, load_config
 from peer.contacts import Contacts
 from peer.daemon import Daemon, DaemonError
 from peer.establish import establish
+from peer.handover import Settled
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
 from peer.lives import begin_life, open_store
@@ -540,6 +541,30 @@ async def test_the_status_of_the_authority_says_who_answers_and_how_many_more_ma
     status = await two.operations.ca_status()
     assert [signer["answers"] for signer in status["signers"]] == [False]
     assert (status["can_issue"], status["answering"], status["margin"]) == (False, 0, -1)
+
+
+async def test_a_signer_that_cannot_do_its_part_says_why(hosts: Any, until: Any) -> None:
+    one, two = await pair(hosts)
+    heard_of_the_signers(one, two)
+
+    async def signer(host: Any) -> tuple[str, str]:
+        [row] = [row for row in await host.operations.check() if row["check"] == "signer"]
+        return row["status"], row["detail"]
+
+    handover = one.daemon.handover
+    await until(lambda: handover.unsettled == "")
+    assert await signer(one) == ("ok", "nothing is in the way of its part")
+    assert await signer(two) == ("ok", "this peer is none")
+    handover._settled = Settled()
+    assert await signer(one) == (
+        "warn", "it lets nobody new in, and signs all else: the signers before it have not been heard yet",
+    )  # fmt: skip
+    handover._told[0] = "1 of 2 ledgers are here"
+    assert (await signer(one))[1] == "it lets nobody new in, and signs all else: 1 of 2 ledgers are here"
+    one.daemon.custody._held.clear()
+    status, words = await signer(one)
+    assert status == "warn"
+    assert words.startswith("its share of the root is lost")
 
 
 async def test_who_may_not_write_is_told_at_its_own_peer_and_ignored_by_the_others(
