@@ -29,7 +29,7 @@ from typing import Final, Protocol, assert_never
 
 from peer.custody import Custody
 from peer.io.keys import KeyFileError, Keys
-from peer.sitting import Effect, Sitting, forget_memory, remembered
+from peer.sitting import Effect, Sitting, erased, forget_memory, remembered
 from trust.ceremony.bodies import cut
 from trust.ceremony.electorate import DIGEST_BYTES, SIGNERS_MAX, Electorate, by_id, check_electors
 from trust.ceremony.events import (
@@ -235,6 +235,10 @@ class Ceremonies:
             before = self.custody.chain.at(epoch - 1)
             outcome = self.custody.chain.at(epoch)
             if newest is None or before is None or epoch > newest.epoch + 1:
+                continue
+            if outcome is not None and erased(self.keys, epoch):
+                if failed := forget_memory(self.keys, epoch):
+                    raise KeyFileError(failed)
                 continue
             sitting = self._sit(succession(before), epoch)
             if sitting is None or outcome is None:

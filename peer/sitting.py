@@ -123,6 +123,11 @@ class Sitting:
         return f"Sitting({self._machine!r})"
 
 
+def erased(keys: Keys, epoch: int) -> bool:
+    """Whether a crash came between the erasure of that memory and its removal. Raises KeyFileError."""
+    return not any(read_private(memory_path(keys, epoch), secret=True) or b"?")
+
+
 def forget_memory(keys: Keys, epoch: int) -> str:
     """Erase the memory of a ceremony that has ended; what went wrong, "" for nothing."""
     try:

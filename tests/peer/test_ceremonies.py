@@ -273,6 +273,30 @@ async def test_the_share_is_on_disk_before_the_memory_goes(tmp_path, monkeypatch
     assert remembered(again.keys) == []
 
 
+async def test_a_crash_between_erasing_a_memory_and_removing_it_is_finished(tmp_path, caplog):
+    hall, everyone = council(tmp_path, 1, 2, THREE)
+    wish_all(hall, everyone)
+    await hall.until(hall.at(1))
+    newcomer = everyone[1]
+    await hall.after(RETIRE_S + 1)
+    hall.crash(newcomer.id)
+    path = memory_path(hall.seats[newcomer.id].keys, 1)
+    path.write_bytes(bytes(1000))
+    path.chmod(0o600)
+    again = hall.seat(newcomer)
+    await hall.turn()
+    assert remembered(again.keys) == []
+    assert "ceremony_memory_lost" not in caplog.text
+    memory = memory_path(again.keys, 2)
+    memory.write_bytes(bytes(1000))  # not decided, so that it may have been anything
+    memory.chmod(0o600)
+    hall.crash(newcomer.id)
+    again = hall.seat(newcomer)
+    await hall.turn()
+    assert remembered(again.keys) == [2]
+    assert "ceremony_memory_lost" in caplog.text
+
+
 async def test_a_full_disk_keeps_everything_back_and_is_got_over(tmp_path, monkeypatch):
     hall, everyone = council(tmp_path, 3)
     full = hall.seats[everyone[0].id]
