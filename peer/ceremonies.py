@@ -174,6 +174,7 @@ class Ceremonies:
         wanted = by_id(keys) if keys is not None else self.judgement.wish(record) or record.value.keys
         check_electors(wanted)
         self._check_wanted(wanted, record)
+        self._follow()  # or the next turn forgets this together with what was wished of the epoch before
         self._wishes.asked = wanted
         self.changed()
         return wanted

@@ -125,6 +125,13 @@ async def test_one_signer_alone_cannot_hurry_the_others_from_epoch_to_epoch(tmp_
     assert hall.now - begun < 2, "what all of them wish for needs no pause"
 
 
+async def test_what_is_asked_for_right_after_a_change_is_not_forgotten(tmp_path):
+    hall, everyone = council(tmp_path, 3)
+    for epoch in range(1, 4):
+        hall.seats[everyone[0].id].ceremonies.ask(None)
+        await hall.until(hall.at(epoch))
+
+
 async def test_what_cannot_be_wished_for_is_refused_with_the_reason(tmp_path):
     hall, everyone = council(tmp_path, 3, 2)
     signer, outsider = hall.seats[everyone[0].id], hall.seats[everyone[3].id]
