@@ -144,6 +144,10 @@ class Ceremonies:
     _repair_gives: bool = False  # this node has a share to repair others' with
     _lacking_since: float | None = None
     _answered: dict[bytes, float] = field(default_factory=dict)
+    _over: dict[bytes, tuple[EpochRecord, EpochRecord]] = field(
+        default_factory=dict
+    )  # by the ceremony's name
+    _over_by: EpochRecord | None = None  # the newest epoch when that was made
 
     # -------------------------------------------------------------- what others ask of it
 
@@ -413,15 +417,17 @@ class Ceremonies:
 
     def _answer_over(self, node: bytes, name: bytes) -> None:
         """Who still sits in a ceremony that is over is told its outcome."""
-        chain = self.custody.chain.records[-OVER_KEPT - 1 :]
-        for before, after in pairwise(chain):
-            electorate = succession(before)
-            if electorate.ceremony != name or node not in {*electorate.ids, *after.value.ids}:
-                continue
-            if self.now() >= self._answered.get(node, 0.0) + ANSWER_S:
-                self._answered[node] = self.now()
-                self._send(node, FRAME + encode_frame(name, Closed(record=after.encode())))
+        newest = self.custody.record
+        if self._over_by is not newest:  # any member can ask, and as often as it likes
+            chain = self.custody.chain.records[-OVER_KEPT - 1 :]
+            self._over = {succession(before).ceremony: (before, after) for before, after in pairwise(chain)}
+            self._over_by = newest
+        before, after = self._over.get(name, (None, None))
+        if before is None or after is None or node not in {*before.value.ids, *after.value.ids}:
             return
+        if self.now() >= self._answered.get(node, 0.0) + ANSWER_S:
+            self._answered[node] = self.now()
+            self._send(node, FRAME + encode_frame(name, Closed(record=after.encode())))
 
     def _hear_wish(self, node: bytes, content: bytes) -> None:
         record = self.custody.record
