@@ -111,7 +111,7 @@ class _Wishes:
         return self.own or self.hinted
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Ceremonies:
     """See the module's theory. `send(node, letter)` may lose; `now` is a clock (s) that never falls."""
 
@@ -148,6 +148,9 @@ class Ceremonies:
         default_factory=dict
     )  # by the ceremony's name
     _over_by: EpochRecord | None = None  # the newest epoch when that was made
+
+    def __repr__(self) -> str:
+        return f"Ceremonies({self.custody!r}, sitting={self._sitting!r}, inbox={len(self._inbox)})"
 
     # -------------------------------------------------------------- what others ask of it
 

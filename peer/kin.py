@@ -126,7 +126,10 @@ class Kin:
             log.debug("kin_unreachable", extra={"fields": {"reason": str(error)}})
             return
         stream.abort()
-        self._found[card.node] = place, self.now() + KNOWN_S
+        now = self.now()
+        for old in [node for node, (_, ends_at) in self._found.items() if ends_at < now]:
+            del self._found[old]  # whoever answers may be another one each time
+        self._found[card.node] = place, now + KNOWN_S
 
     def _card(self) -> Card:
         credential = self.credential()

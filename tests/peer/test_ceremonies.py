@@ -467,6 +467,14 @@ async def test_the_inbox_is_bounded_for_each_and_for_all(tmp_path):
     assert ceremonies.traffic.dropped == 4 + INBOX_EACH_MAX
 
 
+async def test_letters_which_may_be_shares_are_not_printed(tmp_path):
+    hall, everyone = council(tmp_path, 3)
+    ceremonies = hall.seats[everyone[0].id].ceremonies
+    ceremonies.receive(everyone[1].id, FRAME + b"a share of the root")
+    assert "of the root" not in repr(ceremonies)
+    assert "inbox=1" in repr(ceremonies)
+
+
 async def test_one_member_s_letters_are_bounded_in_bytes(tmp_path):
     hall, everyone = council(tmp_path, 1)
     ceremonies = hall.seats[everyone[0].id].ceremonies

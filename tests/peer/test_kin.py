@@ -8,7 +8,7 @@ import pytest
 from peer.acquaintance import Introducer, der_of, passing_certificate
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, KIN, Hello, StreamError
-from peer.kin import PLACES_MAX, Kin
+from peer.kin import KNOWN_S, PLACES_MAX, Kin
 from trust.codec import pack
 from trust.identity import spiffe_node
 from trust.revocation import REVOCATION_S, revoke
@@ -142,3 +142,15 @@ async def test_only_so_many_places_are_asked_who_is_there(relatives, live, monke
     with pytest.raises(StreamError, match="nobody knows where"):
         await one.kin.dial(live.member(9).identity.id, SIGN)
     assert len(looked) == PLACES_MAX
+
+
+async def test_who_was_found_is_forgotten_after_a_while(live, relatives):
+    one, two, three = relatives
+    with pytest.raises(StreamError, match="nobody knows where"):
+        await one.kin.dial(bytes(16), SIGN)
+    assert set(one.kin._found) == {two.person.identity.id, three.person.identity.id}
+    one.places.remove(three)
+    live.advance_s = KNOWN_S + 1
+    with pytest.raises(StreamError, match="nobody knows where"):
+        await one.kin.dial(bytes(16), SIGN)
+    assert set(one.kin._found) == {two.person.identity.id}
