@@ -239,6 +239,7 @@ class Daemon:
             trust_domain=self.membership.trust_domain,
             revoked=self.revocations,
             ledger=restored.ledger,
+            group=lambda: self.custody.group,
         )
         self.handover = Handover(
             custody=self.custody,

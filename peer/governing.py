@@ -16,10 +16,9 @@ from peer.messages import Draft
 from peer.records import REVOCATION, revocation_key
 from peer.signing import Answering
 from trust.errors import IdentityError, TrustError
-from trust.groupkey import node_of
 from trust.identity import format_id, parse_id, parse_spiffe, spiffe_node, spiffe_workload
 from trust.revocation import Revocation, revoke_self, serial_subject, signer_subject, subject_kind
-from trust.revoking import request_revocation
+from trust.revoking import check_signers_left, request_revocation
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -211,13 +210,10 @@ class Governing:
         group = daemon.custody.group
         if group is None:
             return  # the signers themselves see to it
-        signing = [node for each in group.identifiers if daemon.outlook.may_sign(node := node_of(each))]
-        rest = [node for node in signing if subject not in (signer_subject(node), spiffe_node(domain, node))]
-        if len(rest) < len(signing) and len(rest) < group.threshold:
-            raise ApiError(
-                f"{subject} is not revoked: {len(rest)} signers would be left and {group.threshold} are needed, so "
-                "that nobody could be issued a certificate any more; let another peer become a signer first"
-            )
+        try:
+            check_signers_left(subject, group, trust_domain=domain, revoked=daemon.revocations)
+        except TrustError as error:
+            raise ApiError(str(error)) from error
 
     # ------------------------------------------------------------------ names
 

@@ -26,11 +26,12 @@ from trust.codec import Reader, pack
 from trust.credential import CLOCK_SKEW_S_MAX, CREDENTIAL_TTL_S, SERIAL_BYTES, Credential
 from trust.errors import AuthorityError, OrderError, span
 from trust.founding import decode_founding, draft_founding
+from trust.groupkey import GroupKey
 from trust.identity import spiffe_node, verify
 from trust.invitation import decode_invitation
 from trust.issuance import decode_svid_request, draft_svid
 from trust.revocation import RevocationSet
-from trust.revoking import decode_revocation_request, draft_revocation
+from trust.revoking import check_signers_left, decode_revocation_request, draft_revocation
 from trust.svid import SVID_TTL_S_MAX
 
 ORDER_BYTES_MAX: Final = 8192  # as much as a signing session carries (`sessionwire`)
@@ -100,6 +101,7 @@ class Rules:
     founders: frozenset[bytes] = frozenset()  # node ids of those who make the mesh now; afterwards nobody
     credential_ttl_s_max: int = CREDENTIAL_TTL_S
     svid_ttl_s_max: int = SVID_TTL_S_MAX
+    group: Callable[[], GroupKey | None] = lambda: None  # who signs now, as far as that is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +236,8 @@ def _derive_revocation(order: Order, rules: Rules) -> Draft:
         now=order.issued_at,
         revoked=rules.revoked,
     )
+    if (group := rules.group()) is not None:
+        check_signers_left(revocation.subject, group, trust_domain=rules.trust_domain, revoked=rules.revoked)
     return Draft(
         message=revocation.signing_bytes(),
         root_public=rules.root_public,

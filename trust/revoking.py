@@ -17,7 +17,8 @@ from trust.credential import (
     decode_credential,
     verify_credential,
 )
-from trust.errors import RevocationError
+from trust.errors import RevocationError, RevokedError
+from trust.groupkey import GroupKey, node_of
 from trust.identity import SIGNATURE_BYTES, SPIFFE_CHARS_MAX, NodeIdentity, spiffe_node, verify
 from trust.revocation import (
     REASON_CHARS_MAX,
@@ -25,6 +26,7 @@ from trust.revocation import (
     RevocationSet,
     check_domain,
     check_subject,
+    signer_subject,
     unsigned_revocation,
 )
 from trust.selfproving import SelfProving, check_moment
@@ -97,3 +99,25 @@ def draft_revocation(
     if request.subject == spiffe_node(trust_domain, credential.node):
         raise RevocationError(f"{credential.name} gives itself up with: gossamer leave --revoke")
     return unsigned_revocation(request.subject, request.reason, request.requested_at, root_public)
+
+
+def check_signers_left(subject: str, group: GroupKey, *, trust_domain: str, revoked: RevocationSet) -> None:
+    """Raise RevocationError if without `subject` fewer signers of `group` were left than it takes to sign. Such a mesh
+    could neither admit anybody nor renew anything, nor undo that."""
+    standing = [node for each in group.identifiers if _stands(node := node_of(each), trust_domain, revoked)]
+    rest = [
+        node for node in standing if subject not in (signer_subject(node), spiffe_node(trust_domain, node))
+    ]
+    if len(rest) < len(standing) and len(rest) < group.threshold:
+        raise RevocationError(
+            f"{subject} is not revoked: {len(rest)} signers would be left and {group.threshold} are needed, so "
+            "that nobody could be issued a certificate any more; let another peer become a signer first"
+        )
+
+
+def _stands(node: bytes, trust_domain: str, revoked: RevocationSet) -> bool:
+    try:
+        revoked.check_signer(trust_domain, node)
+    except RevokedError:
+        return False
+    return True

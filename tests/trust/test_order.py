@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trust.ceremony.network import founded
 from trust.admission import TokenLedger, create_token, found, parse_token, request_join, request_renewal
 from trust.authority import SoleAuthority, read_root, root_certificate
 from trust.credential import CREDENTIAL_TTL_S, Credential, decode_credential, verify_credential
 from trust.errors import AuthorityError, OrderError, TrustError
 from trust.founding import decode_founding, request_founding
+from trust.groupkey import node_of
 from trust.identity import NodeIdentity, spiffe_node, spiffe_workload
 from trust.issuance import request_svid
 from trust.order import (
@@ -254,6 +256,25 @@ def wrong(case: str, bench: Bench) -> Order:
         case "founder too late":
             return bench.order(Kind.FOUNDER, request_founding(bench.member, "late", NOW).encode())
     raise AssertionError(case)
+
+
+@pytest.mark.parametrize("subject", [signer_subject, lambda node: spiffe_node(DOMAIN, node)])
+def test_no_revocation_is_signed_that_leaves_too_few_signers(bench: Bench, subject: Any) -> None:
+    """Whoever coordinates: two who revoke at the same time see each a signer left that the other one revokes."""
+    group = founded(3)[0].group
+    one, two, three = (node_of(identifier) for identifier in group.identifiers)
+    bench.rules = replace(bench.rules, group=lambda: group)
+
+    def wanted(node: bytes) -> Order:
+        return bench.order(Kind.REVOCATION, bench.revocation(bench.governor, subject=subject(node)))
+
+    assert bench.signed(wanted(one))
+    bench.revoke(subject(one))
+    assert bench.signed(wanted(one)), "it changes nothing"
+    for node in (two, three):
+        with pytest.raises(TrustError, match="1 signers would be left and 2 are needed"):
+            bench.judge(wanted(node))
+    assert bench.signed(wanted(b"m" * 16)), "who is no signer"
 
 
 @pytest.mark.parametrize(
