@@ -15,15 +15,15 @@ from crdt.record import Record, content_digest, record_bytes, rest_hash
 
 class Batch:
     """The `drafts` so far, in rising seq, on top of a log that must not change meanwhile. `head`, `floor`, `digest`,
-    `bytes` and `size` (records) are those of the log once all of them are in."""
+    `bytes` and `size` (records) are those of the log once all of them are in. Their numbers begin behind `used`."""
 
     __slots__ = ("_log", "_newest", "bytes", "digest", "drafts", "floor", "head", "size")
 
-    def __init__(self, log: WriterLog, drafts: Iterable[Record] = ()) -> None:
+    def __init__(self, log: WriterLog, drafts: Iterable[Record] = (), *, used: int = 0) -> None:
         self._log = log
         self._newest: dict[tuple[str, str], Record] = {}
         self.drafts: list[Record] = []
-        self.head = log.head
+        self.head = max(log.head, used)
         self.floor = log.spent_upto()  # every draft names it: tombstones that say nothing any more are let go
         self.digest, self.bytes, self.size = log.digest, log.bytes, len(log.by_seq)
         for _, record in takewhile(lambda held: held[0] <= self.floor, log.by_seq.items()):

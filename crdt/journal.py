@@ -22,7 +22,7 @@ deleting and publishing: what it says last. It is told to the caller as a contra
 Invariant: heads never go back, and what is held at a head is what its record signed.
 """
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from itertools import pairwise
 from typing import Final, assert_never
 
@@ -121,6 +121,21 @@ class Journal(WritingReplica):
         """Take in records that came one by one, in any order. One that is ahead of its predecessors waits for them."""
         out = _Outcome()
         for record in records:
+            self._offer(record, now_ms, out)
+        return self._finish(out)
+
+    def enter(self, drafts: Sequence[Record], now_ms: int) -> Merged:
+        """Take in one batch of drafts of this replica's own, in order and durable by now. The first of them may leave
+        numbers out (`pass_over`)."""
+        out = _Outcome()
+        first = drafts[0]
+        head = self._heads.get(first.writer, 0)
+        if first.seq > head + 1:
+            behind = Delta(
+                writer=first.writer, after=head, upto=first.seq, target=first.seq, records=(first,)
+            )
+            self._absorb(behind, now_ms, out)
+        for record in drafts[first.seq > head + 1 :]:
             self._offer(record, now_ms, out)
         return self._finish(out)
 

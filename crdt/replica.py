@@ -93,6 +93,7 @@ class Replica:
         self._contested: set[bytes] = set()  # what came did not add up: ask for the whole journal next time
         self._recast: dict[bytes, int] = {}
         self._reserved: dict[bytes, int] = {}  # seqs known used but not held: nothing is drafted up to there
+        self._passed: dict[bytes, int] = {}  # seqs known used by records that nobody may have any more
         self._fingerprint = Fingerprint()
         self._quarantine = Quarantine(
             writer_bytes_max=self.limits.held_writer_bytes_max,
@@ -187,6 +188,11 @@ class Replica:
         """What is in quarantine and why."""
         for held in self._quarantine:
             yield held.record, held.reason or GAP
+
+    def held_back(self, writer: bytes) -> Record | None:
+        """The last verified record of a writer that waits for those before it: proof that it used that number."""
+        waiting = self._quarantine.within(writer, self._heads.get(writer, 0), SEQ_MAX)
+        return next((held.record for held in reversed(waiting) if held.reason is None), None)
 
     def canonical(self) -> bytes:
         """The replicated state as bytes, equal exactly where it is equal. For checks; costs as much as it is long.

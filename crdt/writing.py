@@ -3,18 +3,25 @@
 A draft is numbered and signed and nothing more: whoever asked for it makes it durable and merges it then, like any
 record. What it signs are the figures of the journal once it is in (`crdt.batch`).
 
+A writer whose replica lost records may be shown one that somebody else holds back for want of those before it, which
+nobody has. Its numbers go on behind that one, and some way behind it (BEYOND), for what was written after it may wait
+elsewhere. A log needs no number to follow the one before: to every replica what was left out looks superseded.
+
 Invariant: nothing is drafted under a seq that was ever seen used.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Final
 
 from crdt.batch import Batch
 from crdt.clock import VersionVector
 from crdt.codec import CrdtError
 from crdt.log import WriterLog
-from crdt.record import SIGNATURE_BYTES, Context, Record, RecordError, record_fault
+from crdt.record import SEQ_MAX, SIGNATURE_BYTES, Context, Record, RecordError, record_fault
 from crdt.replica import Replica
+
+BEYOND: Final = 1024  # numbers left free behind one that is known to be used and lost
 
 
 class JournalError(CrdtError):
@@ -83,4 +90,13 @@ class WritingReplica(Replica):
 
     def batch(self, writer: bytes, drafts: Iterable[Record] = ()) -> Batch:
         """A batch of drafts of that writer, to go on from these."""
-        return Batch(self._logs.get(writer) or WriterLog(), drafts)
+        log, passed = self._logs.get(writer) or WriterLog(), self._passed.get(writer, 0)
+        return Batch(log, drafts, used=min(passed + BEYOND, SEQ_MAX) if passed > log.head else 0)
+
+    def pass_over(self, writer: bytes, seq: int) -> bool:
+        """The writer has used `seq` (the caller has seen its signature): draft behind it, unless the head gets there
+        first. Returns whether that was news."""
+        if seq <= max(self._heads.get(writer, 0), self._passed.get(writer, 0)):
+            return False
+        self._passed[writer] = seq
+        return True

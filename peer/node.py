@@ -26,7 +26,8 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 import gossip.events as membership
-from crdt.journal import Journal
+from crdt.journal import Journal, Refuse
+from crdt.record import Record
 from gossip.census import NOBODY, Census
 from gossip.config import GossipConfig
 from gossip.engine import Engine
@@ -63,7 +64,7 @@ from peer.messages import (
     Write,
 )
 from peer.node_distrust import Distrust
-from peer.node_doubt import Doubt
+from peer.node_doubt import WORD_S_MAX, Doubt
 from peer.node_intake import Intake
 from peer.node_joins import Joins
 from peer.node_notes import Complaints
@@ -76,6 +77,7 @@ from trust.identity import NodeIdentity
 
 DIVERGED: Final = "diverged"
 FORGED: Final = "a record that its writer did not sign"
+NOT_OURS: Final = "a record held back that this node did not write"
 SHUNNED: Final = "this node broke the protocol a short while ago"
 EXPELLED: Final = "this node has equivocated"
 
@@ -280,6 +282,7 @@ class Node:
                 self.engine.exchange(event.node, initiator=False),
                 initiator=False,
                 knows=self._knowing,
+                other=event.node,
             )
             if not self._sessions.accept(now, event.stream, event.node, session):
                 out.append(CloseStream(stream=event.stream, reason=TOO_MANY))
@@ -290,7 +293,9 @@ class Node:
             return
         exchange.node = event.node
         members = self.engine.exchange(event.node, initiator=True) if exchange.with_members else None
-        exchange.session = SyncSession(self.journal, members, initiator=True, knows=self._knowing)
+        exchange.session = SyncSession(
+            self.journal, members, initiator=True, knows=self._knowing, other=event.node
+        )
         out.extend(SendFrame(stream=event.stream, data=frame) for frame in exchange.session.start())
 
     def _stream_frame(self, now: float, event: StreamFrame, out: list[Output]) -> None:
@@ -309,10 +314,24 @@ class Node:
             if self._intake.absorb(now, delta, introduction, exchange, out):
                 self._protocol_error(now, event.stream, exchange.node, FORGED, out)
                 return
+        if progress.held is not None and not self._shown(now, progress.held, exchange.node):
+            self._protocol_error(now, event.stream, exchange.node, NOT_OURS, out)
+            return
         if progress.done:
             if exchange.address is not None:
                 out.append(CloseStream(stream=event.stream))
             self._finish(now, event.stream, "", out)
+
+    def _shown(self, now: float, record: Record, node: bytes | None) -> bool:
+        """Another node holds back a record that it says this one has written. Where that is news, the record is
+        lost here and its number is used (`peer/node_doubt.py`). Returns whether it is this node's at all."""
+        own = self.identity.id
+        if record.writer != own or isinstance(self.registry.judge(record, int(now * 1000)), Refuse):
+            return False
+        if self.journal.pass_over(own, record.seq):
+            self._doubt.reopen(now, node)
+            self._writes.hold(now + WORD_S_MAX)
+        return True
 
     def _protocol_error(
         self, now: float, stream: int, node: bytes | None, reason: str, out: list[Output]
@@ -383,7 +402,7 @@ class Node:
         records = self._writes.stored(ticket)
         if not records:
             return
-        merged = self.journal.merge(records, int(now * 1000))
+        merged = self.journal.enter(records, int(now * 1000))
         self._intake.blame(now, merged, self.identity.id, out)
         out.extend(self._writes.acknowledge())
         kept = {(record.kind, record.key) for record in records}

@@ -7,11 +7,23 @@ to it, or have reached only others. So a node in doubt asks TELLERS members, or 
 with fewer only after WORD_S_MAX: a write that waits for a member who does not answer is a mesh that does not work. For
 the same reason it waits for the addresses through which it joins (JOINING_S_MAX), but not for ever.
 
-What this cannot find out: a record whose every holder is on the other side of a partition, or holds it back for want of
-the one before it, which nobody has (the last two that were acknowledged went with the disk, and the first of them
-reached nobody). It shows as an equivocation, when the partition heals or the number is used again.
+Whom it asks may have records of it that are in no journal: they wait for those before them, which nobody may have (the
+last two that were acknowledged went with the disk, and the first of them reached nobody). So at the end of an exchange
+each side shows the last of the other's records that it holds back (`peer/session.py`). It cannot be made up, for it has
+its author's signature: the number is used. Whoever is shown one that it lacks is in doubt, even if its disk seemed
+whole until then (it lied about a sync). It asks whether somebody has what lies between, and goes on some way behind it
+if nobody has (`crdt/writing.py`). What nobody has stays lost.
 
-Invariant: once settled, always settled.
+What this cannot find out is a record whose every holder is out of reach while the node asks: cut off, dead, suspended,
+or not yet started again; or that reached somebody who has been started again since, for what is held back is not kept
+on disk (where nobody else has it, that number may be used again: nobody can tell). Who then answers may say in good
+faith that it knows the mesh: it has taken it in once, and what was written while it was away it has not heard of
+either. To be sure the node would have to wait for every member there ever was, dead ones too, and a single host that
+burnt down would keep it from writing for good. Nor is a node in doubt that has no reason to be: where a disk lied about
+its syncs and the database looks whole, one word is enough, and where nobody answers FIRST_SYNC_S_MAX
+(`peer/memory.py`). It shows as an equivocation, when the holders are back.
+
+Invariant: once settled, settled until a record of its own comes to light that it lacks, which happens once for each.
 """
 
 import random
@@ -42,6 +54,14 @@ class Doubt:
     def deadline(self) -> float | None:
         """When `ask` is due."""
         return self._again_at
+
+    def reopen(self, now: float, node: bytes | None) -> None:
+        """A record of this node's own has come to light that it does not hold: ask whether others have what was before
+        it, after the one that has shown it."""
+        self.settled, self.doubtful = False, True
+        self._tellers = set() if node is None else {node}
+        self._until, self._joining_until = now + WORD_S_MAX, now
+        self._again_at = now
 
     def told(self, now: float, node: bytes | None) -> None:
         """A member that knows the mesh has told what it holds."""

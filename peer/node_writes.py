@@ -78,6 +78,11 @@ class Writes:
         """Another node has told what it holds of this node's journal: numbers are sure."""
         self._released = True
 
+    def hold(self, until: float) -> None:
+        """Numbers are not sure any more, before `release` or until then."""
+        self._released = False
+        self.hold_until = max(self.hold_until, until)
+
     def add(self, now: float, write: Write) -> list[Output]:
         if len(self._waiting) >= WRITES_MAX:
             return [Written(request=write.request, error="too many writes are waiting")]

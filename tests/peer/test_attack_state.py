@@ -96,7 +96,7 @@ class Attacker:
     def exchange(self, victim: Address, journal: Journal, frames_max: int = 10_000) -> tuple[int, str | None]:
         """Hold a whole exchange over `journal`. Returns the bytes the victim sent and why it closed the stream."""
         number = next(self._streams)
-        session = SyncSession(journal, None, initiator=True, knows=lambda: True)
+        session = SyncSession(journal, None, initiator=True, knows=lambda: True, other=bytes(16))
         sent = 0
         out = self.feed(victim, StreamOpened(stream=number, node=self.id, inbound=True))
         queue = list(session.start())

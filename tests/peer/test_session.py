@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt.journal import Journal
+from crdt.record import Record, encode_record
 from gossip.codec import pack, unpack_array
 from gossip.digest import Digest, Mark, Standing
 from gossip.frame import Same, encode_frame
@@ -65,11 +66,12 @@ def session(
     initiator: bool,
     whole: bool = False,
     knows: bool = True,
+    other: bytes = B,
 ) -> SyncSession:
     exchange = (
         None if members is None else MemberExchange(members, peer=None, initiator=initiator, whole=whole)
     )
-    return SyncSession(journal, exchange, initiator=initiator, knows=lambda: knows)
+    return SyncSession(journal, exchange, initiator=initiator, knows=lambda: knows, other=other)
 
 
 def talk(one: SyncSession, two: SyncSession) -> tuple[list[bytes], list[bytes], list[Any]]:
@@ -245,3 +247,59 @@ def test_any_bytes_are_taken_or_refused_and_never_break_anything(
             answering.receive(frame)
         except SessionError:
             return
+
+
+def holding(world: Any) -> tuple[Journal, Record]:
+    """The journal of a node that holds back the second of two records of another one."""
+    author = journal(world, 1, "a", "b")
+    *_, last = sorted(author.records(POLICY), key=lambda record: record.seq)
+    registry = world.mesh.registry()
+    holder = Journal(verify=registry.judge)
+    writer, blob = next(iter(author.introductions.items()))
+    registry.introduce(writer, blob)
+    holder.merge([last], int(world.now * 1000))
+    return holder, last
+
+
+def test_who_lost_what_is_held_back_here_is_shown_it(world: Any) -> None:
+    holder, last = holding(world)
+    empty = Journal(verify=world.mesh.registry().judge)
+    one = session(empty, initiator=True)
+    two = session(holder, initiator=False, other=last.writer)
+    queue, shown = [(two, frame) for frame in one.start()], []
+    while queue:
+        to, frame = queue.pop(0)
+        progress = to.receive(frame)
+        shown += [progress.held] if progress.held is not None else []
+        queue += [(one if to is two else two, answer) for answer in progress.send]
+    assert shown == [last]
+    assert one.told
+
+
+def test_nobody_else_is(world: Any) -> None:
+    holder, _ = holding(world)
+    one = session(Journal(verify=world.mesh.registry().judge), initiator=True)
+    two = session(holder, initiator=False, other=B)
+    frames = [frame for first in one.start() for frame in (b"", *two.receive(first).send)[1:]]
+    assert not [frame for frame in frames if frame[:1] == b"h"]
+
+
+def test_a_record_held_back_is_shown_once_at_the_end_and_whole(world: Any) -> None:
+    _, last = holding(world)
+    frame = b"h" + encode_record(last)
+    with pytest.raises(SessionError, match="unexpected"):
+        opened(world).receive(frame)
+    ended = session(Journal(verify=world.mesh.registry().judge), initiator=False)
+    ended.receive(b"s\x00")
+    other = session(Journal(verify=world.mesh.registry().judge), initiator=True)
+    for each in other.start()[1:]:
+        ended.receive(each)
+    with pytest.raises(SessionError, match="held back"):
+        ended.receive(b"hxx")
+    again = session(Journal(verify=world.mesh.registry().judge), initiator=False)
+    again.receive(b"s\x00")
+    for each in other.start()[1:]:
+        again.receive(each)
+    assert again.receive(frame).held == last
+    with pytest.raises(SessionError, match="unexpected"):
+        again.receive(frame)
