@@ -8,8 +8,10 @@ choices), so a run that fails is kept as a file that anybody can run, read and s
 Disks are lost only where somebody is left who knows what was on them and can be reached: a node that nobody can tell
 numbers its records anew, which is a limit of the design and not a finding (`peer/node_doubt.py`). So it is where the
 power goes at a disk that lied about its syncs, or an old database is put back; and it does not go while datagrams are
-lost or damaged, since what the disk said to have synced may not have spread (seed 1439 of the first campaign). Few lie,
-and never the seeds: a newcomer that knows nobody but a liar knows nothing.
+lost or damaged, since what the disk said to have synced may not have spread (seed 1439 of the first campaign). Two of
+those who know are left alone until the disk is back and its node has asked (seed 1669: all of them were killed or
+suspended meanwhile, and one that had been away was there to be asked). Few lie, and never the seeds: a newcomer that
+knows nobody but a liar knows nothing.
 
 Invariant: an experiment is a function of its seed; it ends with the network whole and nobody stopped.
 """
@@ -62,6 +64,10 @@ class _Author:
     cut_from: float = 1e9
     disk_lost_at: float = -1e9
     blank: set[int] = field(default_factory=set)
+    absent_until: dict[int, float] = field(default_factory=dict)  # suspended, or slow
+    witness_until: dict[int, float] = field(
+        default_factory=dict
+    )  # must be there to tell what was on a lost disk
     deceived_until: dict[int, float] = field(default_factory=dict)  # by a disk that lies about its syncs
     rough_until: float = 0.0  # what is told may not arrive, or be read much later
     joined: int = 0
@@ -70,12 +76,17 @@ class _Author:
         return [index for index in range(self.nodes) if self.down_until.get(index, 0.0) <= self.at]
 
     def some(self, most: int = 3) -> list[int]:
-        pool = self.up()
+        pool = [index for index in self.up() if self.witness_until.get(index, 0.0) <= self.at]
         return sorted(self.rng.sample(pool, self.rng.randint(1, min(most, len(pool))))) if pool else []
 
     def last(self, longest_s: float = 20.0) -> float:
         """How long a fault lasts: at most to the end of the timeline."""
         return round(min(self.rng.uniform(0.5, longest_s), self.lasts_s - self.at), 3)
+
+    def away(self, picked: Iterable[int], lasts_s: float) -> None:
+        """They run and may not answer in time."""
+        for index in picked:
+            self.absent_until[index] = max(self.absent_until.get(index, 0.0), self.at + lasts_s)
 
     # ------------------------------------------------------------------ kinds; None: not now
 
@@ -94,7 +105,7 @@ class _Author:
         share = self.rng.choice([0.05, 0.3, 0.5, 0.8])
         plain: Plain = {"fault": "loss", "share": min(share, 0.5), "for": self.last()}
         if self.rng.random() < 0.6:
-            plain["pick"] = _names(self.some(2)) if self.up() else {"count": 1}
+            plain["pick"] = _names(picked) if (picked := self.some(2)) else {"count": 1}
             plain["share"], plain["direction"] = share, self.rng.choice(["out", "in", "both"])
         if self.rng.random() < 0.3:
             plain["burst"] = self.rng.choice([3, 20])
@@ -132,15 +143,20 @@ class _Author:
         if deceived and power:
             lasts_s = max(lasts_s, SPREAD_S)
         apart = [*picked, *self.blank, *self.liars]
-        knowing = [index for index in self.up() if index not in apart]
+        here = [index for index in self.up() if self.absent_until.get(index, 0.0) <= self.at]
+        knowing = [index for index in here if index not in apart]
         lossy = len(knowing) >= KNOWING_MIN and self.at > self.cut_until
         lossy = lossy and self.at + lasts_s + DISK_LOST_APART_S < self.lasts_s
         if lossy and ((deceived and power) or self.rng.random() < 0.2):
             picked = deceived[:1] if deceived and power else picked[:1]
             if not (deceived and power):
                 keeps = self.rng.choice(["identity", "nothing", "backup"])
-            self.disk_lost_at = self.at + lasts_s
+            back_at = self.at + lasts_s
+            self.disk_lost_at = max(self.disk_lost_at, back_at)
             self.blank.update(picked)
+            for index in knowing[:KNOWING_MIN]:
+                until = max(back_at + DISK_LOST_APART_S, self.witness_until.get(index, 0.0))
+                self.witness_until[index] = until
         elif deceived:
             power = False
         self.down_until |= dict.fromkeys(picked, self.at + lasts_s)
@@ -149,13 +165,18 @@ class _Author:
 
     def pause(self) -> Plain | None:
         picked = self.some()
-        return {"fault": "pause", "pick": _names(picked), "for": self.last(12.0)} if picked else None
+        if not picked:
+            return None
+        lasts_s = self.last(12.0)
+        self.away(picked, lasts_s)
+        return {"fault": "pause", "pick": _names(picked), "for": lasts_s}
 
     def slow(self) -> Plain | None:
         picked = self.some()
         if not picked:
             return None
         plain: Plain = {"fault": "slow", "pick": _names(picked), "for": self.last()}
+        self.away(picked, plain["for"])
         if self.rng.random() < 0.3:
             return plain | {"each": self.rng.choice([0.002, 0.01, 0.05])}
         blocked_s = self.rng.choice([0.05, 0.3, 1.0, 4.0])
@@ -168,7 +189,7 @@ class _Author:
 
     def restart(self) -> Plain | None:
         picked = self.some(self.nodes)
-        if len(picked) >= len(self.up()):
+        if not picked or len(picked) >= len(self.up()):
             return None
         every_s = self.rng.choice([0.0, 0.5, 2.0])
         self.down_until |= dict.fromkeys(picked, self.at + every_s * len(picked) + 2.0)

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from chaos.drivers.sim import SimDriver
-from chaos.fault import Byzantine, Disk, Disorder, Kill, Loss, Partition
+from chaos.fault import Byzantine, Disk, Disorder, Flap, Kill, Leave, Loss, Partition, Pause, Restart, Slow
 from chaos.hypothesis import Invariant
-from chaos.swarm import Outcome, campaign, draw, outcome_of
+from chaos.swarm import DISK_LOST_APART_S, KNOWING_MIN, Outcome, campaign, draw, outcome_of
 from gossip.accusation import Accusations, Verdict
 
 SEEDS = range(30)
@@ -53,6 +53,30 @@ def test_disks_are_lost_only_where_somebody_can_tell_what_was_on_them() -> None:
                     isinstance(other.inject, Partition) and other.at <= event.at < (other.ends or 0)
                     for other in experiment.method
                 )
+
+
+def test_who_knows_what_was_on_a_lost_disk_is_there_to_be_asked() -> None:
+    """Seed 1669: of five nodes the three that held the lost record were killed or suspended when its author asked; the
+    fourth, which was away when it was written, said that it knew the mesh, as it had before."""
+    lost = 0
+    for seed in (*range(400), 1669):
+        events = draw(seed).method
+        for event in events:
+            if not isinstance(event.inject, Kill) or event.inject.keeps.value == "all":
+                continue
+            assert event.ends is not None
+            lost += 1
+            kept_away = {
+                name
+                for other in events
+                if isinstance(other.inject, Kill | Pause | Slow | Restart | Leave | Flap)
+                and other.at < event.ends + DISK_LOST_APART_S
+                and event.at < (other.ends or other.at + 0.001)
+                for name in other.inject.pick.nodes
+            }
+            nodes = draw(seed).topology.size
+            assert len({f"n{index}" for index in range(nodes)} - kept_away) >= KNOWING_MIN, seed
+    assert lost > 50, "it happens"
 
 
 def test_a_disk_that_lied_loses_its_power_only_where_what_it_said_can_have_spread() -> None:
