@@ -2,8 +2,11 @@
 
 Against an upstream port one case is known to fail, and has to (`KNOWN`): the port speaks HTTP/1.1 too, so that what
 does not begin as HTTP/2 does is a request in HTTP/1.1 that is none, and is told so in its own language. RFC 9113 (3.4)
-lets an endpoint leave out GOAWAY there, "since an invalid preface indicates that the peer is not using HTTP/2". Where
-the handshake agreed on HTTP/2 nothing else can be meant, and all cases pass.
+lets an endpoint leave out GOAWAY there, "since an invalid preface indicates that the peer is not using HTTP/2".
+
+Between hosts the listener says that it takes frames of 64 KiB. There too the tool's "large" HEADERS frame has 17,579
+bytes, a little more than the least that anybody must take, so it is none that is too large (`WITHIN`). Its DATA frame
+is as long as was announced and a byte more, and is refused.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CASES = 146
 KNOWN = {"http2/3.5: Sends invalid connection preface"}
+WITHIN = {"http2/4.2: Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE"}
 
 
 @asynccontextmanager
@@ -88,4 +92,4 @@ async def test_h2spec_by_prior_knowledge(mesh: Mesh, app: App, tmp_path: Path) -
 async def test_h2spec_by_alpn(mesh: Mesh, app: App, tmp_path: Path) -> None:
     await mesh.serve(Service("echo", {"b": app.port}))
     async with stunnel(mesh) as port:
-        assert await failures(port, tmp_path / "report.xml") == set()
+        assert await failures(port, tmp_path / "report.xml") == WITHIN
