@@ -26,7 +26,7 @@ from trust.bootstrap import BootstrapSecret, Card
 from trust.codec import Reader, pack
 from trust.credential import CREDENTIAL_TTL_S_MAX, Credential
 from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
-from trust.errors import BootstrapError, TrustError
+from trust.errors import BootstrapError, TokenError, TrustError
 from trust.identity import NodeIdentity, format_id, spiffe_node
 from trust.invitation import TOKEN_CHARS_MAX, Token, create_token, parse_token
 from trust.revocation import RENEWAL_GRACE_S, RevocationSet
@@ -124,6 +124,8 @@ class Readmission:
                 services=["*/*"], now=self.now(), entropy=secrets.token_bytes, ttl_s=TOKEN_S,
                 invite=True, govern=founder and credential.govern,
             )  # fmt: skip
+        except TokenError as error:  # this member's rights do not go so far; another one's may
+            return LATER + f"this member lets nobody in: {error}".encode()[:400]
         except TrustError as error:
             return REFUSED + str(error).encode()[:400]
         return GRANTED + pack([token.text, record.encode()])

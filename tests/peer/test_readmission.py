@@ -140,6 +140,15 @@ async def test_tokens_are_made_one_at_a_time(gate):
     token_in(await one.ask(FOUNDER, None))
 
 
+async def test_a_member_that_may_not_invite_leaves_it_to_others(gate, live):
+    one = await gate()
+    one.member = live.person(one.member.identity, "node-1", invite=False)
+    answer = await one.ask(FOUNDER, None)
+    assert answer[:1] == LATER
+    assert b"lets nobody in" in answer
+    assert b"may not invite" in answer
+
+
 async def test_who_does_not_know_the_founding_yet_puts_off(gate):
     one = await gate()
     one.record = None
