@@ -77,11 +77,13 @@ class Introducer:
         stream.write(mine.encode())
         stream.write(prove(self.identity, self.secret, "answerer", agreed))
         proof = await stream.read()
-        if proof[:1] == REFUSED and len(proof) <= _REASON_BYTES_MAX + 1:
-            raise UnacquaintedError(f"{caller.card.name} does not go on: {_words(proof)}")
         try:
             _check(proof, caller.card, self.secret, "caller", agreed)
-        except UnacquaintedError as error:
+        except (UnacquaintedError, StreamError) as error:
+            # Looked at only now, for a proof may begin with any byte.
+            if proof[:1] == REFUSED and len(proof) <= _REASON_BYTES_MAX + 1:
+                words = f"{caller.card.name} does not go on: {_words(proof)}"
+                raise UnacquaintedError(words) from None
             stream.write(REFUSED + str(error).encode()[:_REASON_BYTES_MAX])
             await stream.flush()
             raise
