@@ -15,12 +15,14 @@ Invariant: who proved neither gets nothing but words, and tokens are made at mos
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gossip.events import Address
 from peer.acquaintance import REFUSED, Introducer, UnacquaintedError
 from peer.io.stream import FrameStream, StreamError
+from peer.messages import Level, Note
+from peer.node_notes import Complaints
 from trust.authority import root_fingerprint
 from trust.bootstrap import BootstrapSecret, Card
 from trust.codec import Reader, pack
@@ -83,6 +85,7 @@ class Readmission:
     now: Callable[[], float]
     _card: Card | None = None
     _last: float = float("-inf")
+    _complaints: Complaints = field(default_factory=Complaints)
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
         """Answer one caller (a handler of `peer/io/listen.py`)."""
@@ -90,7 +93,7 @@ class Readmission:
         try:
             card = await introducer.answer(stream, self.certificate())
         except UnacquaintedError as error:
-            log.warning("founder_refused", extra={"fields": {"reason": str(error)}})
+            self._complain("founder_refused", {"reason": str(error)})
             return
         if await stream.read() != TOKEN:
             return
@@ -99,10 +102,20 @@ class Readmission:
             answer = LATER + b"this member does not know yet how the mesh was founded"
         else:
             answer = self._judge(card, record)
-        fields = {"name": card.name, "node": format_id(card.node), "let_in": answer[:1] == GRANTED}
-        log.info("founder_came_late", extra={"fields": fields})
+        fields: dict[str, str | int | float] = {"name": card.name, "node": format_id(card.node)}
+        if answer[:1] == GRANTED:
+            log.warning("founder_let_in", extra={"fields": fields})  # at most one in PAUSE_S
+        else:
+            self._complain("founder_not_let_in", fields | {"reason": answer[1:].decode(errors="replace")})
         stream.write(answer)
         await stream.flush()
+
+    def _complain(self, event: str, fields: dict[str, str | int | float]) -> None:
+        """Callers may be anybody, so that what is told of them is told once a while."""
+        now = self.now()
+        note = Note(level=Level.WARNING, event=event, fields=fields)
+        for each in (*self._complaints.due(now), *self._complaints.tell(now, None, note)):
+            log.warning(each.event, extra={"fields": each.fields})
 
     def _judge(self, card: Card, record: EpochRecord) -> bytes:
         """The frame that answers."""
