@@ -65,6 +65,7 @@ class Attempt:
         self.opening: Opening | None = None
         self.seed: bytes | None = None  # of this node's dealing
         self.findings: list[Wrong | Show] = []
+        self.shown: set[tuple[bytes, bytes]] = set()  # to which node which statement, by its signature
         self.value: Value | None = None
         self.share: KeyShare | None = None
         self.nonces: Nonces | None = None
