@@ -217,7 +217,7 @@ class Custody:
         seed = self._keys.read(KeyFile.AUTHORITY_SEED)
         if seed is None:
             return
-        if not any(seed) and self.record is not None:  # a crash came between its erasure and its removal
+        if not any(seed) and self.shares:  # a crash came between its erasure and its removal
             erase_private(self._keys.path(KeyFile.AUTHORITY_SEED))
             return
         try:

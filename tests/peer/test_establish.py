@@ -283,8 +283,15 @@ async def test_a_damaged_root_key_is_named_before_anything_is_signed_with_it(
 ) -> None:
     await establish(replace(config, bootstrap=True), keys, live.now)
     path = keys.path(KeyFile.AUTHORITY_SEED)
-    write_private(path, bytes(31) + b"\1")  # damaged, it is a key like any other
+    write_private(path, b"another key".ljust(32))
     for file in lost:
         keys.path(file).unlink()
+    with pytest.raises(KeyFileError, match=f"{path}: is not the key of this mesh's root"):
+        await establish(replace(config, bootstrap=True), keys, live.now)
+    write_private(
+        path, bytes(32)
+    )  # a page of zeros is a key like any other, or one erased: not without its share
+    for share in keys.directory.glob("share-*"):
+        share.unlink()
     with pytest.raises(KeyFileError, match=f"{path}: is not the key of this mesh's root"):
         await establish(replace(config, bootstrap=True), keys, live.now)
