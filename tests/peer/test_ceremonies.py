@@ -4,20 +4,10 @@ import secrets
 
 import pytest
 
-from peer.ceremonies import (
-    FRAME,
-    INBOX_EACH_BYTES_MAX,
-    INBOX_EACH_MAX,
-    INBOX_MAX,
-    LETTER_BYTES_MAX,
-    PACE_S,
-    REPAIR,
-    REPAIR_AFTER_S,
-    RETIRE_S,
-    RETRY_S,
-    WISH,
-)
+from peer.ceremonies import PACE_S, RETIRE_S, RETRY_S
 from peer.io.keys import KeyFileError
+from peer.mending import REPAIR_AFTER_S
+from peer.post import FRAME, INBOX_EACH_BYTES_MAX, INBOX_EACH_MAX, INBOX_MAX, LETTER_BYTES_MAX, REPAIR, WISH
 from peer.sitting import memory_path, remembered
 from tests.peer.council import Council, Seat, council
 from trust.ceremony.growth import SignerRules
