@@ -111,15 +111,18 @@ class StreamServer:
             self._listening.close()
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            try:
-                connection, address = await loop.sock_accept(listening)
+            await _readable(listening)
+            try:  # nothing is awaited between taking a connection and keeping it: none is lost when this ends
+                for _ in range(BACKLOG):
+                    connection, address = listening.accept()
+                    connection.setblocking(False)
+                    self._arrived(connection, str(address[0]))
+            except BlockingIOError:
+                continue
             except OSError as error:  # no descriptors left, or the caller has gone already
                 log.warning("not_accepted", extra={"fields": {"reason": error.strerror or str(error)}})
                 await asyncio.sleep(ACCEPT_PAUSE_S)
-                continue
-            self._arrived(connection, str(address[0]))
 
     def _arrived(self, connection: socket.socket, host: str) -> None:
         """A connection nobody has read from yet."""
@@ -247,6 +250,22 @@ class StreamServer:
             log.debug("stream_ended", extra={"fields": {"reason": str(error)}})
         finally:
             await stream.closed()
+
+
+async def _readable(listening: socket.socket) -> None:
+    """Wait until somebody calls."""
+    loop = asyncio.get_running_loop()
+    called: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not called.done():
+            called.set_result(None)
+
+    loop.add_reader(listening, wake)
+    try:
+        await called
+    finally:
+        loop.remove_reader(listening)
 
 
 def _network_of(host: str) -> str:
