@@ -29,6 +29,7 @@ from chaos.experiment import Experiment, read
 from chaos.fault import Lie
 from chaos.plan import resolve
 from simulations.randomness import stream
+from trust.ceremony.electorate import majority
 
 NODES_MIN: Final = 3
 NODES_MAX: Final = 12
@@ -312,6 +313,8 @@ def draw(seed: int) -> Experiment:
     method = list(_timeline(_Author(rng, nodes, zones, lasts_s, liars)))
     more, events = _signed(seed, nodes, lasts_s)
     topology |= more
+    if more:
+        _spare_shares(method, more["signers"], sum(event["fault"] == "signers" for event in events))
     method = sorted([*method, *events], key=lambda event: float(event["at"]))
     invariants = ["views-agree", "journals-agree", *(["certificates-are-issued"] if more else [])]
     given = {
@@ -343,6 +346,22 @@ def _signed(seed: int, nodes: int, lasts_s: float) -> tuple[Plain, list[Plain]]:
         at = round(rng.uniform(0, lasts_s), 3)
         events.append({"at": at, "fault": "signers", "how": "revoke", "count": 1})
     return topology, events
+
+
+def _spare_shares(method: Sequence[Plain], signers: int, revoked: int) -> None:
+    """A disk that would take one share too many with it keeps its host's identity: what is left after that is no root,
+    which no mesh can mend (seed 1676: two of three are left after a revocation, and sign only together)."""
+    spare = signers - majority(signers) - revoked
+    held = {f"n{index}" for index in range(signers)}
+    for event in method:
+        if event["fault"] != "kill" or event["keeps"] != "nothing":
+            continue
+        taken = held & set(event["pick"]["nodes"])
+        if taken and len(taken) > spare:
+            event["keeps"] = "identity"
+        else:
+            held -= taken
+            spare -= len(taken)
 
 
 def _timeline(author: _Author) -> Iterator[Plain]:

@@ -5,7 +5,20 @@ from collections import Counter
 import pytest
 
 from chaos.drivers.sim import SimDriver
-from chaos.fault import Byzantine, Disk, Disorder, Flap, Kill, Leave, Loss, Partition, Pause, Restart, Slow
+from chaos.fault import (
+    Byzantine,
+    Disk,
+    Disorder,
+    Flap,
+    Kill,
+    Leave,
+    Loss,
+    Partition,
+    Pause,
+    Restart,
+    Signers,
+    Slow,
+)
 from chaos.hypothesis import Invariant
 from chaos.swarm import DISK_LOST_APART_S, KNOWING_MIN, Outcome, campaign, draw, outcome_of
 from gossip.accusation import Accusations, Verdict
@@ -99,6 +112,29 @@ def test_a_disk_that_lied_loses_its_power_only_where_what_it_said_can_have_sprea
                 cut += 1
                 assert not [each for each in standing if isinstance(each, Loss | Disorder)]
     assert cut > 0, "it happens"
+
+
+def test_the_root_outlives_the_disks_that_are_lost() -> None:
+    """Seed 1676: of three signers one was revoked and the disk of another lost, with the second of the two shares that
+    were left of a root that took two."""
+    shares_lost = 0
+    for seed in (*range(400), 1676):
+        experiment = draw(seed)
+        signers = experiment.topology.signers
+        if not signers:
+            continue
+        faults = [event.inject for event in experiment.method]
+        lost = {
+            name
+            for fault in faults
+            if isinstance(fault, Kill) and fault.keeps.value == "nothing"
+            for name in fault.pick.nodes
+        }
+        holders = {f"n{index}" for index in range(signers)}
+        revoked = sum(isinstance(fault, Signers) for fault in faults)
+        assert signers - revoked - len(lost & holders) >= signers // 2 + 1, seed
+        shares_lost += len(lost & holders)
+    assert shares_lost > 0, "it happens"
 
 
 def test_a_campaign_holds() -> None:
