@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -234,10 +235,10 @@ class Soak:
 
 
 def _metrics(host: str) -> str:
-    connection = http.client.HTTPConnection(host, 15020, timeout=10)
-    connection.request("GET", "/metrics")
-    with connection.getresponse() as answer:
-        return answer.read().decode()
+    with closing(http.client.HTTPConnection(host, 15020, timeout=10)) as connection:
+        connection.request("GET", "/metrics")
+        with connection.getresponse() as answer:
+            return answer.read().decode()
 
 
 async def soak(seconds: float, kill_every_s: float) -> Outcome:
