@@ -34,7 +34,7 @@ def swarm(seeds: str, jobs: int, keep: Path, output: str) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from chaos.swarm import Outcome, campaign
+    from chaos.campaign import Outcome, campaign
 
     chosen = _range(seeds)
     errors = Console(stderr=True)

@@ -128,10 +128,10 @@ import os
 import signal
 import sys
 
-from chaos import swarm
+from chaos import campaign
 from peer.cli import main
 
-BOSS, outcome_of = os.getpid(), swarm.outcome_of
+BOSS, outcome_of = os.getpid(), campaign.outcome_of
 
 
 def interrupts(seed):
@@ -142,7 +142,7 @@ def interrupts(seed):
     return outcome_of(seed)
 
 
-swarm.outcome_of = interrupts
+campaign.outcome_of = interrupts
 main()
 """
 

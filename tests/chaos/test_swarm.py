@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from chaos.campaign import Outcome, campaign, outcome_of
 from chaos.drivers.sim import SimDriver
 from chaos.fault import (
     Byzantine,
@@ -20,7 +21,7 @@ from chaos.fault import (
     Slow,
 )
 from chaos.hypothesis import Invariant
-from chaos.swarm import DISK_LOST_APART_S, KNOWING_MIN, Outcome, campaign, draw, outcome_of
+from chaos.swarm import DISK_LOST_APART_S, KNOWING_MIN, draw
 from gossip.accusation import Accusations, Verdict
 
 SEEDS = range(30)
