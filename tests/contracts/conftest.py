@@ -44,6 +44,7 @@ from .greeter import Greeter
 PLANES: dict[str, Callable[..., Plane]] = {"embedded": EmbeddedPlane}
 TRUST_DOMAIN = "test.mesh"
 TIMEOUT_S = 10.0
+LISTENING = "0A"  # the state, in /proc/net/tcp
 
 
 async def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
@@ -214,7 +215,7 @@ def connections_of(pid: int, port: int) -> int:
             sockets.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return sum(
-        row[3] == "01" and int(row[1].partition(":")[2], 16) == port and f"socket:[{row[9]}]" in sockets
+        row[3] != LISTENING and int(row[1].partition(":")[2], 16) == port and f"socket:[{row[9]}]" in sockets
         for row in rows
     )
 
