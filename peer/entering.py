@@ -41,8 +41,8 @@ async def enter(daemon: "Daemon") -> None:
         await _remember_entry(daemon)
     daemon.spawn(_trust_again(daemon), "trusting the database")
     daemon.local.mesh_knows(told(daemon))
-    if not daemon.takes_over:
-        daemon.serve()
+    if not daemon.lifecycle.takes_over:
+        daemon.lifecycle.serve()
     await daemon.files.read()
     known = {f"{namespace}/{name}" for namespace, name in daemon.local.services}
     withdrawn = sorted(told(daemon).keys() - known)
@@ -54,9 +54,9 @@ async def enter(daemon: "Daemon") -> None:
     except ApiError as error:
         log.error("services_untold", extra={"fields": {"reason": str(error)}})
         daemon.upkeep.untold.set()
-    daemon.entered()
+    daemon.lifecycle.entered()
     await _certified(daemon)
-    daemon.serve()
+    daemon.lifecycle.serve()
     daemon.dataplane.changed()
     await daemon.dataplane.wait_enforced(dict(daemon.journal.heads))
     daemon.held.close()

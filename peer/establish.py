@@ -22,7 +22,9 @@ from gossip.events import Address
 from peer.config import Config
 from peer.custody import Custody
 from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
-from peer.founding import Founding, FoundingError, LetIn, Site, forget
+from peer.founded import forget
+from peer.founder import FoundingError, LetIn, Site
+from peer.founding import Founding
 from peer.io.keys import KeyFile, Keys
 from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
 from trust.authority import Authority, read_root, root_certificate, root_fingerprint

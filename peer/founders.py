@@ -28,7 +28,7 @@ from trust.identity import format_id
 log = logging.getLogger("gossamer.founding")
 
 LETTERS, SIGN = b"letters", b"sign"
-CARDS, PROPOSAL = b"k", b"p"
+CARDS, PROPOSAL, FRAME, ROOT, MEMBER = b"k", b"p", b"c", b"d", b"m"
 CONTACT_S: Final = 0.3  # between two rounds of calls to those that have not been met
 INBOX_MAX: Final = 1024
 INBOX_EACH_BYTES_MAX: Final = 1024 * 1024  # of one founder

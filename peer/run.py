@@ -21,7 +21,7 @@ from peer.clock import Clock
 from peer.config import Config
 from peer.contacts import Contacts
 from peer.custody import Custody
-from peer.daemon import Daemon, DaemonError
+from peer.daemon import Daemon
 from peer.entering import ENTERED
 from peer.establish import EstablishError, establish
 from peer.io.datadir import DataDirBusy, DataDirError, DataDirLock, inherit_lock, lock_data_dir
@@ -29,6 +29,7 @@ from peer.io.held import HeldSockets
 from peer.io.keys import KeyFileError, Keys
 from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
+from peer.lifecycle import DaemonError
 from peer.lives import begin_life, open_store
 from peer.logs import configure
 from peer.operations import Operations

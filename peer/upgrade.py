@@ -83,7 +83,7 @@ class Upgrade:
         lock = self._lock.copy()  # the database closes the other one
         sockets = admin.listening()
         await admin.close(keep=True)
-        theirs, workers = await self._daemon.bequeath()
+        theirs, workers = await self._daemon.lifecycle.bequeath()
         lock.name_holder(successor.pid)
         estate = Estate(
             lock=lock.descriptor,

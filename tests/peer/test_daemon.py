@@ -16,11 +16,12 @@ from peer.api import ApiError
 from peer.clock import Clock
 from peer.config import Config, load_config
 from peer.contacts import Contacts
-from peer.daemon import Daemon, DaemonError
+from peer.daemon import Daemon
 from peer.establish import establish
 from peer.handover import Settled
 from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store, StoreError
+from peer.lifecycle import DaemonError
 from peer.lives import begin_life, open_store
 from peer.operations import Operations
 from peer.reactions import REGISTRATIONS

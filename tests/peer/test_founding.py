@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from peer.founding import Founded, Founding, FoundingError, LetIn, Site
+from peer.founder import Founded, FoundingError, LetIn, Site
+from peer.founding import Founding
 from peer.io.keys import KeyFile, Keys
 from trust.bootstrap import BootstrapSecret
 from trust.ceremony.growth import SignerRules
@@ -98,7 +99,7 @@ async def test_founders_make_one_root_and_are_its_members(party, count):
 
 
 async def test_of_two_root_certificates_all_keep_the_same(party, monkeypatch):
-    monkeypatch.setattr("peer.founding.ROOT_RANK_S", 0.0)  # nobody waits for another one's
+    monkeypatch.setattr("peer.founded.ROOT_RANK_S", 0.0)  # nobody waits for another one's
     made = party(3)
     made.start()
     outcomes = await made.outcomes()
@@ -115,7 +116,7 @@ async def test_without_a_secret_it_is_said_loudly(party):
 
 
 async def test_the_wrong_secret_is_refused_with_the_reason(party, monkeypatch, caplog):
-    monkeypatch.setattr("peer.founding.HOPELESS_S", 0.5)
+    monkeypatch.setattr("peer.settling.HOPELESS_S", 0.5)
     made = party(3)
     made.secrets[2] = BootstrapSecret(b"o" * 32)
     made.start()
@@ -151,7 +152,7 @@ FILES = [
 
 @pytest.mark.parametrize("file", FILES)
 async def test_a_founder_that_ends_at_any_point_goes_on(party, file, until, monkeypatch):
-    monkeypatch.setattr("peer.founding.ALONE_S", 1.0)
+    monkeypatch.setattr("peer.founded.ALONE_S", 1.0)
     made = party(3)
     made.start()
     path = made.keys(0).directory / file
@@ -166,7 +167,7 @@ async def test_a_founder_that_ends_at_any_point_goes_on(party, file, until, monk
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("file", FILES)
 async def test_all_founders_end_at_once_and_go_on(party, file, until, monkeypatch):
-    monkeypatch.setattr("peer.founding.ALONE_S", 1.0)
+    monkeypatch.setattr("peer.founded.ALONE_S", 1.0)
     made = party(3)
     made.start()
     path = made.keys(1).directory / file

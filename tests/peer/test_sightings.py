@@ -153,7 +153,7 @@ async def test_what_is_remembered_and_what_waits_is_bounded(
     assert one.daemon.sightings.untold >= 4
     for _ in range(3):
         der = misissued(one, two)[1]
-        two.daemon.sightings._judge(two.daemon._bundle.read_peer(der), der)
+        two.daemon.sightings._judge(two.daemon.bundle.read_peer(der), der)
     assert len(two.daemon.sightings.denied) == 1
 
 
