@@ -72,17 +72,18 @@ class GossipConfig:
     health_max: int = 8
     loop_lag_s_max: float = 0.25  # later than half a probe timeout, and our own timeouts cannot be trusted
 
-    # Dissemination (SWIM, section 4.1; memberlist's queue). 200 ms x 3 nodes reaches 1000 members in about 1.5 s.
+    # Dissemination (SWIM, section 4.1; memberlist's queue). Each is told so often in all, whatever the round: five at
+    # once (memberlist: three) make an update take 0.7 log2 n hops instead of 1.1, and half as long under loss.
     gossip_interval_s: float = 0.2
-    gossip_nodes: int = 3
+    gossip_nodes: int = 5
     gossip_datagrams_max: int = (
-        4  # to one member in one round, while more waits than fits; 84 kB/s a node at most
+        3  # to one member in one round, while more waits than fits; 105 kB/s a node at most
     )
     gossip_to_the_dead_s: float = 30.0  # the falsely dead hear it soon enough to refute
     retransmit_mult: int = 4
     feedback: bool = True  # hearing a thing told counts like telling it (gossip/broadcast.py)
     urgent_rounds_per_s: float = (
-        50.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches; 0: only the tick
+        30.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches; 0: only the tick
     )
     # After it announced itself a node introduces itself to everybody for this long; later only to those who show that
     # they do not know it. The announcement has reached everybody by then, and who missed it does not answer a ping.
@@ -270,6 +271,8 @@ def memberlist() -> GossipConfig:
         loop_lag_s_max=math.inf,
         dead_on_word=True,
         feedback=False,
+        gossip_nodes=3,
+        gossip_datagrams_max=4,
         urgent_rounds_per_s=0.0,
         push_pull_interval_s=30.0,
         compare_members=False,

@@ -16,7 +16,7 @@ def test_every_profile_is_consistent(name: str) -> None:
 def test_lan_keeps_the_defaults_operators_know() -> None:
     config = lan()
     assert (config.probe_interval_s, config.probe_timeout_s, config.indirect_probes) == (1.0, 0.5, 3)
-    assert (config.gossip_interval_s, config.gossip_nodes, config.health_max) == (0.2, 3, 8)
+    assert (config.gossip_interval_s, config.health_max) == (0.2, 8)
     assert config.suspicion_mult_alone == 4
 
 
