@@ -6,7 +6,7 @@ modules; which services exist is asked of the caller.
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy.resources.authorization import AuthorizationPolicySpec, OperationSpec, SourceSpec
 from proxy.resources.httproute import BackendRef, HeaderModifier, HTTPRouteSpec, Match, PathModifier, Rule
@@ -30,13 +30,16 @@ from proxy.snapshot import (
     StringMatch,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 # Istio's name for "the trust domain of this mesh, whatever it is called".
 TRUST_DOMAIN_ALIAS: Final = "cluster.local"
 
 _PATH_KINDS: Final = {"Exact": "exact", "PathPrefix": "prefix_path", "RegularExpression": "regex"}
 _VALUE_KINDS: Final = {"Exact": "exact", "RegularExpression": "regex"}
 
-D = TypeVar("D")
+D = TypeVar("D", bound="DataclassInstance")
 
 
 # ---------------------------------------------------------------- HTTPRoute
@@ -244,5 +247,5 @@ def breaker_of(spec: TrafficPolicySpec, limits: CircuitBreaker) -> CircuitBreake
 def _changed(value: D, **changes: Any) -> D:
     """A copy of a dataclass with the changes that are not None."""
     given = {name: change for name, change in changes.items() if change is not None}
-    assert given.keys() <= {each.name for each in fields(value)}  # type: ignore[arg-type]
-    return replace(value, **given)  # type: ignore[type-var]
+    assert given.keys() <= {each.name for each in fields(value)}
+    return replace(value, **given)

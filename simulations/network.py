@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 Wall: TypeAlias = Callable[[int, int], bool]  # (from, to): whether nothing passes
 
@@ -250,11 +250,14 @@ class Network:
         return data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :]
 
 
-def _put(table: dict[int, float] | dict[tuple[int, int], float], key: object, share: float) -> None:
+_Key = TypeVar("_Key", int, tuple[int, int])
+
+
+def _put(table: dict[_Key, float], key: _Key, share: float) -> None:
     if share:
-        table[key] = share  # type: ignore[index]
+        table[key] = share
     else:
-        table.pop(key, None)  # type: ignore[call-overload]
+        table.pop(key, None)
 
 
 # ---------------------------------------------------------------------- kinds of walls

@@ -13,7 +13,7 @@ read.
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from proxy.embedded.answers import Answers
 from proxy.embedded.chunked import ChunkedDecoder, ChunkedError
@@ -168,11 +168,11 @@ class Downstream(asyncio.Protocol, Answers):
     # ------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's TCPTransport is one, by duck typing
         peer = transport.get_extra_info("peername")
         self.peer_ip = peer[0] if peer else ""
         if not self.engine.on_connection(self):
-            transport.abort()  # type: ignore[attr-defined]
+            self.transport.abort()
             return
         self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
 

@@ -258,7 +258,7 @@ class Http2Upstream(Link):
     # ------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's TCPTransport is one, by duck typing
         limits = self.engine.limits
         self.greet(
             wire.PREFACE, [(wire.ENABLE_PUSH, 0), (wire.MAX_HEADER_LIST_SIZE, limits.header_bytes_max)]

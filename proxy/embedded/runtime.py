@@ -9,7 +9,7 @@ Invariant: a runtime never changes after `commit`, but for caches of what it alr
 import hashlib
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy import snapshot as seam
 from proxy.breaker import Breaker
@@ -26,7 +26,7 @@ from trust.errors import TrustError
 from trust.identity import spiffe_node
 from trust.revocation import serial_subject
 from trust.svid import Svid
-from trust.tls import ServerContext, server_context
+from trust.tls import PeerObject, ServerContext, server_context
 
 if TYPE_CHECKING:
     from proxy.embedded.carrier import Supplier
@@ -106,7 +106,7 @@ class Runtime:
         engine.serve(self)
         self._retire_pools()
         for stream in list(engine.streams):
-            peer = stream.ssl_object.peer  # type: ignore[attr-defined]  # contexts of trust.tls make PeerObjects
+            peer = cast(PeerObject, stream.ssl_object).peer  # contexts of trust.tls make no other
             if peer is not None and self.revokes(peer):
                 engine.recorder.increment("connections_cut_revoked")
                 stream.abort()

@@ -9,7 +9,7 @@ Invariant: not one byte is passed on before the caller's identity was authorised
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.balance import EndpointLoad
 from proxy.embedded.access_log import format_line
@@ -38,7 +38,7 @@ class _Far(asyncio.Protocol):
         self._near = near
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._near.on_far(transport)  # type: ignore[arg-type]  # uvloop's TCPTransport is one, by duck typing
+        self._near.on_far(cast(asyncio.Transport, transport))  # uvloop's TCPTransport is one, by duck typing
 
 
 class TcpConnection(asyncio.Protocol, ABC):
@@ -80,7 +80,7 @@ class TcpConnection(asyncio.Protocol, ABC):
     # ------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.adopt(transport, b"")  # type: ignore[arg-type]
+        self.adopt(cast(asyncio.Transport, transport), b"")
 
     def adopt(self, transport: asyncio.Transport, early: bytes) -> None:
         """Take over a connection, with what has been read from it already."""

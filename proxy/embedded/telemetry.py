@@ -15,7 +15,8 @@ from proxy.plane import DURATION_BUCKETS_MS, Series, SeriesDelta
 EDGES_MAX: Final = 10_000  # beyond it new combinations share one edge with empty names
 
 Security = Literal["mutual_tls", "none"]
-EdgeKey = tuple[str, str, str, str, str, str, str, str, str]
+Reporter = Literal["source", "destination"]
+EdgeKey = tuple[Reporter, str, str, str, str, str, str, str, Security]
 
 
 class Edge:
@@ -58,7 +59,7 @@ class Recorder:
 
     def edge(
         self,
-        reporter: Literal["source", "destination"],
+        reporter: Reporter,
         *,
         source: tuple[str, str, str],  # service, namespace, principal
         destination: tuple[str, str, str],
@@ -81,10 +82,8 @@ class Recorder:
         series: list[tuple[Series, SeriesDelta]] = []
         for edge in counted:
             deltas, edge.deltas = edge.deltas, {}
-            reporter, *names, protocol, security = edge.key
             for (code, flags, grpc_status), delta in deltas.items():
-                # mypy sees strings where a key holds only the literals `edge` was given, and cannot count `names`.
-                labels = Series(reporter, *names, protocol, code, flags, security, grpc_status)  # type: ignore[arg-type, call-arg]
+                labels = Series(*edge.key[:-1], code, flags, edge.key[-1], grpc_status)
                 series.append((labels, delta))
         counters, self.counters = self.counters, {}
         return series, counters

@@ -16,7 +16,7 @@ as an end of data.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 RECORD_BYTES_MAX: Final = 16 * 1024
 # What a memory BIO is given at a time. It keeps the largest buffer it ever needed, and this much stays in the cache.
@@ -65,7 +65,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     # ------------------------------------------------------------------ towards the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._raw = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        self._raw = cast(asyncio.Transport, transport)  # uvloop's TCPTransport is one, by duck typing
         if not self.ssl_object.server_side:
             self._shake_hands()
 

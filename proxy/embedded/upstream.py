@@ -5,7 +5,7 @@ beyond the end of a response, end the connection.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxy.embedded.chunked import ChunkedDecoder, ChunkedError, Pairs, encode_body
 from proxy.embedded.heads import request_head
@@ -124,7 +124,7 @@ class Upstream(asyncio.Protocol, Timed):
     # ------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's TCPTransport is one, by duck typing
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's TCPTransport is one, by duck typing
         self._pool.on_connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 
@@ -94,7 +94,7 @@ class Worker(asyncio.Protocol):
     # ------------------------------------------------------------------ the channel
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's UnixTransport is one, by duck typing
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's UnixTransport is one, by duck typing
         self._send(Started(os.getpid()))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,5 +1,7 @@
 """What a peer compiles from a policy it cannot obey, on real workers: nobody passes, and the log says why."""
 
+from typing import Any
+
 import pytest
 
 from peer.compile import compile_snapshot
@@ -11,9 +13,9 @@ from tests.peer.meshview import authz, instance, view
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-def compiled(**spec: object) -> Authorization:
+def compiled(**spec: Any) -> Authorization:
     """What holds for `echo` when a member of a newer version has published this."""
-    found = compile_snapshot(view(instance("echo"), authz("newer", **spec)), version=1)  # type: ignore[arg-type]
+    found = compile_snapshot(view(instance("echo"), authz("newer", **spec)), version=1)
     assert not found.statuses["AuthorizationPolicy/default/newer"].accepted
     return found.snapshot.inbound[0].authorization
 

@@ -47,8 +47,9 @@ def instance(
     return ServiceInstance(**given | changes)
 
 
-def entry(kind: str, name: str, *specs: Mapping[str, Any], **metadata: Any) -> PolicyEntry:
-    """A policy with one version per spec; the first is the effective one."""
+def entry(kind: str, name: str, *specs: Mapping[str, Any] | str, **metadata: Any) -> PolicyEntry:
+    """A policy with one version per spec, where a string is one that nobody can read; the first is the effective
+    one."""
     namespace, _, plain = name.rpartition("/")
     api = {"HTTPRoute": "gateway.networking.k8s.io/v1", "AuthorizationPolicy": "security.istio.io/v1"}
     documents = [

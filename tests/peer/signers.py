@@ -60,6 +60,7 @@ def parts(
     may_sign: Callable[[bytes], bool] = lambda _node: True,
     settled: Callable[[], Settled] = lambda: Settled(epoch=0),
     config: CoordinatorConfig | None = None, seed: int = 0, svid_ttl_s: int = 3600,
+    make: Callable[..., Cosigner] = Cosigner,
 ) -> Parts:  # fmt: skip
     """Put together as the daemon does it, with a custody that is still empty."""
     entropy = random.Random(f"{node.hex()} {seed}")
@@ -69,7 +70,7 @@ def parts(
         return -1 if custody.record is None else custody.record.epoch
 
     spending = Spending(rules.ledger, store, settled=settled, newest=newest)
-    cosigner = Cosigner(
+    cosigner = make(
         custody=custody, rules=rules, node=node, spending=spending, now=now, entropy=entropy.randbytes,
         member_of=member_of,
     )  # fmt: skip

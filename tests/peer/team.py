@@ -5,9 +5,11 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from peer.channels import Channels, node_of
+from peer.cosigner import Cosigner
 from peer.enforcement import Enforcement
 from peer.handover import Handover, Settled
 from peer.io.stream import SIGN, SPENT, FrameStream, Hello, StreamError, connect, greet
@@ -35,6 +37,24 @@ Answer = Callable[[bytes, ToSigner], Awaitable[ToCoordinator]]
 def fresh(share: KeyShare) -> KeyShare:
     """The same share as an object of its own: whoever signs wipes what it drops."""
     return KeyShare(share.group, share.identifier, Secret(share.secret.expose()))
+
+
+class Watched(Cosigner):
+    """A cosigner that may be made to lie. Its seat sees what shares it gives."""
+
+    def __init__(self, seat: "Seat", **parts: Any) -> None:
+        super().__init__(**parts)
+        self._seat = seat
+
+    async def answer(self, coordinator: bytes, message: ToSigner) -> ToCoordinator:
+        seat, honest = self._seat, super().answer
+        if seat.behave is None:
+            reply = await honest(coordinator, message)
+        else:
+            reply = await seat.behave(seat, honest, coordinator, message)
+        if isinstance(reply, ShareReply):
+            seat.given.append(reply)
+        return reply
 
 
 @dataclass
@@ -68,14 +88,13 @@ class Seat:
         self.parts = made = parts(
             self.node, rules, live.now, self._store, dial=lambda node: team.dial(self, node, SIGN),
             member_of=node_of, may_sign=self._may_sign, settled=lambda: self.handover.settled, config=QUICK,
-            seed=self.lives,
+            seed=self.lives, make=partial(Watched, self),
         )  # fmt: skip
         self.handover = Handover(
             custody=made.custody, node=self.node, ledger=rules.ledger, store=self._store, settled=self.settled,
             settle=self._settle, dial=lambda node: team.dial(self, node, SPENT), member_of=node_of, now=live.now,
         )  # fmt: skip
         made.cosigner._spending = self.handover.spending
-        self._watch()
         for record, shares in team.epochs:
             made.custody.learn(record)
             if self.node in shares:
@@ -99,20 +118,6 @@ class Seat:
             await self.parts.signing.close()
             await self.channels.close()
             self.channels = None
-
-    def _watch(self) -> None:
-        honest = self.parts.cosigner.answer
-
-        async def answer(coordinator: bytes, message: ToSigner) -> ToCoordinator:
-            if self.behave is None:
-                reply = await honest(coordinator, message)
-            else:
-                reply = await self.behave(self, honest, coordinator, message)
-            if isinstance(reply, ShareReply):
-                self.given.append(reply)
-            return reply
-
-        self.parts.cosigner.answer = answer  # type: ignore[method-assign]
 
     def _may_sign(self, node: bytes) -> bool:
         try:

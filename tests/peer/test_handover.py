@@ -55,11 +55,11 @@ async def test_a_token_used_before_a_change_admits_nobody_else_after_it(team: Te
     assert await other.parts.issuer.credential(team.join(team.token(), 3))
 
 
-async def test_the_old_ones_let_nobody_in_any_more(team: Team) -> None:
+async def test_the_old_ones_let_nobody_in_any_more(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator that has not heard of the change yet."""
     late = await team.member(70)
     learn = late.parts.custody
-    late.parts.custody.learn = lambda _record: False  # type: ignore[method-assign]
+    monkeypatch.setattr(late.parts.custody, "learn", lambda _record: False)
     await changed(team, keep=5)
     assert learn.record is not None
     assert learn.record.epoch == 0

@@ -1,6 +1,8 @@
 """Who founds: N peers settle on one set, whatever the order in which they meet, and what is settled stays."""
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,13 +11,13 @@ from trust.bootstrap import Card
 from trust.identity import NodeIdentity
 
 
-def card(number: int, **changes: object) -> Card:
+def card(number: int, **changes: Any) -> Card:
     identity = NodeIdentity.from_seed(number.to_bytes(32, "big"))
-    fields = {
-        "public_key": identity.public_key, "name": f"n{number}", "host": "127.0.0.1", "port": 7946,
-        "trust_domain": "d", "expect": 3, "threshold": 2, "started_at": number,
-    }  # fmt: skip
-    return Card(**(fields | changes))  # type: ignore[arg-type]
+    usual = Card(
+        public_key=identity.public_key, name=f"n{number}", host="127.0.0.1", port=7946,
+        trust_domain="d", expect=3, threshold=2, started_at=number,
+    )  # fmt: skip
+    return replace(usual, **changes)
 
 
 def tell(source: Meeting, target: Meeting) -> None:

@@ -157,7 +157,11 @@ async def test_what_is_remembered_and_what_waits_is_bounded(
     assert len(two.daemon.sightings.denied) == 1
 
 
-async def test_a_denial_goes_long_after_the_certificates_end(hosts: Any, until: Any) -> None:  # noqa: F811
+async def test_a_denial_goes_long_after_the_certificates_end(
+    hosts: Any,  # noqa: F811
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one, two = await pair(hosts)
     await use(one, misissued(one, two)[0])
     await until(lambda: len(denials(two)) == 1)
@@ -165,5 +169,5 @@ async def test_a_denial_goes_long_after_the_certificates_end(hosts: Any, until: 
     ends = daemon.clock.now() + 3600 + sightings.DENIED_KEPT_S
     assert daemon.sightings.over(ends - 60) == []
     assert len(daemon.sightings.over(ends + 60)) == 1
-    daemon.clock.now = lambda: ends + 60  # type: ignore[method-assign]
+    monkeypatch.setattr(daemon.clock, "now", lambda: ends + 60)
     assert denials(two) == []

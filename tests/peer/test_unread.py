@@ -67,7 +67,7 @@ ALL = {"default/cart", "default/shop", "away/cart"}
         (entry("MeshConfig", f"{ROOT_NAMESPACE}/default", {"newer": 1, "defaultAction": "ALLOW"}), ALL),
         (entry("MeshConfig", f"{ROOT_NAMESPACE}/default", {"newer": 1, "defaultAction": "DENY"}), set()),
         (entry("MeshConfig", f"{ROOT_NAMESPACE}/default", {"newer": 1, "default_action": ["?"]}), set()),
-        (entry("MeshConfig", f"{ROOT_NAMESPACE}/default", "?"), set()),  # type: ignore[arg-type]
+        (entry("MeshConfig", f"{ROOT_NAMESPACE}/default", "?"), set()),
         (entry("MeshConfig", f"{ROOT_NAMESPACE}/other", {"newer": 1, "defaultAction": "DENY"}), ALL),
     ],
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """What was decided once stays decided: locks outlive crashes, and no opening passes over one."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -95,14 +97,13 @@ ELECTORATE = founding("cluster.local", [each.public_key for each in SIGNERS])
 IDS = tuple(each.id for each in SIGNERS)
 
 
-def opening(*joins: Join, attempt: int = 4, **changes: object) -> Opening:
+def opening(*joins: Join, attempt: int = 4, **changes: Any) -> Opening:
     said = [
         state(each, ELECTORATE.ceremony, attempt, Kind.JOIN, join.encode()).encode()
         for each, join in zip(SIGNERS, joins, strict=False)
     ]
     keys = tuple(each.public_key for each in SIGNERS)
-    parts = {"threshold": 2, "dealers": IDS, "receivers": keys, "joins": tuple(said), **changes}
-    return Opening(**parts)  # type: ignore[arg-type]
+    return replace(Opening(threshold=2, dealers=IDS, receivers=keys, joins=tuple(said)), **changes)
 
 
 FREE = Join(able=True)

@@ -12,6 +12,7 @@ from tests.trust.ceremony.network import (
     TIMING,
     Faults,
     Network,
+    Node,
     check_outcome,
     found,
     founded,
@@ -22,7 +23,7 @@ from tests.trust.ceremony.network import (
 )
 from trust.authority import SoleAuthority
 from trust.ceremony.electorate import founding
-from trust.ceremony.events import Learned, Received, Rejected, Sealed, Send, Store, Tick, Wish
+from trust.ceremony.events import Learned, Output, Received, Rejected, Sealed, Send, Store, Tick, Wish
 from trust.ceremony.growth import SignerRules
 from trust.ceremony.machine import Ceremony
 from trust.ceremony.resharing import expected_constant, scalar_of_seed
@@ -179,16 +180,16 @@ def test_everybody_crashes_at_once_and_again() -> None:
         check_outcome(network, electorate)
 
 
-def test_stores_before_it_sends_what_it_signed() -> None:
+def test_stores_before_it_sends_what_it_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     network, _, _ = found(3)
     seen: list[str] = []
     carry_out = network._carry_out
 
-    def watched(node: object, output: object) -> None:
+    def watched(node: Node, output: Output) -> None:
         seen.append(type(output).__name__)
-        carry_out(node, output)  # type: ignore[arg-type]
+        carry_out(node, output)
 
-    network._carry_out = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(network, "_carry_out", watched)
     assert network.run(30)
     assert "Store" in seen
     node = next(iter(network.nodes.values()))
