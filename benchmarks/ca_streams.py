@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 from peer import cosigner as cosigner_module
 from peer.channels import Channels, node_of
@@ -48,7 +49,7 @@ from trust.groupkey import GroupKey, KeyShare, group_key, identifier_of
 from trust.held import HeldAuthority
 from trust.identity import NodeIdentity, spiffe_node, spiffe_workload
 from trust.issuance import issue_svid, request_svid
-from trust.order import Rules
+from trust.order import Rules, judge
 from trust.polynomial import evaluate, random_coefficients
 from trust.revocation import RevocationSet
 from trust.roast import SigningConfig
@@ -220,15 +221,17 @@ async def _store(_spends: Sequence[Spend]) -> None:
 async def sign_for_others(mesh: Mesh, person: Person, pipe: Connection) -> None:
     """A signer: says where it listens, and at each word what it has spent until now."""
     judging, signing = Clocked(), Clocked()
-    cosigner_module.judge = judging.around(cosigner_module.judge)  # type: ignore[assignment]
     peer = Peer(mesh, person)
     machine = peer.cosigner._signer
-    machine._sign = signing.around(machine._sign)  # type: ignore[method-assign,assignment]
-    await peer.channels.listen("127.0.0.1", 0)
-    pipe.send(peer.channels.port)
-    while await asyncio.to_thread(pipe.recv):
-        pipe.send((cpu_s(), judging.seconds, signing.seconds, signing.calls))
-    await peer.channels.close()
+    with (
+        patch.object(cosigner_module, "judge", judging.around(judge)),
+        patch.object(machine, "_sign", signing.around(machine._sign)),
+    ):
+        await peer.channels.listen("127.0.0.1", 0)
+        pipe.send(peer.channels.port)
+        while await asyncio.to_thread(pipe.recv):
+            pipe.send((cpu_s(), judging.seconds, signing.seconds, signing.calls))
+        await peer.channels.close()
 
 
 def _signer(mesh: Mesh, person: Person, pipe: Connection) -> None:

@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import httptools
 import uvloop
@@ -97,7 +97,7 @@ class _Sink(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, by duck typing
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import Any, Final
 
 from benchmarks.dataplane_identities import TRUST_DOMAIN, Identities
 from proxy.embedded.plane import EmbeddedPlane
-from proxy.embedded.supervisor import WORKER
+from proxy.embedded.process import WORKER
 from proxy.plane import Applied
 from proxy.snapshot import (
     AppProtocol,
@@ -84,15 +85,15 @@ class Running:
         return (self.a if "a" in entry.hops else ()) + (self.b if "b" in entry.hops else ())
 
 
-class System:
+class System(ABC):
     """Something to measure. `start` gives what `stack` is to end."""
 
     name: str
 
+    @abstractmethod
     async def start(
         self, folder: Path, identities: Identities, backends: Backends, stack: AsyncExitStack
-    ) -> Running:
-        raise NotImplementedError
+    ) -> Running: ...
 
 
 # ---------------------------------------------------------------- processes

@@ -99,7 +99,7 @@ async def enforcement(mesh: LocalMesh, rounds: int) -> None:
             enforced = await watching
             from_send.append(enforced - sent)
             from_ack.append(enforced - acknowledged)
-            await asyncio.to_thread(client.delete, "AuthorizationPolicy", "default", "refuse-all")
+            await asyncio.to_thread(client.delete, [("AuthorizationPolicy", "default", "refuse-all")])
             await reach(200)
     for name, values in (("from apply sent", from_send), ("from acknowledged", from_ack)):
         low, mid, high = (1000 * f(values) for f in (min, statistics.median, max))
