@@ -107,7 +107,3 @@ class VersionVector(Mapping[bytes, int]):
     def descends(self, other: "VersionVector") -> bool:
         """Whether everything `other` has seen is seen here too. Two that do not descend are concurrent."""
         return all(self._seqs.get(writer, 0) >= seq for writer, seq in other._seqs.items())
-
-    def dominates(self, dot: Dot) -> bool:
-        """Whether that write is among what was seen."""
-        return self._seqs.get(dot.writer, 0) >= dot.seq

@@ -200,10 +200,6 @@ class Engine:
             on_difference=lambda: parts.list_divergence.exchanged(self._now, peer, asked=initiator),
         )
 
-    def members_payload(self) -> tuple[bytes, ...]:
-        """Everything this node knows of members, itself first: chunks, each for one `MembersReceived`."""
-        return MemberExchange(self._parts.view, peer=None, initiator=True, whole=True).start()
-
     def statistics(self) -> Statistics:
         """Counters and sizes."""
         parts = self._parts

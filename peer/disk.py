@@ -38,11 +38,6 @@ class Disk:
         self._worker: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
 
-    @property
-    def owes(self) -> bool:
-        """Whether something is still to be stored that failed before."""
-        return bool(self._owed)
-
     def commit(self, batch: Batch) -> asyncio.Future[None]:
         """Done when `batch` is on disk. Raises StoreError from the future when it is not, and never will be."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

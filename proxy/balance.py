@@ -204,11 +204,6 @@ class ClusterBalancer:
         """By endpoint id."""
         return self._by_id
 
-    @property
-    def available(self) -> int:
-        """How many endpoints can be drawn now."""
-        return len(self._pool) + len(self._near)
-
     def update(self, cluster: Cluster, now: float) -> None:
         """Take over a new snapshot's cluster; known endpoints keep their load."""
         known, self._by_id = self._by_id, {}

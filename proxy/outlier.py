@@ -8,7 +8,7 @@ one may always be when there are two or more; 0 percent means none ever.
 The state of an endpoint is a table, `TRANSITIONS`; thresholds and limits turn what happened into its events.
 
 Invariant: state is keyed by endpoint id and survives snapshot swaps; an endpoint no longer in the cluster leaves no
-trace; `ejected` changes only in `record`, `check_passed`, `sweep` and `update`, each of which says whether it did.
+trace; `ejected` changes only in `record`, `sweep` and `update`, each of which says whether it did.
 """
 
 from collections.abc import Mapping
@@ -137,14 +137,6 @@ class OutlierDetector:
             return False
         record.reason = reason
         self._apply(record, Event.LIMIT, now)
-        return self._settle()
-
-    def check_passed(self, endpoint: str, now: float) -> bool:
-        """An active check of an endpoint passed. True: `ejected` changed."""
-        record = self._records.get(endpoint)
-        if record is None:
-            return False
-        self._apply(record, Event.CHECK_PASSED, now)
         return self._settle()
 
     def sweep(self, now: float) -> bool:

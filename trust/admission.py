@@ -32,7 +32,6 @@ from trust.credential import (
 from trust.errors import AdmissionError, AuthorityError, CredentialError, TokenError, span
 from trust.founding import checked_name, founder_credential
 from trust.identity import (
-    ID_BYTES,
     KEY_BYTES,
     SIGNATURE_BYTES,
     NodeIdentity,
@@ -40,7 +39,6 @@ from trust.identity import (
 )
 from trust.invitation import (
     INVITATION_BYTES_MAX,
-    TOKEN_ID_BYTES,
     Invitation,
     Token,
     create_token,
@@ -75,7 +73,6 @@ SPENDS_MAX: Final = 65_536
 
 _JOIN_LABEL: Final = b"gossamer/join/1"
 _RENEW_LABEL: Final = b"gossamer/renew/1"
-_SPEND_BYTES_MAX: Final = 128
 
 
 # ------------------------------------------------------------------ requests
@@ -183,16 +180,6 @@ class Spend:
     token_id: bytes
     node: bytes
     expires_at: int
-
-    def encode(self) -> bytes:
-        """The form it is stored in."""
-        return pack([self.token_id, self.node, self.expires_at])
-
-
-def decode_spend(data: bytes) -> Spend:
-    """Inverse of `Spend.encode`. Raises AdmissionError."""
-    reader = Reader(data, count=3, bytes_max=_SPEND_BYTES_MAX, what="a spent token", error=AdmissionError)
-    return Spend(token_id=reader.raw(TOKEN_ID_BYTES), node=reader.raw(ID_BYTES), expires_at=reader.integer())
 
 
 class TokenLedger:

@@ -28,10 +28,8 @@ from nacl.bindings import (
     crypto_core_ed25519_scalar_add,
     crypto_core_ed25519_scalar_invert,
     crypto_core_ed25519_scalar_mul,
-    crypto_core_ed25519_scalar_negate,
     crypto_core_ed25519_scalar_reduce,
     crypto_core_ed25519_scalar_sub,
-    crypto_core_ed25519_sub,
     crypto_scalarmult_ed25519_base_noclamp,
     crypto_scalarmult_ed25519_noclamp,
 )
@@ -97,11 +95,6 @@ def scalar_sub(a: Scalar, b: Scalar) -> Scalar:
 def scalar_mul(a: Scalar, b: Scalar) -> Scalar:
     """a * b"""
     return crypto_core_ed25519_scalar_mul(a, b)
-
-
-def scalar_negate(a: Scalar) -> Scalar:
-    """-a"""
-    return crypto_core_ed25519_scalar_negate(a)
 
 
 def scalar_invert(a: Scalar) -> Scalar:
@@ -170,15 +163,6 @@ def point_add(a: Point, b: Point) -> Point:
         raise GroupError("this is not a point of the curve") from None
 
 
-def point_sub(a: Point, b: Point) -> Point:
-    """a - b, as `point_add`."""
-    _check_size(a, b)
-    try:
-        return crypto_core_ed25519_sub(a, b)
-    except LibraryError:
-        raise GroupError("this is not a point of the curve") from None
-
-
 def point_sum(points: Iterable[Point]) -> Point:
     """The sum; IDENTITY of none."""
     total = IDENTITY
@@ -242,11 +226,6 @@ class Secret:
     def __init__(self, scalar: Scalar) -> None:
         self._data = bytearray(decode_scalar(scalar, zero_ok=True))
         self._wiped = False
-
-    @classmethod
-    def from_wide(cls, wide: bytes) -> "Secret":
-        """A random secret from 64 uniform bytes."""
-        return cls(scalar_from_wide(wide))
 
     @property
     def wiped(self) -> bool:

@@ -30,7 +30,6 @@ from trust.group import (
     scalar_invert,
     scalar_mul,
     scalar_sub,
-    scalar_sum,
 )
 
 PARTICIPANTS_MAX: Final = 32  # ceremonies are quadratic in them, and 3 to 7 are usual
@@ -95,14 +94,6 @@ def lagrange(identifier: Scalar, identifiers: Collection[Scalar], at: Scalar = Z
             numerator = scalar_mul(numerator, scalar_sub(at, other))
             denominator = scalar_mul(denominator, scalar_sub(identifier, other))
     return scalar_mul(numerator, scalar_invert(denominator))
-
-
-def interpolate(shares: Mapping[Scalar, Scalar], at: Scalar = ZERO) -> Scalar:
-    """f(at) from shares by identifier. With `at` zero this is *the secret*: only tests and repair of a share put a
-    secret together. Raises GroupError as `lagrange`."""
-    return scalar_sum(
-        scalar_mul(lagrange(identifier, shares, at), share) for identifier, share in shares.items()
-    )
 
 
 def interpolate_points(points: Mapping[Scalar, Point], at: Scalar = ZERO) -> Point:

@@ -120,12 +120,6 @@ class PeerObject(ssl.SSLObject):
         self._judged = True
 
 
-def peer_spiffe(ssl_object: ssl.SSLObject) -> str:
-    """The SPIFFE ID the peer proved, "" if it showed no certificate."""
-    assert isinstance(ssl_object, PeerObject), "made by a context of trust.tls"
-    return ssl_object.peer.spiffe if ssl_object.peer is not None else ""
-
-
 class _Shell(ssl.SSLContext):
     """An `ssl.SSLContext` in name: `wrap_bio` makes connections from the real context that is current."""
 

@@ -120,15 +120,6 @@ class ChunkedDecoder:
             self.trailers.append((name, match[2].rstrip(b" \t")))
 
 
-def encode_chunk(pieces: list[bytes]) -> bytes:
-    """One chunk out of all `pieces`; b"" for none, since an empty chunk would end the body."""
-    if len(pieces) == 1:
-        payload = pieces[0]
-        return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
-    size = sum(map(len, pieces))
-    return b"%x\r\n%b\r\n" % (size, b"".join(pieces)) if size else b""
-
-
 def encode_body(payload: bytes, complete: bool, trailers: Pairs) -> bytes:
     """The next of a body, and its end when `complete`. Nothing for nothing."""
     chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""

@@ -52,10 +52,6 @@ class Detection:
     datagrams: float  # that carried something of it, a run, on average
 
     @property
-    def first_suspicion_s(self) -> Floats:
-        return np.asarray(self.suspected_at.min(axis=1))
-
-    @property
     def first_verdict_s(self) -> Floats:
         return np.asarray(self.dead_at.min(axis=1))
 

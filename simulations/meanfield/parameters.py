@@ -62,11 +62,6 @@ def relays_fail(config: GossipConfig, network: Network) -> float:
     return float((1 - (1 - network.loss) ** 4) ** config.indirect_probes)
 
 
-def probe_fails(config: GossipConfig, network: Network) -> float:
-    """That a probe of a live member in good health fails: two round trips, all relays' and the stream are lost."""
-    return network.round_trip_lost**2 * relays_fail(config, network) * network.stream_lost
-
-
 def suspicion_s(config: GossipConfig, members: int, *, accusers: int, health: int = 0) -> float:
     """From the first accusation to the verdict in a mesh of `members`, the suspect one of them."""
     return timeout_s(config, members=members, able=members - 1, accusers=accusers, health=health)

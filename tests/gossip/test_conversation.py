@@ -27,6 +27,7 @@ from tests.gossip.world import (
     acquaint,
     engine_of,
     identity_of,
+    members_payload,
     ping,
     ping_request,
     suspicion,
@@ -297,7 +298,7 @@ def test_a_stream_from_the_target_counts_as_its_answer() -> None:
     entry = engine._parts.roster.get(identity_of("a").id)
     assert entry is not None
     engine._parts.probe(START, entry, Purpose.ROUND)
-    for chunk in teller.members_payload():
+    for chunk in members_payload(teller):
         engine.step(START, MembersReceived(node=identity_of("a").id, data=chunk))
     assert len(engine._parts.probes) == 0
 

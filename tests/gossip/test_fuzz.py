@@ -26,7 +26,7 @@ from gossip.statement import Alive, Dead, Suspect, decode_statement
 from gossip.sync import CHUNK_BYTES_MAX, decode_members
 from gossip.wire import SENDER_BYTES, parse, seal
 from tests.gossip.company import OWN, alive_of, chunk, dead_of, left_of
-from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, ping, suspicion
+from tests.gossip.world import START, Speaker, ack, engine_of, identity_of, members_payload, ping, suspicion
 
 FROM = ("10.6.6.6", 666)
 SPEAKER = Speaker("a", address=("10.9.0.2", 7946))
@@ -369,7 +369,7 @@ def test_a_member_at_the_ends_of_the_ranges_is_a_member_like_any_other(boot: int
         member = engine.member(identity_of(name).id)
         assert member is not None
         assert member.state in (State.SUSPECT, State.DEAD)
-    for data in engine.members_payload():
+    for data in members_payload(engine):
         decode_members(data)
 
 

@@ -17,7 +17,7 @@ from gossip.events import Join, MembersReceived, RequestSync, SyncFailed, Tick
 from gossip.member import State
 from gossip.message import Ping
 from tests.gossip.company import OWN, Company, alive_of, dead_of, left_of, silent
-from tests.gossip.world import START, World, engine_of, identity_of, suspicion
+from tests.gossip.world import START, World, engine_of, identity_of, members_payload, suspicion
 
 HEALED_S = lan().contact_backoff_s_max + lan().contact_interval_s + 5  # one cap, one turn, some round trips
 CONDEMNED_S = 90.0
@@ -40,7 +40,7 @@ def meshes(*sizes: int, seed: int = 1) -> tuple[World, list[list[str]]]:
 def introduce(world: World, to: list[str], of: list[str]) -> None:
     """Let each of `to` hear of all of `of`, as from a stream peer that knew them once."""
     for name in to:
-        for data in world.hosts[of[0]].engine.members_payload():
+        for data in members_payload(world.hosts[of[0]].engine):
             world.step(world.hosts[name], MembersReceived(node=None, data=data))
 
 

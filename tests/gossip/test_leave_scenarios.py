@@ -19,7 +19,7 @@ from gossip.member import State
 from gossip.message import Ping
 from gossip.statement import Alive, Left
 from tests.gossip.company import OWN, Company, alive_of, dead_of, left_of
-from tests.gossip.world import World, identity_of, suspicion
+from tests.gossip.world import World, identity_of, members_payload, suspicion
 
 HEALED_S = lan().contact_backoff_s_max + lan().contact_interval_s + 5
 CONDEMNED_S = 90.0
@@ -277,7 +277,7 @@ def test_who_hears_the_leave_before_the_alive_knows_better_as_soon_as_it_asks_ar
         lambda: all(world.hosts[h].states().get("brief") is State.ALIVE for h in ("h1", "h2", "h3")),
         within_s=5,
     )
-    alive = newcomer.engine.members_payload()
+    alive = members_payload(newcomer.engine)
     leave(world, "brief")
     world.crash("brief")
     world.lost = lambda source, target: False

@@ -36,7 +36,15 @@ from gossip.member import TRANSITIONS, Member, State
 from gossip.message import Gossip
 from gossip.statement import Alive, Left, Statement, Suspect
 from tests.gossip.company import OWN, alive_of, chunk, dead_of, left_of
-from tests.gossip.world import START, Speaker, credential_of, engine_of, identity_of, suspicion
+from tests.gossip.world import (
+    START,
+    Speaker,
+    credential_of,
+    engine_of,
+    identity_of,
+    members_payload,
+    suspicion,
+)
 from trust.credential import Credential
 
 BRIEF = "brief"  # its credential runs out within a run
@@ -383,7 +391,7 @@ class Life(RuleBasedStateMachine):
         """A stream peer that knows nothing yet comes to see what this node sees, as far as it can be proved to it."""
         newcomer = engine_of("newcomer", now=self.now)
         rejected: list[Output] = []
-        for data in self.engine.members_payload():
+        for data in members_payload(self.engine):
             rejected += [
                 o
                 for o in newcomer.step(self.now, MembersReceived(node=None, data=data))

@@ -16,7 +16,7 @@ from gossip.judge import STREAMED_TOLD_MAX
 from gossip.member import State
 from gossip.statement import Suspect
 from tests.gossip.company import Company, alive_of, chunk, dead_of, left_of, settled
-from tests.gossip.world import identity_of, suspicion
+from tests.gossip.world import identity_of, members_payload, suspicion
 
 ALL = ("s", "a", "b", "c")
 
@@ -66,7 +66,7 @@ def test_what_this_node_tells_on_a_stream_makes_another_see_the_same() -> None:
         "a", suspicion("a", "m1"), dead_of("m2", "abc"), left_of("m3", (1, 1)), alive_of("m4", (2, 5))
     )
     other = Company()
-    for data in company.engine.members_payload():
+    for data in members_payload(company.engine):
         outputs = other.step(MembersReceived(node=None, data=data))
         assert [output for output in outputs if isinstance(output, Rejected)] == []
     for name in ("m1", "m3", "m4", "a", "b", "c"):

@@ -39,7 +39,16 @@ from gossip.sync import (
     decode_members,
 )
 from tests.gossip.test_frame import FRAMES
-from tests.gossip.world import START, Speaker, acquaint, converse, engine_of, identity_of, suspicion
+from tests.gossip.world import (
+    START,
+    Speaker,
+    acquaint,
+    converse,
+    engine_of,
+    identity_of,
+    members_payload,
+    suspicion,
+)
 
 STATEMENT = struct.Struct(">16sQQB")
 EMPTY = pack([1, []])
@@ -501,7 +510,7 @@ def test_two_rosters_become_what_the_judge_makes_of_both(
     ours: dict[str, tuple[int, int, str]], theirs: dict[str, tuple[int, int, str]]
 ) -> None:
     one, other, third = engine_with("one", ours), engine_with("other", theirs), engine_of("third")
-    told(third, one.members_payload() + other.members_payload())
+    told(third, members_payload(one) + members_payload(other))
     _, rejected = meet(one, other)
     assert rejected == []
     for engine in (one, other, third):
@@ -549,17 +558,17 @@ def test_the_evicted_and_the_expired_are_not_passed_on_and_not_asked_for() -> No
         engine.step(START, Evict(node=identity_of(name).id, reason="revoked"))
     assert meet(teller, pupil)[1] == []
     assert states(pupil) == {"pupil": "alive", "teller": "alive"}
-    nodes = {statement.node for chunk in teller.members_payload() for statement in decode_members(chunk)}
+    nodes = {statement.node for chunk in members_payload(teller) for statement in decode_members(chunk)}
     assert nodes == {teller.id, pupil.id, identity_of("b").id}
     teller.step(START + 8 * 86_400, SyncFailed(address=("10.0.0.9", 1)))  # a week has gone by
-    assert len(decode_members(teller.members_payload()[0])) == 1
+    assert len(decode_members(members_payload(teller)[0])) == 1
 
 
 def test_large_payloads_come_in_bounded_chunks_with_the_teller_first() -> None:
     teller, pupil = engine_of("teller"), engine_of("pupil")
     for start in range(0, 300, 50):
         acquaint(teller, *(f"m{index}" for index in range(start, start + 50)))
-    payload = teller.members_payload()
+    payload = members_payload(teller)
     assert len(payload) > 1
     assert all(len(chunk) <= CHUNK_BYTES_MAX for chunk in payload)
     first = decode_members(payload[0])[0]

@@ -488,6 +488,11 @@ def suspicion(accuser: str, subject: str, rank: tuple[int, int] = (1, 0)) -> Sus
     return sign_suspect(identity_of(accuser), subject=identity_of(subject).id, rank=rank)
 
 
+def members_payload(engine: Engine) -> tuple[bytes, ...]:
+    """Everything `engine` knows of members, itself first: chunks, each for one `MembersReceived`."""
+    return MemberExchange(engine._parts.view, peer=None, initiator=True, whole=True).start()
+
+
 def acquaint(engine: Engine, *names: str, now: float = START) -> None:
     """Let `engine` hear of members at 10.9.0.1, 10.9.0.2, … over a stream."""
     alives: list[object] = [

@@ -290,11 +290,11 @@ async def test_a_full_disk_refuses_changes_tells_why_and_the_peer_goes_on(
     # what others write is served here all the same, and stored when there is room
     await two.operations.apply([ROUTE], "f.yaml")
     async with asyncio.timeout(10):
-        while not await one.operations.get("all", None, None) or not one.daemon.disk.owes:
+        while not await one.operations.get("all", None, None) or not one.daemon.disk._owed:
             await asyncio.sleep(0.01)
     monkeypatch.undo()
     await one.operations.register([service()], "f.yaml")
-    assert not one.daemon.disk.owes
+    assert not one.daemon.disk._owed
     kinds = [decode_record(row).kind for row in store.load().records]
     assert kinds.count(SERVICE) + kinds.count(POLICY) == 2
     assert {row["check"]: row["status"] for row in await one.operations.check()}["disk"] == "ok"

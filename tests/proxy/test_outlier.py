@@ -26,6 +26,12 @@ def cluster(size: int, **policy: Any) -> Cluster:
     )
 
 
+def unwell(whole: Cluster, endpoint: str) -> Cluster:
+    """The same when the active check of one endpoint has failed."""
+    endpoints = tuple(replace(each, healthy=each.id != endpoint) for each in whole.endpoints)
+    return replace(whole, endpoints=endpoints)
+
+
 def fail(detector: OutlierDetector, endpoint: str, times: int, now: float = 0.0) -> bool:
     return sum(detector.record(endpoint, True, now) for _ in range(times)) > 0
 
@@ -115,19 +121,11 @@ def test_late_answers_change_nothing_while_ejected() -> None:
     assert detector.ejections(1.0)[0].count == 1
 
 
-def test_a_passed_check_ends_an_ejection() -> None:
-    detector = OutlierDetector(cluster(3), 0.0)
-    fail(detector, "e0", 5)
-    assert detector.check_passed("e0", 5.0)
-    assert detector.ejected == frozenset()
-
-
 def test_state_survives_a_swap_and_health_regained_ends_an_ejection() -> None:
     before = cluster(3)
     detector = OutlierDetector(before, 0.0)
     fail(detector, "e0", 5)
-    sick = replace(before, endpoints=(replace(before.endpoints[0], healthy=False), *before.endpoints[1:]))
-    assert not detector.update(sick, 1.0)
+    assert not detector.update(unwell(before, "e0"), 1.0)
     assert detector.ejected == {"e0"}
     assert detector.update(before, 2.0)
     assert detector.ejected == frozenset()
@@ -165,7 +163,8 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(0, 100))
 def test_whatever_happens_the_limits_hold(steps: list[tuple[str, str, float]], percent: int) -> None:
-    detector = OutlierDetector(cluster(5, consecutive_5xx=2, max_ejection_percent=percent), 0.0)
+    whole = cluster(5, consecutive_5xx=2, max_ejection_percent=percent)
+    detector = OutlierDetector(whole, 0.0)
     now = 0.0
     for what, endpoint, elapsed in steps:
         now += elapsed
@@ -174,7 +173,9 @@ def test_whatever_happens_the_limits_hold(steps: list[tuple[str, str, float]], p
             case "sweep":
                 changed = detector.sweep(now)
             case "check":
-                changed = detector.check_passed(endpoint, now)
+                changed = detector.update(unwell(whole, endpoint), now)
+                assert not changed
+                changed = detector.update(whole, now)
             case _:
                 changed = detector.record(endpoint, what == "fail", now)
         assert changed == (detector.ejected != before)

@@ -9,7 +9,7 @@ from proxy.embedded.chunked import (
     TRAILER_BYTES_MAX,
     ChunkedDecoder,
     ChunkedError,
-    encode_chunk,
+    encode_body,
     encode_last_chunk,
 )
 
@@ -43,14 +43,16 @@ def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
 def test_what_is_encoded_is_decoded_however_it_is_cut(
     payloads: list[bytes], trailers: list[tuple[bytes, bytes]], rest: bytes, data: st.DataObject
 ) -> None:
-    wire = b"".join(encode_chunk([payload]) for payload in payloads) + encode_last_chunk(trailers) + rest
+    wire = b"".join(encode_body(payload, False, ()) for payload in payloads)
+    wire += encode_last_chunk(trailers) + rest
     assert decode(data.draw(cut(wire))) == (b"".join(payloads), trailers, rest, True)
 
 
-def test_pieces_become_one_chunk_and_nothing_becomes_none() -> None:
-    assert encode_chunk([b"ab", b"", b"cde"]) == b"5\r\nabcde\r\n"
-    assert encode_chunk([]) == b""
-    assert encode_chunk([b""]) == b""
+def test_a_payload_is_one_chunk_and_nothing_is_none() -> None:
+    assert encode_body(b"abcde", False, ()) == b"5\r\nabcde\r\n"
+    assert encode_body(b"", False, ()) == b""
+    assert encode_body(b"abcde", True, ()) == b"5\r\nabcde\r\n0\r\n\r\n"
+    assert encode_body(b"", True, [(b"x-sum", b"1")]) == b"0\r\nx-sum: 1\r\n\r\n"
 
 
 def test_extensions_are_dropped() -> None:

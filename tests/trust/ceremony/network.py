@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
+from tests.trust.secret import interpolate
 from trust.ceremony.electorate import Electorate, founding
 from trust.ceremony.events import (
     Convicted,
@@ -32,7 +33,6 @@ from trust.epoch import EpochRecord, check_epoch, succession
 from trust.group import Scalar, base_mul
 from trust.groupkey import KeyShare, identifier_of
 from trust.identity import NodeIdentity
-from trust.polynomial import interpolate
 
 TIMING = Timing()
 DOMAIN = "cluster.local"

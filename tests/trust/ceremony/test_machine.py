@@ -21,6 +21,7 @@ from tests.trust.ceremony.network import (
     reshare,
     shares_of,
 )
+from tests.trust.secret import interpolate
 from trust.authority import SoleAuthority
 from trust.ceremony.electorate import founding
 from trust.ceremony.events import Learned, Output, Received, Rejected, Sealed, Send, Store, Tick, Wish
@@ -34,7 +35,6 @@ from trust.frost import aggregate, new_nonces, sign_share, transcript
 from trust.group import base_mul, point_sum
 from trust.groupkey import KeyShare, identifier_of
 from trust.identity import NodeIdentity, verify
-from trust.polynomial import interpolate
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from tests.trust.secret import interpolate
 from trust.errors import FrostError
 from trust.frost import (
     Commitment,
@@ -33,14 +34,13 @@ from trust.group import (
     scalar_add,
     scalar_invert,
     scalar_mul,
-    scalar_negate,
     scalar_of,
     scalar_sub,
     scalar_sum,
 )
 from trust.groupkey import KeyShare, group_key
 from trust.identity import verify
-from trust.polynomial import evaluate, interpolate, interpolate_points, lagrange
+from trust.polynomial import evaluate, interpolate_points, lagrange
 
 L = 2**252 + 27742317777372353535851937790883648493
 MESSAGE = b"issue this"
@@ -321,7 +321,7 @@ def test_exactly_the_liars_are_named(new_group: NewGroup, seed: int) -> None:
         parts[liar] = rng.choice(
             [
                 scalar_add(part, scalar_of(rng.randint(1, 1000))),
-                scalar_negate(part),
+                scalar_sub(ZERO, part),
                 (int.from_bytes(part, "little") + L).to_bytes(32, "little"),  # right, but not canonical
                 L.to_bytes(32, "little"),
                 b"\xff" * 32,
@@ -430,7 +430,7 @@ def test_t_minus_1_colluders_make_no_signature(new_group: NewGroup, t: int, more
         *olds,
         scalar_sum(olds),
         scalar_sub(olds[0], olds[1]),
-        scalar_negate(part),
+        scalar_sub(ZERO, part),
         scalar_mul(part, agreed.challenge),
         ZERO,
         wrong_secret,

@@ -19,13 +19,11 @@ from trust.group import (
     decode_scalar,
     point_add,
     point_mul,
-    point_sub,
     point_sum,
     scalar_add,
     scalar_from_wide,
     scalar_invert,
     scalar_mul,
-    scalar_negate,
     scalar_of,
     scalar_sub,
     scalar_sum,
@@ -69,7 +67,6 @@ def test_scalars_are_the_integers_modulo_l(a: bytes, b: bytes) -> None:
     assert number(scalar_add(a, b)) == (number(a) + number(b)) % L
     assert number(scalar_sub(a, b)) == (number(a) - number(b)) % L
     assert number(scalar_mul(a, b)) == number(a) * number(b) % L
-    assert number(scalar_negate(a)) == -number(a) % L
     assert a == ZERO or scalar_mul(a, scalar_invert(a)) == ONE
     assert scalar_sum([a, b, ONE]) == scalar_add(scalar_add(a, b), ONE)
 
@@ -77,7 +74,6 @@ def test_scalars_are_the_integers_modulo_l(a: bytes, b: bytes) -> None:
 @given(scalars, scalars)
 def test_points_follow_their_scalars(a: bytes, b: bytes) -> None:
     assert point_add(base_mul(a), base_mul(b)) == base_mul(scalar_add(a, b))
-    assert point_sub(base_mul(a), base_mul(b)) == base_mul(scalar_sub(a, b))
     assert point_mul(a, base_mul(b)) == base_mul(scalar_mul(a, b))
     assert point_sum([base_mul(a), base_mul(b), base_mul(a)]) == base_mul(scalar_sum([a, b, a]))
 
@@ -89,14 +85,12 @@ def test_what_adds_up_to_nothing_is_the_identity() -> None:
     assert point_mul(ZERO, point) == IDENTITY
     assert point_mul(a, IDENTITY) == IDENTITY
     assert point_mul(ZERO, IDENTITY) == IDENTITY
-    assert point_sub(point, point) == IDENTITY
-    assert point_add(point, base_mul(scalar_negate(a))) == IDENTITY
-    assert point_add(point, IDENTITY) == point_add(IDENTITY, point) == point_sub(point, IDENTITY) == point
-    assert point_sub(IDENTITY, point) == base_mul(scalar_negate(a))
+    assert point_add(point, base_mul(scalar_sub(ZERO, a))) == IDENTITY
+    assert point_add(point, IDENTITY) == point_add(IDENTITY, point) == point
     assert point_sum([]) == IDENTITY
     assert point_sum([point, IDENTITY]) == point
     assert base_mul(ONE) == BASE
-    assert base_mul(scalar_sub(ZERO, ONE)) == point_sub(IDENTITY, BASE)
+    assert base_mul(scalar_sub(ZERO, ONE)) == BASE[:-1] + bytes([BASE[-1] ^ 0x80])  # -B: the other sign of x
 
 
 @pytest.mark.parametrize("value", [L, L + 1, 2 * L, 2**253, 2**255, 2**255 + 1, 2**256 - 1])
@@ -124,7 +118,7 @@ def test_another_size_is_refused(size: int) -> None:
         with pytest.raises(GroupError, match=f"not {size}"):
             function(data)
     with pytest.raises(GroupError, match=f"not {size}"):
-        point_sub(BASE, data)
+        point_add(BASE, data)
 
 
 @pytest.mark.parametrize("point", SMALL[1:] + SECOND_ENCODINGS, ids=bytes.hex)
@@ -166,7 +160,7 @@ def test_what_is_not_on_the_curve_is_refused() -> None:
     for function in (
         decode_point,
         lambda point: point_add(point, BASE),
-        lambda point: point_sub(BASE, point),
+        lambda point: point_add(BASE, point),
     ):
         with pytest.raises(GroupError):
             function(off)
@@ -194,7 +188,7 @@ def test_whatever_decodes_as_a_point_has_prime_order(data: bytes) -> None:
         point = decode_point(data)
     except GroupError:
         return
-    assert point_add(point_mul(scalar_negate(ONE), point), point) == IDENTITY
+    assert point_add(point_mul(scalar_sub(ZERO, ONE), point), point) == IDENTITY
 
 
 @pytest.mark.parametrize("value", [-1, 2**64])
@@ -244,4 +238,3 @@ def test_a_secret_is_neither_printed_compared_hashed_copied_nor_pickled() -> Non
 def test_a_secret_is_a_canonical_scalar() -> None:
     with pytest.raises(GroupError, match="canonical"):
         Secret(L.to_bytes(32, "little"))
-    assert Secret.from_wide(b"\x01" * 64).expose() == scalar_from_wide(b"\x01" * 64)

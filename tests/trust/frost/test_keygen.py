@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trust.secret import interpolate
 from trust.errors import AuthorityError, DealingError
 from trust.group import IDENTITY, ONE, ZERO, base_mul, point_add, scalar_add, scalar_of, scalar_sum
 from trust.groupkey import KeyShare
@@ -22,7 +23,7 @@ from trust.keygen import (
     combine_shares,
     deal,
 )
-from trust.polynomial import commit, evaluate, interpolate
+from trust.polynomial import commit, evaluate
 
 A, B, C = scalar_of(1), scalar_of(2), scalar_of(3)
 CONTEXT = b"\x07" * 32

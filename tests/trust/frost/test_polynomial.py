@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trust.secret import interpolate
 from trust.errors import GroupError
 from trust.group import IDENTITY, ONE, ZERO, base_mul, scalar_add, scalar_mul, scalar_of, scalar_sum
 from trust.polynomial import (
@@ -14,7 +15,6 @@ from trust.polynomial import (
     commit,
     evaluate,
     evaluate_commitment,
-    interpolate,
     interpolate_points,
     lagrange,
     matches,

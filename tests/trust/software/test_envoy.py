@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from trust.bundle import TrustBundle
-from trust.tls import peer_spiffe, server_context
+from trust.tls import server_context
 
 TYPE = "type.googleapis.com/envoy"
 ONE_OF_OURS = r"spiffe://cluster\.local/[^,]+"
@@ -192,7 +192,7 @@ async def test_envoy_as_client_takes_the_good_leaf_of_our_server_and_refuses_eac
             async def answer(
                 reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str = kind
             ) -> None:
-                callers[kind].append(peer_spiffe(writer.get_extra_info("ssl_object")))
+                callers[kind].append(writer.get_extra_info("ssl_object").peer.spiffe)
                 await reader.readuntil(b"\r\n\r\n")
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
                 await writer.drain()

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from trust.bundle import TrustBundle
-from trust.tls import PeerObject, peer_spiffe
+from trust.tls import PeerObject
 
 PATIENCE_S = 10.0
 
@@ -51,9 +51,8 @@ class Echo(asyncio.Protocol):
         self._served.append(self)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(
-            f"{peer_spiffe(self.tls) or 'anonymous'} {self.tls.sni} ".encode() + data + b"\n"
-        )
+        caller = "anonymous" if self.tls.peer is None else self.tls.peer.spiffe
+        self.transport.write(f"{caller} {self.tls.sni} ".encode() + data + b"\n")
 
 
 class Client(asyncio.Protocol):

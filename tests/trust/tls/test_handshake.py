@@ -12,7 +12,6 @@ from trust.revocation import NODE_REVOCATION_S, revoke, serial_subject
 from trust.svid import KeyedSvid
 from trust.tls import (
     Caller,
-    peer_spiffe,
     server_context,
 )
 
@@ -54,7 +53,7 @@ def test_both_sides_prove_who_they_are_in_tls_1_3(run, wire, live, bundle) -> No
         async with wire.listening(context) as stage:
             client = await stage.dial(web.expecting(CART))
             assert await client.ask("hi") == f"{WEB} cart.default.mesh hi"
-            assert peer_spiffe(client.tls) == CART
+            assert client.tls.peer.spiffe == CART
             assert client.tls.version() == "TLSv1.3"
             server_side = stage.served[0].tls.peer
             assert server_side is not None
@@ -81,7 +80,7 @@ def test_the_name_asked_for_selects_the_identity(run, wire, live, bundle) -> Non
             ):
                 client = await stage.dial(caller.expecting(identity), sni)
                 assert (await client.ask()).split()[0] == live.founder.spiffe
-                assert peer_spiffe(client.tls) == identity
+                assert client.tls.peer.spiffe == identity
             assert [echo.tls.sni for echo in stage.served[2:]] == [
                 "web.default.mesh",
                 "other.default.mesh",
