@@ -72,18 +72,20 @@ class GossipConfig:
     health_max: int = 8
     loop_lag_s_max: float = 0.25  # later than half a probe timeout, and our own timeouts cannot be trusted
 
-    # Dissemination (SWIM, section 4.1; memberlist's queue). Each is told so often in all, whatever the round: five at
-    # once (memberlist: three) make an update take 0.7 log2 n hops instead of 1.1, and half as long under loss.
+    # Dissemination (SWIM, section 4.1; memberlist's queue). How often each tells an update is `retransmits`, whatever
+    # the round. The wider the round, the fewer hops to everybody (0.7 log2 n with five, 1.1 with three), and the
+    # shorter the cut of the network that swallows all of it: so it is wide only where much is told (`fan_out`).
     gossip_interval_s: float = 0.2
-    gossip_nodes: int = 5
+    gossip_nodes: int = 3
+    gossip_nodes_max: int = 5  # in a mesh of a thousand and more; 3 below a hundred
     gossip_datagrams_max: int = (
-        3  # to one member in one round, while more waits than fits; 105 kB/s a node at most
+        12  # of one round, shared by those it tells, while more waits than fits; 84 kB/s a node at most
     )
     gossip_to_the_dead_s: float = 30.0  # the falsely dead hear it soon enough to refute
     retransmit_mult: int = 4
     feedback: bool = True  # hearing a thing told counts like telling it (gossip/broadcast.py)
     urgent_rounds_per_s: float = (
-        30.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches; 0: only the tick
+        50.0  # rounds sent at once (a publish, a refutation); beyond it the tick batches; 0: only the tick
     )
     # After it announced itself a node introduces itself to everybody for this long; later only to those who show that
     # they do not know it. The announcement has reached everybody by then, and who missed it does not answer a ping.
@@ -153,6 +155,11 @@ class GossipConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.gossip_nodes <= self.gossip_nodes_max <= self.gossip_datagrams_max:
+            raise ConfigError(
+                f"gossip_nodes_max is {self.gossip_nodes_max}: at least gossip_nodes ({self.gossip_nodes}), and at "
+                f"most gossip_datagrams_max ({self.gossip_datagrams_max}), so that each has one"
+            )
         for name in ("indirect_probes", "confirmations", "witnesses", "heralds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
@@ -187,6 +194,11 @@ class GossipConfig:
         """How often one update is sent by each member that has it: lambda * ceil(log10(n + 1))."""
         return self.retransmit_mult * math.ceil(math.log10(members + 1))
 
+    def fan_out(self, members: int) -> int:
+        """Members told in one gossip round: up to a third of those that are told an update in all."""
+        third = self.retransmits(members) // 3
+        return max(self.gossip_nodes, min(self.gossip_nodes_max, third))
+
     def push_pull_s(self, members: int) -> float:
         """The push-pull interval at `members`; beyond 32 it grows with log2 n (memberlist `pushPullScale`)."""
         return self.push_pull_interval_s * _push_pull_scale(members)
@@ -218,6 +230,7 @@ def wan() -> GossipConfig:
         loop_lag_s_max=1.0,
         gossip_interval_s=0.5,
         gossip_nodes=4,
+        gossip_datagrams_max=16,
         gossip_to_the_dead_s=60.0,
         push_pull_interval_s=600.0,
         members_spacing_s=5.0,
@@ -271,8 +284,7 @@ def memberlist() -> GossipConfig:
         loop_lag_s_max=math.inf,
         dead_on_word=True,
         feedback=False,
-        gossip_nodes=3,
-        gossip_datagrams_max=4,
+        gossip_nodes_max=3,
         urgent_rounds_per_s=0.0,
         push_pull_interval_s=30.0,
         compare_members=False,

@@ -217,20 +217,22 @@ class Parts:
         if not dead and self.roster.others == 0:
             self.broadcasts.clear()  # nobody to tell; who comes later gets all of it in its first sync
             return
-        for entry in self._audience(dead):
+        count = self.config.fan_out(self.roster.size)
+        each, over = divmod(self.config.gossip_datagrams_max, count)
+        for place, entry in enumerate(self._audience(count, dead)):
             if self.broadcasts:
-                self._gossip_to(now, entry)
+                self._gossip_to(now, entry, each + (place < over))
 
-    def _audience(self, dead: int) -> list[Entry]:
-        """Whom to tell in a round: members live or lately dead (so many), each as likely as any other."""
-        count, everybody = self.config.gossip_nodes, self.roster.others + dead
+    def _audience(self, count: int, dead: int) -> list[Entry]:
+        """Whom to tell in a round: so many members live or lately dead, each as likely as any other."""
+        everybody = self.roster.others + dead
         buried = sum(self.rng.random() * everybody < dead for _ in range(count)) if dead else 0
         chosen = self.roster.sample_live(self.rng, count - buried)
         return chosen + self.roster.sample_dead(self.rng, count - len(chosen))
 
-    def _gossip_to(self, now: float, entry: Entry) -> None:
-        """Everything queued, to one member, as far as the datagrams for one round go. What was sent least is sent
-        first, so nothing goes twice before all has gone once."""
+    def _gossip_to(self, now: float, entry: Entry, datagrams_max: int) -> None:
+        """Everything queued, to one member, as far as so many datagrams go. What was sent least is sent first, so
+        nothing goes twice before all has gone once."""
         own = (self.presence.id, "alive", b"")
         introduced = self.courier.introduces(now, entry) and own in self.broadcasts.updates
         queued = len(self.broadcasts) if entry.member.live else len(self.broadcasts.updates)
@@ -238,7 +240,7 @@ class Parts:
         if queued == 0:
             return
         introduce = True
-        for _ in range(self.config.gossip_datagrams_max):
+        for _ in range(datagrams_max):
             before = self.courier.riders
             self.send(now, entry, Gossip(), introduce=introduce)
             if not self.broadcasts or self.courier.riders >= told:

@@ -1,7 +1,7 @@
 """A crowd of members that tell one another things: SWIM's dissemination (section 4.1) on arrays.
 
 Each member holds up to eight items, as bits of one byte, and for each how often it has still to tell it. An item is
-told in gossip rounds of `gossip_nodes` datagrams (one at once when the news is urgent, then one each gossip interval)
+told in gossip rounds of `fan_out` datagrams (one at once when the news is urgent, then one each gossip interval)
 and on the pings and acks that go anyway; a datagram carries all items that the sender has still to tell.
 
 The gossip timer runs on through silence, and starts anew with any timer of the node that fires when it has run out:
@@ -138,7 +138,7 @@ class Crowd:
         assert 0 < items <= ITEMS_MAX, "items are bits of a byte"
         self.config, self.network, self.rng = config, network, rng
         self.members, self.rows = members, members * meshes
-        self.limit = config.retransmits(members)
+        self.limit, self.fan_out = config.retransmits(members), config.fan_out(members)
         self.calendar = Calendar(network.latency_s[0])
         self.up: Bools = np.ones(self.rows, dtype=np.bool_)
         self.pending: Bytes = np.zeros(self.rows, dtype=np.uint8)  # items still to be told
@@ -300,8 +300,8 @@ class Crowd:
             self.calendar.put(Kind.TICK, at + self.config.gossip_interval_s, rows)
         else:
             rows, at = rows[busy], at[busy]
-        targets = self.others(rows, self.config.gossip_nodes)
-        for column in range(self.config.gossip_nodes):
+        targets = self.others(rows, self.fan_out)
+        for column in range(self.fan_out):
             self._transmit(at, rows, targets[:, column])
 
     def _ride(self, kind: Kind, at: Floats, rows: Ints) -> None:

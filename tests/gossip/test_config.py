@@ -16,7 +16,7 @@ def test_every_profile_is_consistent(name: str) -> None:
 def test_lan_keeps_the_defaults_operators_know() -> None:
     config = lan()
     assert (config.probe_interval_s, config.probe_timeout_s, config.indirect_probes) == (1.0, 0.5, 3)
-    assert (config.gossip_interval_s, config.health_max) == (0.2, 8)
+    assert (config.gossip_interval_s, config.gossip_nodes, config.health_max) == (0.2, 3, 8)
     assert config.suspicion_mult_alone == 4
 
 
@@ -40,6 +40,8 @@ def test_memberlist_is_hashicorps_algorithm_with_the_constants_of_its_lan_profil
         {"probe_timeout_s": 0.0},
         {"gossip_interval_s": -1.0},
         {"gossip_nodes": 0},
+        {"gossip_nodes_max": 2},
+        {"gossip_datagrams_max": 4},
         {"members_max": 0},
         {"indirect_probes": -1},
         {"nack_share": 1.0},
@@ -60,6 +62,13 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
 
 def test_retransmits_grow_with_the_logarithm_of_the_mesh() -> None:
     assert [lan().retransmits(n) for n in (1, 9, 10, 99, 100, 1000)] == [4, 4, 8, 8, 12, 16]
+
+
+def test_a_round_widens_with_the_tellings_of_an_update_and_never_below_what_is_set() -> None:
+    sizes = (1, 99, 100, 999, 1000, 10_000, 1_000_000)
+    assert [lan().fan_out(n) for n in sizes] == [3, 3, 4, 4, 5, 5, 5]
+    assert [PROFILES["wan"]().fan_out(n) for n in sizes] == [4, 4, 4, 4, 5, 5, 5]
+    assert {memberlist().fan_out(n) for n in sizes} == {3}
 
 
 def test_push_pull_slows_down_beyond_32_members() -> None:

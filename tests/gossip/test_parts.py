@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 from gossip.config import lan
@@ -167,7 +168,7 @@ def test_rounds_before_their_time_are_bounded_and_the_rest_waits_for_the_tick() 
         engine._parts.broadcasts.publish(number.to_bytes(2, "big"), b"p" * 100)
         engine._parts.spread_now(START)
     sends = len(only(engine._parts.out, Send))
-    assert sends <= lan().urgent_rounds_per_s * lan().gossip_nodes * 2
+    assert sends <= 50 * 3 * 2
     assert len(engine._parts.broadcasts.payloads) > 0
 
 
@@ -188,7 +189,19 @@ def test_a_long_queue_goes_out_in_several_datagrams_and_nothing_twice_before_all
         for payload in reader.read(output.data, of="own")[1].payloads
     ]
     assert [payload[0] for payload in payloads[:10]] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
-    assert len(only(engine._parts.out, Send)) == 2 * lan().gossip_datagrams_max
+    assert len(only(engine._parts.out, Send)) == 8
+
+
+def test_the_members_of_a_wide_round_share_its_datagrams() -> None:
+    engine = quiet(*NAMES, config=replace(lan(), retransmit_mult=16))
+    for entry in engine._parts.roster.entries():
+        entry.link.knows_us = True
+    for number in range(10):
+        engine._parts.broadcasts.publish(bytes([number]), bytes([number]) * 600)
+    engine._parts.gossip_round(START)
+    sends = Counter(output.address for output in engine._parts.out if isinstance(output, Send))
+    assert sorted(sends.values()) == [2, 2, 2, 3, 3]
+    assert sends.total() == lan().gossip_datagrams_max
 
 
 def test_many_tiny_records_never_make_a_datagram_its_receiver_refuses() -> None:

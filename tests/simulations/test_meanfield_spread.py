@@ -23,7 +23,9 @@ def test_without_loss_one_telling_an_interval_takes_2_ln_n_intervals(
     """Janson (1999): who knows tells one other an interval, out of step with the others; growing to half of them takes
     ln n intervals and finding the last takes ln n more. The sum below is the expectation for random intervals."""
     monkeypatch.setattr(crowds, "REAP_INTERVAL_S", 1e6)  # which brings members without pings into step
-    config = replace(memberlist(), gossip_nodes=1, retransmit_mult=15, probe_interval_s=1e6)
+    config = replace(
+        memberlist(), gossip_nodes=1, gossip_nodes_max=1, retransmit_mult=15, probe_interval_s=1e6
+    )
     at_once = Network(latency_s=(1e-3, 1e-3))
     intervals = spread(config, members, runs=10, seed=1, network=at_once, repaired=False).seconds(1.0)
     intervals /= config.gossip_interval_s
@@ -116,9 +118,21 @@ def test_rounds_count_the_members_an_update_went_through() -> None:
     assert ((result.hops == 0).sum(axis=1) == 1).all()
     assert (result.rounds(0.5) <= result.rounds(0.99)).all()
     assert (
-        result.rounds(0.5) >= math.log(5_000, 4)
-    ).all()  # each tells three at once: at best four times as many
+        result.rounds(0.5) >= math.log(5_000, 6)
+    ).all()  # each tells five at once: at best six times as many
     assert (result.rounds(0.99) <= math.log2(10_000)).all()
+
+
+@pytest.mark.parametrize(("members", "runs"), [(1000, 10), (10_000, 2)])
+@pytest.mark.parametrize(("loss", "most"), [(0.0, 1.0), (0.3, 1.3)])
+def test_an_update_takes_no_more_hops_than_was_aimed_at(
+    members: int, runs: int, loss: float, most: float
+) -> None:
+    network = Network(loss=loss, latency_s=(0.0002, 0.0005))
+    wide = spread(lan(), members, runs=runs, seed=1, network=network)
+    assert np.median(wide.rounds(1.0)) <= most * math.log2(members)
+    narrow = spread(replace(lan(), gossip_nodes_max=3), members, runs=runs, seed=1, network=network)
+    assert np.median(narrow.rounds(1.0)) > most * math.log2(members)
 
 
 def test_what_a_stream_brought_has_no_rounds() -> None:
