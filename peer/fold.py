@@ -203,4 +203,4 @@ def _notice(record: Record) -> Notice | None:
     try:
         return decode_notice(record.payload)
     except NoticeError:
-        return None  # as above
+        return None  # `objection` has said why

@@ -8,7 +8,7 @@ Invariant: once the mesh is made there are no founders any more, and every reque
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from trust.codec import Field, Reader
@@ -31,7 +31,6 @@ class FoundingRequest(SelfProving):
     agreement_key: bytes
     name: str
     requested_at: int
-    signature: bytes = b"\0" * SIGNATURE_BYTES
 
     def _fields(self) -> list[Field]:
         return [self.public_key, self.agreement_key, self.name, self.requested_at]
@@ -39,13 +38,12 @@ class FoundingRequest(SelfProving):
 
 def request_founding(identity: NodeIdentity, name: str, now: float) -> FoundingRequest:
     """A signed request. Raises AdmissionError when `name` cannot be a node's name."""
-    request = FoundingRequest(
+    return FoundingRequest(
         public_key=identity.public_key,
         agreement_key=identity.agreement_key,
         name=checked_name(name),
         requested_at=int(now),
-    )
-    return replace(request, signature=identity.sign(request.signing_bytes()))
+    ).signed(identity)
 
 
 def decode_founding(data: bytes) -> FoundingRequest:

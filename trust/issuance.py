@@ -9,7 +9,7 @@ threshold authority runs it for itself before it signs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from cryptography import x509
@@ -71,7 +71,6 @@ class SvidRequest(SelfProving):
     public_key_der: bytes
     credential: bytes  # encoded
     requested_at: int
-    signature: bytes = b"\0" * SIGNATURE_BYTES
 
     def _fields(self) -> list[Field]:
         return [self.spiffe_id, self.public_key_der, self.credential, self.requested_at]
@@ -81,13 +80,12 @@ def request_svid(
     identity: NodeIdentity, credential: Credential, spiffe_id: str, key: LeafKey, now: float
 ) -> SvidRequest:
     """A signed request."""
-    request = SvidRequest(
+    return SvidRequest(
         spiffe_id=spiffe_id,
         public_key_der=key.public_der,
         credential=credential.encode(),
         requested_at=int(now),
-    )
-    return replace(request, signature=identity.sign(request.signing_bytes()))
+    ).signed(identity)
 
 
 def decode_svid_request(data: bytes) -> SvidRequest:

@@ -7,7 +7,7 @@ of the revocation, so that each of t signers derives the same bytes from the sam
 Invariant: `draft_revocation` is a pure function of its arguments and holds the whole policy.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from trust.codec import Field, Reader
@@ -44,7 +44,6 @@ class RevocationRequest(SelfProving):
     reason: str
     credential: bytes  # encoded
     requested_at: int
-    signature: bytes = b"\0" * SIGNATURE_BYTES
 
     def _fields(self) -> list[Field]:
         return [self.subject, self.reason, self.credential, self.requested_at]
@@ -55,10 +54,9 @@ def request_revocation(
 ) -> RevocationRequest:
     """A signed request. Raises RevocationError for a subject or a reason that can be none."""
     unsigned_revocation(subject, reason, now, identity.public_key)
-    request = RevocationRequest(
+    return RevocationRequest(
         subject=subject, reason=reason, credential=credential.encode(), requested_at=int(now)
-    )
-    return replace(request, signature=identity.sign(request.signing_bytes()))
+    ).signed(identity)
 
 
 def decode_revocation_request(data: bytes) -> RevocationRequest:

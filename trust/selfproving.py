@@ -8,24 +8,30 @@ Invariant: two kinds of request never have the same signed bytes.
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from trust.codec import Field, pack, signed_bytes
 from trust.credential import CLOCK_SKEW_S_MAX
 from trust.errors import TrustError, span
+from trust.identity import SIGNATURE_BYTES, NodeIdentity
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelfProving:
     """What such requests have in common: LABEL, the fields in order, and the signature after them."""
 
-    __slots__ = ()
-
     LABEL: ClassVar[bytes]
-    signature: bytes
+
+    signature: bytes = b"\0" * SIGNATURE_BYTES
 
     def signing_bytes(self) -> bytes:
         """What the node's key signs."""
         return signed_bytes(self.LABEL, self._fields())
+
+    def signed(self, identity: NodeIdentity) -> Self:
+        """The same with the node's signature."""
+        return replace(self, signature=identity.sign(self.signing_bytes()))
 
     def encode(self) -> bytes:
         """The wire form."""

@@ -31,7 +31,7 @@ class HeldSockets:
         return self._sockets.pop(name)
 
     def take_unix(self, name: str) -> socket.socket | None:
-        """As above, for one that is bound to a file."""
+        """The socket of that name, which is bound to a file; None if no process before left one."""
         return self._sockets.pop(name, None)
 
     def holds(self, kind: socket.SocketKind, host: str, port: int) -> bool:

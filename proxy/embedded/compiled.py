@@ -89,7 +89,8 @@ def guilty_authorizations(service: InboundService) -> tuple[str, ...]:
     for policy in (*service.authorization.deny, *service.authorization.allow):
         try:
             compile_authorization(Authorization(deny=(policy,), allow=(policy,)), service.protocol)
-        except Exception:  # as above
+        except Exception:
+            # Whatever it is: the service has failed as a whole and is told with its reason; this says only whose doing.
             guilty |= {f"AuthorizationPolicy/{name}": None for name in policy.name.split(",")}
     return tuple(guilty)
 

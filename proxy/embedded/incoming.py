@@ -8,10 +8,9 @@ Invariant: no byte of a request reaches an application before `authorize` allowe
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.embedded.access_log import format_request
+from proxy.embedded.accounting import count, log
 from proxy.embedded.compiled import Inbound, source_of
 from proxy.embedded.exchange import Exchange
-from proxy.embedded.grpc import label_of
 from proxy.embedded.http1 import Request
 from proxy.retry import Failure
 
@@ -73,27 +72,11 @@ class Incoming(Exchange):
     def account(self, now_s: float, duration_ms: float) -> None:
         inbound = self._inbound
         if inbound is not None:
-            inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls").count(
-                self.status,
-                self.flags,
-                duration_ms,
-                self.bytes_in,
-                self.bytes_out,
-                label_of(self.grpc_status),
+            count(
+                self, inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls"), duration_ms
             )
-        log = self.engine.access_log
-        if log is None:
-            return
-        request = self.request
-        log.write(
-            format_request(
-                time_text=log.timestamp(), reporter="destination", method=request.method,
-                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=self.down.protocol(request),
-                code=self.status, flags=self.flags, duration_ms=duration_ms,
-                bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=self._caller,
-                destination=inbound.name if inbound is not None else "",
-                upstream=inbound.application if inbound is not None else "",
-                route="", request_id=self.request_id.decode("latin-1"),
-                trace_id=self.trace_id.decode("latin-1"), policy=self.policy,
-            )
+        log(
+            self, duration_ms, reporter="destination", source=self._caller,
+            destination=inbound.name if inbound is not None else "",
+            upstream=inbound.application if inbound is not None else "",
         )  # fmt: skip

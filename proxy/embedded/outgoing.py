@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy.balance import EndpointLoad
-from proxy.embedded.access_log import format_request
+from proxy.embedded.accounting import count, log
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.exchange import Exchange
-from proxy.embedded.grpc import is_failure, label_of
+from proxy.embedded.grpc import is_failure
 from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.runtime import NoCertificateError
@@ -305,34 +305,14 @@ class Outgoing(Exchange):
                 cluster.budget.release()
         recorder = self.engine.recorder
         target = self._target
-        listening.edge(recorder, target, cluster, endpoint).count(
-            self.status, self.flags, duration_ms, self.bytes_in, self.bytes_out, label_of(self.grpc_status)
-        )
+        count(self, listening.edge(recorder, target, cluster, endpoint), duration_ms)
         inbound = self._inbound
         if inbound is not None:
-            inbound.edge(recorder, listening.source, "none").count(
-                self.status,
-                self.flags,
-                duration_ms,
-                self.bytes_in,
-                self.bytes_out,
-                label_of(self.grpc_status),
-            )
-        log = self.engine.access_log
-        if log is None:
-            return
-        request = self.request
-        log.write(
-            format_request(
-                time_text=log.timestamp(), reporter="source", method=request.method,
-                host=request.host.decode("latin-1"), path=self.path + self.query, protocol=self.down.protocol(request),
-                code=self.status, flags=self.flags, duration_ms=duration_ms,
-                bytes_in=self.bytes_in, bytes_out=self.bytes_out, source=listening.identity,
-                destination=cluster.name if cluster is not None else target.name if target is not None else "",
-                upstream="" if endpoint is None else f"{endpoint.host}:{endpoint.port}",
-                route=self.route, request_id=self.request_id.decode("latin-1"),
-                trace_id=self.trace_id.decode("latin-1"), policy=self.policy,
-            )
+            count(self, inbound.edge(recorder, listening.source, "none"), duration_ms)
+        log(
+            self, duration_ms, reporter="source", source=listening.identity,
+            destination=cluster.name if cluster is not None else target.name if target is not None else "",
+            upstream="" if endpoint is None else f"{endpoint.host}:{endpoint.port}",
         )  # fmt: skip
 
     def _settle_load(self, load: EndpointLoad, cluster: Cluster, now_s: float) -> None:

@@ -163,7 +163,8 @@ class Runtime:
         for service in self.snapshot.inbound:
             try:
                 self.inbound[service.sni] = Inbound(service)
-            except Exception as error:  # as above
+            except Exception as error:
+                # Also a mistake of ours on what is in one policy: named, it costs that policy and not all that is new.
                 raise UnservableError(_words(error), policies=guilty_authorizations(service)) from error
 
     def _build_listeners(self) -> None:

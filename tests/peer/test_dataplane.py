@@ -52,13 +52,13 @@ class Remembering(Plane):
         return Applied(version=snapshot.version)
 
     async def start(self) -> None:
-        """There is nothing to start, to drain or to end."""
+        """There is nothing to start."""
 
     async def drain(self, timeout_s: float) -> None:
-        """As above."""
+        """There is nothing under way."""
 
     async def stop(self) -> None:
-        """As above."""
+        """There is nothing to end."""
 
     def observations(self) -> Telemetry:
         return Telemetry(series={}, counters={}, ejections=(), connections=0)

@@ -51,6 +51,20 @@ def feed(net: Any, machine: Coordinator, numbers: range) -> list[Any]:
     return told + net.run(machine, request(numbers[-1]), until=net.now + 60)
 
 
+def sign(net: Any, machine: Coordinator, numbers: range) -> None:
+    check(net, feed(net, machine, numbers), numbers)
+
+
+def slow(net: Any, machine: Coordinator, numbers: range) -> int:
+    """How many of these, one after the other, took longer than an honest answer takes."""
+    count = 0
+    for number in numbers:
+        start = net.now
+        sign(net, machine, range(number, number + 1))
+        count += net.told_at - start > 0.2
+    return count
+
+
 def check(net: Any, told: list[Any], numbers: range) -> None:
     sessions = {event.session: event.signature for event in told if isinstance(event, Completed)}
     assert sorted(sessions) == [request(number).session for number in numbers]
@@ -68,10 +82,10 @@ def test_the_first_takes_two_round_trips_and_each_later_one_a_single_one(
 ) -> None:
     net = new_net(new_group(2, 3))
     machine = coordinator(net.group)
-    check(net, feed(net, machine, range(1)), range(1))
+    sign(net, machine, range(1))
     assert kinds(net) == {"CommitRequest": 3, "ShareRequest": 2}
     for number in range(1, 20):
-        check(net, feed(net, machine, range(number, number + 1)), range(number, number + 1))
+        sign(net, machine, range(number, number + 1))
     assert kinds(net) == {"CommitRequest": 3, "ShareRequest": 40}
     statistics = machine.statistics()
     assert (statistics.completed, statistics.failed, statistics.attempts) == (20, 0, 20)
@@ -157,17 +171,10 @@ def test_a_dead_signer_costs_one_patience_and_is_then_asked_last(
     feed(net, machine, range(1))
     dead = scalar_of(2)
     net.behaviours[dead] = silent
-    slow = 0
-    for number in range(1, 40):
-        start = net.now
-        check(net, feed(net, machine, range(number, number + 1)), range(number, number + 1))
-        slow += net.told_at - start > 0.2
-    assert slow == 1
+    assert slow(net, machine, range(1, 40)) == 1
     # Forgiven after a while; it has no commitment left then, so it costs nothing.
     net.now += 31.0
-    start = net.now
-    check(net, feed(net, machine, range(40, 41)), range(40, 41))
-    assert net.told_at - start < 0.2
+    assert slow(net, machine, range(40, 41)) == 0
 
 
 def test_a_signer_that_fell_silent_with_spares_left_costs_one_patience_all_the_same(
@@ -177,12 +184,7 @@ def test_a_signer_that_fell_silent_with_spares_left_costs_one_patience_all_the_s
     machine = coordinator(net.group)
     feed(net, machine, range(10))  # at once: ten spares of each
     net.behaviours[scalar_of(2)] = silent
-    slow = 0
-    for number in range(10, 30):
-        start = net.now
-        feed(net, machine, range(number, number + 1))
-        slow += net.told_at - start > 0.2
-    assert slow == 1
+    assert slow(net, machine, range(10, 30)) == 1
 
 
 def test_a_session_takes_no_more_spares_than_it_needs(new_group: NewGroup, new_net: NewNet) -> None:
@@ -192,7 +194,7 @@ def test_a_session_takes_no_more_spares_than_it_needs(new_group: NewGroup, new_n
     spares = machine.statistics().spares
     assert spares >= 6
     net.sent.clear()
-    check(net, feed(net, machine, range(12, 12 + spares)), range(12, 12 + spares))
+    sign(net, machine, range(12, 12 + spares))
     assert kinds(net) == {"ShareRequest": spares}
 
 
