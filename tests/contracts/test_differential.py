@@ -29,9 +29,10 @@ import pytest_asyncio
 from proxy.path import normalise_path
 from proxy.snapshot import Limits, RetryPolicy
 
-from .conftest import Mesh, Service, until
 from .disguises import fields_of, stream_of
+from .patience import until
 from .test_plane_http2 import Client, client
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from .conftest import App, Mesh, Received, Service, answer, until
+from .application import App, Received, answer
+from .patience import until
 from .tools import tool
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -15,9 +15,10 @@ import pytest
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Endpoint, Operation
 
-from .conftest import Mesh, Service, spiffe
+from .certificates import spiffe
 from .greeter import MIB, Greeter, Stub, refused
 from .test_differential import program, running
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -15,7 +15,6 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
-from .conftest import Mesh, Service, until
 from .greeter import Stub, refused
 from .interop import (
     INITIAL_KEY,
@@ -29,6 +28,8 @@ from .interop import (
     simple_request,
     streaming_request,
 )
+from .patience import until
+from .twohosts import Mesh, Service
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("where", ["a", "b"])]
 

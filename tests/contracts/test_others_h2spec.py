@@ -21,8 +21,10 @@ import pytest
 from trust.bundle import TrustBundle
 from trust.tls import Caller
 
-from .conftest import TRUST_DOMAIN, App, Mesh, Service, spiffe
+from .application import App
+from .certificates import TRUST_DOMAIN, spiffe
 from .tools import tool
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import App, Connection, Mesh, Received, Service, connect
+from .application import App, Received
+from .client import Connection, connect
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

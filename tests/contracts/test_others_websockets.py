@@ -14,7 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Operation
 
-from .conftest import App, Mesh, Service, spiffe, until
+from .application import App
+from .certificates import spiffe
+from .patience import until
+from .twohosts import Mesh, Service
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("where", ["a", "b"])]
 

@@ -16,9 +16,12 @@ from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Endpoint, Oper
 from trust.bundle import TrustBundle
 from trust.tls import Caller, server_context
 
-from .conftest import TRUST_DOMAIN, App, Mesh, Service, answer, spiffe, until
+from .application import App, answer
+from .certificates import TRUST_DOMAIN, spiffe
 from .greeter import Greeter, Stub, refused
+from .patience import until
 from .test_plane_http2 import Client
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

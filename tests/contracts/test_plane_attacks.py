@@ -16,8 +16,11 @@ from proxy.snapshot import Limits
 from trust.bundle import TrustBundle
 from trust.tls import Caller
 
-from .conftest import TRUST_DOMAIN, App, Connection, Mesh, Service, connect, spiffe
+from .application import App
+from .certificates import TRUST_DOMAIN, spiffe
+from .client import Connection, connect
 from .test_plane_streams import GROWTH_BYTES_MAX, resident_bytes, warm, workers
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -6,9 +6,11 @@ import pytest
 
 from peer.compile import compile_snapshot
 from proxy.snapshot import Authorization
-from tests.contracts.conftest import App, Mesh, Service
 from tests.contracts.test_plane_request_path import LOCAL, REMOTE
 from tests.peer.meshview import authz, instance, view
+
+from .application import App
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

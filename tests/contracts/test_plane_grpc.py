@@ -9,8 +9,11 @@ import pytest
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Endpoint, Operation, RetryPolicy
 
-from .conftest import App, Mesh, Service, answer, spiffe, until
+from .application import App, answer
+from .certificates import spiffe
 from .greeter import LARGE, MIB, Greeter, Stub, refused
+from .patience import until
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from proxy.snapshot import Limits
 
-from .conftest import App, Mesh, Service, answer, connect, connections_of, until
+from .application import App, answer
+from .client import connect, connections_of
+from .patience import until
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

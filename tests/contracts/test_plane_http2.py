@@ -13,8 +13,11 @@ import pytest
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Operation
 
-from .conftest import App, Mesh, Received, Service, answer, connect, until
+from .application import App, Received, answer
+from .client import connect
+from .patience import until
 from .test_plane_streams import GROWTH_BYTES_MAX, resident_bytes, warm, workers
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

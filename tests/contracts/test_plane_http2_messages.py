@@ -11,9 +11,10 @@ from typing import Any
 import h2.events
 import pytest
 
-from .conftest import App, Mesh, Received, Service, answer
+from .application import App, Received, answer
 from .test_plane_alpn import inbound
 from .test_plane_http2 import Client, client
+from .twohosts import Mesh, Service
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),

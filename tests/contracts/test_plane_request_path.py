@@ -24,7 +24,10 @@ from proxy.snapshot import (
     StringMatch,
 )
 
-from .conftest import App, Mesh, Received, Service, answer, call, connect, spiffe
+from .application import App, Received, answer
+from .certificates import spiffe
+from .client import call, connect
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

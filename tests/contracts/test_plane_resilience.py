@@ -19,7 +19,11 @@ from proxy.snapshot import (
     RouteRule,
 )
 
-from .conftest import App, Mesh, Reply, Service, answer, connect, listening_socket, spiffe, until
+from .application import App, answer
+from .certificates import spiffe
+from .client import Reply, connect
+from .patience import until
+from .twohosts import Mesh, Service, listening_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,7 +8,11 @@ import pytest
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Source
 
-from .conftest import App, Mesh, Service, answer, connect, spiffe, until
+from .application import App, answer
+from .certificates import spiffe
+from .client import connect
+from .patience import until
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

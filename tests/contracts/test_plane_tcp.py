@@ -11,8 +11,12 @@ import pytest
 
 from proxy.snapshot import Endpoint
 
-from .conftest import App, Mesh, Service, connect, spiffe, until
+from .application import App
+from .certificates import spiffe
+from .client import connect
+from .patience import until
 from .test_plane_streams import GROWTH_BYTES_MAX, MIB, resident_bytes, warm, workers
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 both = pytest.mark.parametrize("where", ["a", "b"])

@@ -12,16 +12,15 @@ import pytest
 from proxy.plane import Applied, Plane
 from proxy.snapshot import CircuitBreaker
 
-from .conftest import PLANES, App, Mesh, MeshRoot, Service, answer, connect, connections_of, until
+from .application import App, answer
+from .certificates import MeshRoot
+from .client import connect, connections_of
+from .patience import until
+from .twohosts import Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CONNECTIONS = 40
-
-
-@pytest.fixture(params=PLANES)
-def make_plane(request: pytest.FixtureRequest) -> Any:
-    return PLANES[request.param]
 
 
 @asynccontextmanager
