@@ -4,17 +4,33 @@ PyYAML lets the last of two equal keys win and forgets where a value stood. Here
 level and for known sections; values below are constructed by the safe loader.
 
 Invariant: a returned entry has a unique name and the line it was written on; anything else raises YamlFileError
-naming the file. Bounded: FILE_BYTES_MAX.
+naming the file. Bounded: FILE_BYTES_MAX. Nothing but a regular file is opened for reading, so that nobody waits for a
+pipe or a device.
 """
 
+import os
+import stat
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import yaml
 
 FILE_BYTES_MAX: Final = 1024 * 1024
+
+
+_KINDS: Final = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a directory",
+}
+
+
+class NotAFileError(OSError):
+    """It is there, and no regular file. `strerror` says what it is."""
 
 
 class YamlFileError(Exception):
@@ -30,14 +46,33 @@ class Entry:
     line: int
 
 
-def read_text(path: Path, *, bytes_max: int = FILE_BYTES_MAX) -> str:
-    """The text of a small UTF-8 file. Raises YamlFileError."""
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading; waits for no other end. Raises OSError, NotAFileError among them."""
+    _check_regular(path.stat())  # opening a device may already do something
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        with path.open("rb") as stream:
-            data = stream.read(bytes_max + 1)
+        _check_regular(os.fstat(descriptor))  # what was opened, should the name mean another one by now
+    except NotAFileError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _check_regular(status: os.stat_result) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        raise NotAFileError(0, f"it is {_KINDS.get(kind, 'something else')} and not a file")
+
+
+def read_text(path: Path, *, bytes_max: int = FILE_BYTES_MAX) -> str:
+    """The text of a small UTF-8 file; one that is too large is not read. Raises YamlFileError."""
+    try:
+        with open_regular(path) as stream:
+            large = os.fstat(stream.fileno()).st_size > bytes_max
+            data = b"" if large else stream.read(bytes_max + 1)  # it may grow, or be of /proc and say no size
     except OSError as error:
         raise YamlFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(data) > bytes_max:
+    if large or len(data) > bytes_max:
         raise YamlFileError(f"{path}: is larger than {bytes_max // 1024} KiB")
     try:
         return data.decode("utf-8-sig")

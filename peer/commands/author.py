@@ -60,10 +60,11 @@ def _print(identity: "NodeIdentity", output: str) -> None:
 
 def read_key(file: Path) -> "NodeIdentity":
     """The author's key. Raises Failure; no word of it contains the key."""
+    from peer.yamlfile import open_regular
     from trust.identity import SEED_BYTES, NodeIdentity
 
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077:
                 raise Failure(f"{file}: others may read this key: chmod 600 {file}", code=2)
             text = stream.read(4 * SEED_BYTES)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from peer.commands.options import Failure
 from peer.yamlfile import FILE_BYTES_MAX, YamlFileError, read_text
 
@@ -119,14 +121,16 @@ def source_of(files: Sequence[SourceFile]) -> str:
 
 def _texts(argument: str, problems: list[str]) -> Iterator[tuple[str, str]]:
     if argument == STDIN:
-        data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
-        if len(data) > FILE_BYTES_MAX:
-            problems.append(f"standard input: is larger than {FILE_BYTES_MAX // 1024} KiB")
-            return
-        yield "standard input", data.decode("utf-8", "replace")
+        yield from _standard_input(problems)
         return
     path = Path(argument)
-    paths = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES) if path.is_dir() else [path]
+    try:
+        paths = (
+            sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES) if path.is_dir() else [path]
+        )
+    except OSError as error:
+        problems.append(f"{argument}: cannot be read: {error.strerror or error}")
+        return
     if not paths:
         problems.append(f"{argument}: holds no YAML or JSON file")
     for each in paths:
@@ -134,3 +138,22 @@ def _texts(argument: str, problems: list[str]) -> Iterator[tuple[str, str]]:
             yield str(each), read_text(each)
         except YamlFileError as error:
             problems.append(str(error))
+
+
+def _standard_input(problems: list[str]) -> Iterator[tuple[str, str]]:
+    """Whatever it is, up to its end or the bound. Whoever sits at a terminal is told that it is waited for."""
+    name = "standard input"
+    if sys.stdin is None:  # closed by whoever started this
+        problems.append(f"{name}: is closed")
+        return
+    if sys.stdin.isatty():
+        click.echo("reading standard input, up to Ctrl-D", err=True)
+    try:
+        data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        problems.append(f"{name}: cannot be read: {error.strerror or error}")
+        return
+    if len(data) > FILE_BYTES_MAX:
+        problems.append(f"{name}: is larger than {FILE_BYTES_MAX // 1024} KiB")
+        return
+    yield name, data.decode("utf-8", "replace")
