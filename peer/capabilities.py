@@ -98,6 +98,14 @@ class Capabilities:
         rights = self.rights()
         return rights.refusal(record, self.index.of(POLICY, record.key))
 
+    def misclaimed(self, record: Record) -> bool:
+        """Whether it holds a claim to be somebody's that does not hold: no peer would obey it."""
+        try:
+            self.authors.of(record)
+        except PayloadError:
+            return True
+        return False
+
     def seen(self, key: str) -> list[Record]:
         """The records of a policy's key, those of authors both as published and as written: what an edit has seen. An
         author without the right is left out: keys cost nothing, and each would stay in all further contexts."""

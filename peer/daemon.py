@@ -319,7 +319,7 @@ class Daemon:
             raise ApiError(str(error)) from error
         assert isinstance(answer, Written)
         if answer.error:
-            raise ApiError(answer.error)
+            raise ApiError(answer.error, code=2 if answer.invalid else 1)
         return answer
 
     async def join(self, seeds: tuple[Address, ...]) -> Joined:

@@ -173,11 +173,13 @@ class Persist:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The records are durable here. `error` says why nothing was written, if so."""
+    """The records are durable here. `error` says why nothing was written, if so; `invalid` that it is the fault of what
+    was to be written, whoever writes it."""
 
     request: int
     records: tuple[Record, ...] = ()
     error: str = ""
+    invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

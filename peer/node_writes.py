@@ -50,6 +50,14 @@ class _Batch:
         return tuple(record for _, records in self.writes for record in records)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a write is refused; `invalid` if nobody may write such a thing."""
+
+    reason: str
+    invalid: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Writes:
     """The queue of writes. Methods return what is to be done."""
@@ -101,10 +109,10 @@ class Writes:
         while self._waiting:
             _, write = self._waiting.popleft()
             before = len(batch.drafts)
-            error = self._draft(now, write, batch)
-            if error:
+            fault = self._draft(now, write, batch)
+            if fault is not None:
                 batch = self.journal.batch(self.identity.id, batch.drafts[:before])  # all of it or nothing
-                out.append(Written(request=write.request, error=error))
+                out.append(Written(request=write.request, error=fault.reason, invalid=fault.invalid))
             else:
                 done.append((write, tuple(batch.drafts[before:])))
         if done:
@@ -146,7 +154,7 @@ class Writes:
             out.append(Written(request=write.request, error=reason))
         return out
 
-    def _draft(self, now: float, write: Write, batch: Batch) -> str:
+    def _draft(self, now: float, write: Write, batch: Batch) -> _Fault | None:
         """Add the signed records of one write, or say why it may not be written."""
         now_ms = int(now * 1000)
         for draft in write.drafts:
@@ -162,12 +170,12 @@ class Writes:
                     batch=batch,
                 )
             except CrdtError as error:
-                return str(error)
+                return _Fault(str(error))
             verdict = self.registry.judge(record, now_ms)
             reason = self._capabilities.refusal(record) if isinstance(verdict, Accept) else verdict.reason
             if reason:
-                return _of(draft, reason)
-        return "" if write.drafts else "there is nothing to write"
+                return _Fault(_of(draft, reason), invalid=self._capabilities.misclaimed(record))
+        return None if write.drafts else _Fault("there is nothing to write")
 
 
 def _of(draft: Draft, reason: str) -> str:

@@ -51,7 +51,7 @@ class Desk:
         self.world.run(0.5)
         (answer,) = [each for each in self.world.answers[self.address] if isinstance(each, Written)]
         if answer.error:
-            raise ApiError(answer.error)
+            raise ApiError(answer.error, code=2 if answer.invalid else 1)
         return answer
 
     async def apply(self, *documents: Any) -> Any:
@@ -330,6 +330,50 @@ async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_w
         (format_id(ann.id), "replaced"),
     ]
     assert [row["authorKey"] for row in (*rows, shown["status"])] == [ann.public_key.hex()] * 3
+
+
+def signed(desk: Desk, author: NodeIdentity, stamp_s: float, seconds: int = 5) -> dict[str, Any]:
+    """The document as its author hands it over."""
+    (resource,) = parse_documents([document("one", seconds=seconds)], "f.yaml")
+    return sign(
+        resource.document, root=desk.node.registry.root, key=author.public_key, stamp_ms=int(stamp_s * 1000),
+        signer=author.sign,
+    )  # fmt: skip
+
+
+async def test_a_signature_that_does_not_hold_is_invalid_input(world: Any) -> None:
+    desk = Desk(world, world.node(1))
+    ann = NodeIdentity.from_seed(b"a" * 32)
+    good = signed(desk, ann, world.now)
+    forged = signed(desk, ann, world.now, seconds=6) | {"metadata": good["metadata"]}
+    by_node = signed(desk, desk.node.identity, world.now)
+    elsewhere = Desk(world, world.node(2))
+    elsewhere.node.registry.root = b"r" * 32
+    foreign = signed(elsewhere, ann, world.now)
+    for bad, words in (
+        (forged, "signature does not match"),
+        (foreign, "signature does not match"),
+        (by_node, "the key of a node is no author's"),
+    ):
+        with pytest.raises(ApiError, match=f"^TrafficPolicy default/one: .*{words}") as refusal:
+            await desk.apply(document("two"), bad)
+        assert refusal.value.code == 2
+    await desk.apply(good)
+    with pytest.raises(ApiError, match="signature does not match") as refusal:
+        await desk.apply(foreign)  # says the same as what is there, and is not hers
+    assert refusal.value.code == 2
+    assert desk.node.journal.heads == {desk.node.identity.id: 1}
+
+
+async def test_a_right_that_is_missing_is_no_fault_of_the_document(world: Any) -> None:
+    founder, other = Desk(world, world.node(1)), Desk(world, world.node(2, rights={"govern": False}))
+    world.join(other.address, founder.address)
+    world.run(2)
+    await founder.apply(capability("closed", namespaces=["default"]))
+    world.run(2)
+    with pytest.raises(ApiError, match="may not write") as refusal:
+        await other.apply(signed(other, NodeIdentity.from_seed(b"a" * 32), world.now))
+    assert refusal.value.code == 1
 
 
 async def test_history_tells_who_wrote_what_and_what_it_replaced(world: Any) -> None:
