@@ -59,7 +59,8 @@ class PeerApi(Protocol):
         progress: Progress | None = None,
     ) -> list[Json]:
         """Publish resources, all or none, durable when it returns. [{kind, namespace, name, action, version}]
-        with action created | configured | unchanged.
+        with action created | configured | unchanged. What a person signs again as it stands is unchanged; its
+        version is the one there is, which this peer holds for her from then on.
 
         With `wait_percent`: return when that share of the members enforces it. `progress` is first told
         {"published": the rows}, then again and again {"enforcement": {members, asked, enforced, share, low, high,

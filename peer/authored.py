@@ -116,6 +116,24 @@ def author_key(document: Mapping[str, Any] | None, writer: bytes) -> str:
             return ""
 
 
+def claim_of(document: Mapping[str, Any]) -> Claim | None:
+    """What its annotation says, true or not; None if it has none. Raises PayloadError."""
+    match document:
+        case {"metadata": {"annotations": {**annotations}}} if ANNOTATION in annotations:
+            return read_claim(annotations[ANNOTATION])
+        case _:
+            return None
+
+
+def check_claim(claim: Claim, document: Mapping[str, Any], root: bytes, verify: Verify) -> None:
+    """Whether its author signed this document for the mesh of that root. Raises PayloadError."""
+    if not verify(claim.key, signing_bytes(without_claim(document), root, claim.stamp_ms), claim.signature):
+        raise PayloadError(
+            "the author's signature does not match the document: sign it again, or take out the annotation "
+            f"{ANNOTATION}"
+        )
+
+
 def is_authored(record: Record) -> bool:
     """Whether it may carry a signed document: a glance at the bytes."""
     return record.kind == POLICY and _MARK in record.payload
@@ -127,18 +145,12 @@ def as_written(record: Record, root: bytes, verify: Verify) -> Record:
     if not is_authored(record):
         return record
     document = decode_policy(record.payload)
-    metadata = document.get("metadata")
-    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    if not isinstance(annotations, dict) or ANNOTATION not in annotations:
+    claim = claim_of(document)
+    if claim is None:
         return record  # the words stand somewhere else
     if _key_of(document) != record.key:
         raise PayloadError("the author signed it under another name")
-    claim = read_claim(annotations[ANNOTATION])
-    if not verify(claim.key, signing_bytes(without_claim(document), root, claim.stamp_ms), claim.signature):
-        raise PayloadError(
-            "the author's signature does not match the document: sign it again, or take out the annotation "
-            f"{ANNOTATION}"
-        )
+    check_claim(claim, document, root, verify)
     if claim.stamp_ms > hlc_ms(record.hlc) + STAMP_AHEAD_MS_MAX:
         raise PayloadError("the author's clock is ahead: the document is signed in the future")
     return replace(record, writer=node_id(claim.key), seq=claim.stamp_ms, hlc=hlc_at(claim.stamp_ms))

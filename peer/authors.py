@@ -3,13 +3,13 @@
 Invariant: an author is whom a signature proves; a claim that does not hold makes nobody an author.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from crdt.clock import VersionVector
 from crdt.record import Record
-from peer.authored import as_written, is_authored
+from peer.authored import as_written, check_claim, claim_of, is_authored, without_claim
 from peer.records import PayloadError, Registry
 
 AUTHORED_MAX: Final = 16_384  # records with an author's signature, remembered
@@ -49,6 +49,17 @@ class Authors:
             return self.of(record)
         except PayloadError:
             return record
+
+    def signed_alike(self, document: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+        """Whether one author signed both and they say the same; of the second the signature is known to hold. Raises
+        PayloadError if that of the first does not."""
+        claim, other = claim_of(document), claim_of(known)
+        if claim is None or other is None or claim.key != other.key:
+            return False
+        if without_claim(document) != without_claim(known):
+            return False
+        check_claim(claim, document, self._registry.root, self._registry.crypto.verify)
+        return True
 
     def claimant(self, record: Record) -> bytes:
         """Whose standing matters besides the writer's: who signed the document, author or not. The writer itself, if

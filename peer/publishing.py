@@ -8,7 +8,7 @@ Invariant: what `apply` returned has been on disk before it returned.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,15 +49,17 @@ class Publishing:
         except ResourceError as error:
             raise ApiError(str(error), code=2) from error
         known = self.folder.policies_of(resource.key for resource in resources)
-        actions = {resource.key: _action(resource, known.get(resource.key)) for resource in resources}
+        actions = {resource.key: self._action(resource, known.get(resource.key)) for resource in resources}
         changed = [resource for resource in resources if actions[resource.key] != "unchanged"]
         versions: dict[str, str] = {}
         places: set[Place] = set()
         for resource in resources:
             if actions[resource.key] == "unchanged":
                 places |= self.folder.policy_reach(resource.key).items()
-        if changed:
-            drafts = self._drafts({each.key: _payload(each) for each in changed})
+        payloads = {each.key: _payload(each) for each in changed}
+        payloads |= self._to_carry(known[key] for key, action in actions.items() if action == "unchanged")
+        if payloads:
+            drafts = self._drafts(payloads)
             written = await self.write([*drafts, *self.folder.capabilities.closing(self.node, changed)])
             places |= {(record.writer, record.seq) for record in written.records}
             as_written = map(self.folder.capabilities.authors.read, written.records)
@@ -174,6 +176,33 @@ class Publishing:
         more = f"; one is ignored: {ignored}" if ignored else ""
         return ApiError(f"there is no {kind} {namespace}/{name}{more}")
 
+    def _action(self, resource: Resource, entry: PolicyEntry | None) -> str:
+        if entry is None:
+            return "created"
+        if len(entry.versions) > 1:
+            return "configured"
+        document = dict(resource.document)
+        known = dict(entry.versions[0].resource)
+        try:
+            alike = document == known or self.folder.capabilities.authors.signed_alike(document, known)
+        except PayloadError as error:
+            raise ApiError(
+                f"{resource.kind} {resource.namespace}/{resource.name}: {error}", code=2
+            ) from error
+        return "unchanged" if alike else "configured"
+
+    def _to_carry(self, entries: Iterable[PolicyEntry]) -> dict[str, bytes]:
+        """What persons signed that this node does not hold for them yet, as they signed it: who carries a document may
+        take it back, so that each peer at which it is published keeps it (`peer/authored.py`)."""
+        me = format_id(self.node)
+        return {
+            policy_key(entry.kind, entry.namespace, entry.name): encode_policy(version.resource)
+            for entry in entries
+            for version in entry.versions
+            if author_key(version.resource, parse_id(version.writer))
+            and me not in {node for node, _ in version.carried}
+        }
+
     def _drafts(self, payloads: Mapping[str, bytes]) -> list[Draft]:
         contexts = self.folder.policy_contexts(payloads, self.node)
         return [
@@ -219,13 +248,6 @@ def _payload(resource: Resource) -> bytes:
         return encode_policy(resource.document)
     except PayloadError as error:
         raise ApiError(f"{resource.key}: {error}", code=2) from error
-
-
-def _action(resource: Resource, entry: PolicyEntry | None) -> str:
-    if entry is None:
-        return "created"
-    same = len(entry.versions) == 1 and dict(entry.versions[0].resource) == dict(resource.document)
-    return "unchanged" if same else "configured"
 
 
 def _kind(text: str) -> str:

@@ -319,11 +319,12 @@ async def test_what_a_person_signed_is_hers_in_history_and_her_carriers_on_the_w
     a.past.append(encode_record(a.node.journal.get(a.node.identity.id, POLICY, "TrafficPolicy/default/one")))
     await a.apply(made[1])
     world.run(2)
-    for desk in (a, b):
+    at_a, at_b = (a.node.identity.id, 2), (b.node.identity.id, 1)
+    for desk, places in ((a, {at_a}), (b, {at_a, at_b}), (b, {at_a})):
         results, records = await desk.apply(made[1])
         assert [each["action"] for each in results] == ["unchanged"]
-        assert desk.publishing.reach("trafficpolicy", "default", "one") == {a.node.identity.id: 2}
-        assert records == {(a.node.identity.id, 2)}
+        assert desk.publishing.reach("trafficpolicy", "default", "one") == dict([at_a])
+        assert records == places  # the second peer holds it from now on, whatever the first does
     rows = await a.publishing.history("trafficpolicy", "default", "one")
     assert [(row["author"], row["state"]) for row in rows] == [
         (format_id(ann.id), "current"),
@@ -339,6 +340,30 @@ def signed(desk: Desk, author: NodeIdentity, stamp_s: float, seconds: int = 5) -
         resource.document, root=desk.node.registry.root, key=author.public_key, stamp_ms=int(stamp_s * 1000),
         signer=author.sign,
     )  # fmt: skip
+
+
+async def test_what_its_author_signs_again_as_it_is_is_unchanged(world: Any) -> None:
+    a, b = Desk(world, world.node(1)), Desk(world, world.node(2))
+    world.join(b.address, a.address)
+    world.run(2)
+    ann, bob = NodeIdentity.from_seed(b"a" * 32), NodeIdentity.from_seed(b"b" * 32)
+    ((created,), _) = await a.apply(signed(a, ann, world.now))
+    world.run(2)
+    for desk in (a, b, a, b):
+        ((again,), _) = await desk.apply(signed(a, ann, world.now))
+        assert (created["action"], again["action"]) == ("created", "unchanged")
+        assert again["version"] == created["version"]
+        world.run(2)
+    heads = dict(a.node.journal.heads)
+    assert (heads[a.node.identity.id], heads[b.node.identity.id]) == (1, 1)  # each carries it, once
+    for changed in (
+        signed(a, bob, world.now),
+        signed(a, ann, world.now, seconds=6),
+        document("one", seconds=6),
+    ):
+        ((other,), _) = await a.apply(changed)
+        assert other["action"] == "configured"
+        assert other["version"] != created["version"]
 
 
 async def test_a_signature_that_does_not_hold_is_invalid_input(world: Any) -> None:
