@@ -6,7 +6,7 @@ derived from them (fingerprint), local (what was evicted from view, what waits),
 Invariant: `_heads` and `_fingerprint` always say what `_logs` and `_forks` hold.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -122,6 +122,12 @@ class Replica:
         """Writers that contradicted themselves without two records of one seq, and how often: each time what was
         held of one changed below its head too. A live view."""
         return MappingProxyType(self._recast)
+
+    @property
+    def contested(self) -> Set[bytes]:
+        """Writers of whom what came last did not add up with what is held; their whole journals are asked for. A live
+        view."""
+        return self._contested
 
     @property
     def bytes_held(self) -> int:

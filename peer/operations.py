@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from crdt.quarantine import GAP
 from gossip.events import Address
 from gossip.member import Member, State
 from peer.admin.stat import stat_rows
@@ -293,11 +294,28 @@ class Operations:
             "no member has equivocated",
             level="warn",
         )
-        waits = [
-            f"{count} of {self._name_of(format_id(writer)) or format_id(writer)}: {reason}"
-            for (writer, reason), count in daemon.outlook.waiting_records().most_common(3)
+        lies = [f"{self._named(writer)}: {how}" for writer, how in daemon.outlook.contradicting()]
+        add(
+            "contradictions",
+            "; ".join(lies[:3]) + (f"; and {len(lies) - 3} more" if len(lies) > 3 else ""),
+            "no member contradicts itself",
+            level="warn",
+        )
+        held = daemon.outlook.waiting_records()
+        gaps = [
+            f"{count} of {self._named(writer)}" for (writer, why), count in held.most_common() if why == GAP
         ]
-        add("records", f"waiting: {'; '.join(waits)}" if waits else "", "none has to wait", level="warn")
+        waits = [
+            f"{count} of {self._named(writer)}: {why}"
+            for (writer, why), count in held.most_common()
+            if why != GAP
+        ]
+        add(
+            "records",
+            f"waiting: {'; '.join(waits[:3])}" if waits else "",
+            f"held back until those before them come: {', '.join(gaps[:3])}" if gaps else "none has to wait",
+            level="warn",
+        )
         conflicts = daemon.folder.conflicts()
         add(
             "conflicts",
@@ -321,7 +339,7 @@ class Operations:
     def _misissued(self) -> str:
         """What the root signed, and the node it is made out to did not ask for."""
         found = [
-            f"{self._name_of(format_id(node)) or format_id(node)} did not ask for the certificate of "
+            f"{self._named(node)} did not ask for the certificate of "
             f"{svid.spiffe} with serial {svid.serial.hex()}"
             for node, svid in self._daemon.sightings.standing()
         ]
@@ -375,6 +393,10 @@ class Operations:
             return member.name
         credential = self._daemon.registry.credentials.get(node_id)
         return credential.name if credential is not None else ""
+
+    def _named(self, node: bytes) -> str:
+        """Its name, or the id of one that this peer does not know."""
+        return self._name_of(format_id(node)) or format_id(node)
 
     def _member(self, member: Member) -> Json:
         return {

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from crdt.quarantine import GAP
 from gossip.events import Address
 from peer.blame import Situation
 from peer.catalog import View
@@ -124,9 +123,20 @@ class Outlook:
         return {self.node_spiffe, *accounts}
 
     def waiting_records(self) -> Counter[tuple[bytes, str]]:
-        """How many records of whom cannot be judged yet, and why not. One whose predecessors are on their way can."""
-        return Counter(
-            (record.writer, reason) for record, reason in self._daemon.journal.waiting() if reason != GAP
+        """How many records of whom are held back, and why. GAP is no trouble by itself: what is missing is mostly
+        on its way."""
+        return Counter((record.writer, reason) for record, reason in self._daemon.journal.waiting())
+
+    def contradicting(self) -> list[tuple[bytes, str]]:
+        """Who contradicts itself, and how: as far as this peer has seen since it started."""
+        journal = self._daemon.journal
+        changed = "what it signed last counts, which is not what it had published before"
+        contested = "what came last does not add up with what is held, all of it is asked for"
+        return sorted(
+            [
+                *((writer, changed) for writer in journal.recast),
+                *((writer, contested) for writer in journal.contested),
+            ]
         )
 
     def hello(self) -> Hello:

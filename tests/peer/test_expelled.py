@@ -1,7 +1,11 @@
-"""What people are told of members whose records are not taken: expelled ones, and those whose clocks are ahead."""
+"""What people are told of members whose records are not taken: expelled ones, those who contradict themselves, and
+those whose clocks are ahead."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from crdt.delta import Delta
+from crdt.record import Record
 from peer.records import POLICY, encode_policy
 from tests.peer.test_daemon import ROUTE, hosts, pair
 from trust.identity import format_id
@@ -52,3 +56,44 @@ async def test_check_names_whose_records_wait_and_why_until_they_need_not(hosts:
     assert "gossamer_journal_waiting 1.0" in one.operations.metrics().decode()
     assert one.daemon.journal.retry_waiting(ahead_ms).accepted == (early,)
     assert await row() == ("ok", "none has to wait")
+    one.daemon.journal.merge(own_records(two, "k", "l", after=[early])[1:], ahead_ms)
+    assert await row() == ("ok", "held back until those before them come: 1 of host-2")
+
+
+def own_records(host: Any, *keys: str, after: Sequence[Record] = ()) -> list[Record]:
+    """What a node could sign next, one after the other, behind `after`."""
+    identity, journal = host.daemon.identity, host.daemon.journal
+    batch = journal.batch(identity.id, after)
+    return [
+        journal.draft(
+            writer=identity.id, kind="note", key=key, payload=b"x", context=(),
+            now_ms=int(host.daemon.clock.now() * 1000), sign=identity.sign, batch=batch,
+        )
+        for key in keys
+    ]  # fmt: skip
+
+
+async def test_check_names_who_contradicts_itself_without_a_proof(hosts: Any) -> None:
+    one, two = await pair(hosts)
+    journal, liar = one.daemon.journal, two.daemon.identity.id
+    now_ms = int(one.daemon.clock.now() * 1000)
+
+    async def row() -> tuple[str, str]:
+        (found,) = [each for each in await one.operations.check() if each["check"] == "contradictions"]
+        return found["status"], found["detail"]
+
+    assert await row() == ("ok", "no member contradicts itself")
+    [base] = own_records(two, "base")
+    [told] = own_records(two, "told", after=[base])
+    _, last = own_records(two, "kept", "kept", after=[base])  # behind another one of the same number
+    assert journal.merge([base, told], now_ms).accepted == (base, told)
+    assert journal.merge([last], now_ms).refused
+    assert await row() == (
+        "warn", "host-2: what came last does not add up with what is held, all of it is asked for",
+    )  # fmt: skip
+    whole = Delta(writer=liar, after=0, upto=last.seq, target=last.seq, records=(base, last))
+    assert journal.absorb(whole, now_ms).contradictions
+    assert await row() == (
+        "warn", "host-2: what it signed last counts, which is not what it had published before",
+    )  # fmt: skip
+    assert not journal.forks
