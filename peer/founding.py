@@ -39,7 +39,7 @@ from peer.founder import TELL_S, Founded, Founder, FoundingError, LetIn, Site
 from peer.io.keys import Keys
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, FOUND, Hello
-from peer.settling import settle, take_up, warn
+from peer.settling import doing, settle, take_up, warn
 from peer.sitting import Sitting
 from trust.ceremony.electorate import Electorate, founding
 from trust.ceremony.events import Learned, Rejected, Retrying, Sealed, Send, Tick, Timing
@@ -93,6 +93,11 @@ class Founding:
                     return await founder.wait_to_be_let_in()
             founder.member = True
             return Founded(await part(founder, own))
+        except asyncio.CancelledError:
+            founder.say(
+                f"stopped before this peer entered the mesh: {doing(founder)}; started again, it goes on"
+            )
+            raise
         finally:
             contacting.cancel()
             await asyncio.gather(contacting, return_exceptions=True)

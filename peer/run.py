@@ -1,7 +1,7 @@
 """`gossamer peer`: from a configuration to a running process and back.
 
-Exit codes: 0 the peer left as it was asked to, 1 it could not start or a part of it failed. Every reason is
-one line on standard error.
+Exit codes: 0 the peer left as it was asked to, 1 it could not start or a part of it failed, 130 somebody typed Ctrl-C
+before it was a member. Every reason is one line on standard error.
 
 Invariant: the data directory's lock is held from before anything is read until after everything is closed.
 """
@@ -47,6 +47,7 @@ _T = TypeVar("_T")
 _DOUBTED: Final = (
     "own writes wait until a peer has told what it holds; if none holds more: --accept-state-loss"
 )
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _SIGNED: Final = "signed"  # in the database: this host has held the mesh's root key
 
 REFUSALS: Final = (
@@ -86,9 +87,15 @@ async def _run(
     config: Config, lock: DataDirLock, program: Sequence[str], proven_after_s: float, estate: Estate | None
 ) -> int:
     asked = asyncio.Event()
+    interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+
+    def interrupt() -> None:
+        interrupted.set()
+        asked.set()
+
+    loop.add_signal_handler(signal.SIGTERM, asked.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
     loop.add_signal_handler(signal.SIGUSR2, lambda: log.warning("not_upgraded: this peer is still starting"))
     held = HeldSockets() if estate is None else estate.held()
     check_ports(config, held)
@@ -110,7 +117,7 @@ async def _run(
         )
         if established is None:
             store.close()
-            return 0
+            return _INTERRUPTED if interrupted.is_set() else 0
         _note_share(keys, store, established.custody)
         if established.met and not contacts.load():
             contacts.keep(established.met)

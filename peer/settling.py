@@ -67,6 +67,17 @@ async def settle(founder: Founder) -> None:
         founder.others.propose()
 
 
+def doing(founder: Founder) -> str:
+    """How far the founding is, in words."""
+    if founder.member:
+        return "waiting until the other founders are members"
+    settled = founder.meeting.settled
+    if settled is None or founder.meeting.without_me() is not None:
+        return _waiting_words(founder)
+    others = ", ".join(sorted(founder.name(node) for node in settled - {founder.identity.id}))
+    return f"{'making the root key' if founder.custody is None else 'having its credential signed'} with {others}"
+
+
 def _waiting_words(founder: Founder) -> str:
     met = ", ".join(sorted(card.name for card in founder.meeting.met.values()))
     reasons = "; ".join(sorted(set(founder.others.refused.values())))

@@ -2,6 +2,9 @@
 
 import asyncio
 import itertools
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +34,7 @@ class Party:
         self.hosts = [f"127.16.{block}.{number + 1}" for number in range(count)]
         self.secrets: list[BootstrapSecret | None] = [SECRET] * count
         self.said: list[list[str]] = [[] for _ in range(count)]
+        self.runs: dict[int, Founding] = {}
         self.tasks: dict[int, asyncio.Task[Founded | LetIn]] = {}
 
     def keys(self, number: int) -> Keys:
@@ -48,7 +52,8 @@ class Party:
 
     def start(self, *numbers: int) -> None:
         for number in numbers or range(self.count):
-            self.tasks[number] = asyncio.create_task(self.founding(number).run())
+            self.runs[number] = self.founding(number)
+            self.tasks[number] = asyncio.create_task(self.runs[number].run())
 
     async def end(self, number: int) -> None:
         task = self.tasks.pop(number)
@@ -129,6 +134,49 @@ async def test_the_wrong_secret_is_refused_with_the_reason(party, monkeypatch, c
     made.secrets[2] = SECRET
     made.start(2)
     assert len(roots(await made.outcomes())) == 1
+
+
+async def test_who_is_stopped_says_what_it_waited_for(party, until, monkeypatch):
+    monkeypatch.setattr("peer.founded.PART_S", 60.0)
+    monkeypatch.setattr("peer.founded.ALONE_S", 60.0)
+    three = party(3)
+    three.start(0, 1)
+    await until(lambda: len(three.runs[0]._founder.meeting.met) == 2)
+    await three.end(0)
+    began = "stopped before this peer entered the mesh: "
+    words = "waiting for 1 more of 3 founders; here: n0, n1"
+    assert three.said[0] == [f"{began}{words}; started again, it goes on"]
+    two = party(2)
+    two.start()
+    await until(lambda: two.runs[0]._founder.member)
+    await two.end(1)
+    await two.end(0)
+    assert (
+        two.said[0][-1] == f"{began}waiting until the other founders are members; started again, it goes on"
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_peer_that_waits_for_founders_ends_with_a_word(tmp_path, number, code):
+    bind, other = (f"127.16.{next(_hosts)}.1" for _ in range(2))
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "peer.cli", "peer", "--data-dir", str(tmp_path), "--name", "a"),
+            *("--bind", bind, "--bootstrap-expect", "2", "--seed", other),
+        ],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stderr is not None
+    with child, child.stderr:
+        while not child.stderr.readline().startswith("warning: no bootstrap token is given"):
+            assert child.poll() is None
+        child.send_signal(number)
+        lines = child.stderr.read().splitlines()
+        assert child.wait(20) == code
+    (line,) = lines
+    assert line.startswith(
+        "stopped before this peer entered the mesh: waiting for 1 more of 2 founders; here: a; "
+    )
 
 
 async def test_who_is_started_later_is_waited_for(party):
