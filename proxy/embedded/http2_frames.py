@@ -1,19 +1,14 @@
-"""HTTP/2 frames and header blocks as bytes (RFC 9113, sections 4 and 6; RFC 7541).
+"""HTTP/2 frames, and header blocks to be sent, as bytes (RFC 9113, sections 4 and 6; RFC 7541).
 
 Header blocks are written without a dynamic table: every field that no static entry holds is a literal, neither
 indexed nor Huffman coded. On one host the bytes saved would cost more time than they are worth, and an encoder
-without memory cannot be made to disagree with its decoder. Blocks are read with `hpack`; a block that changed
-nothing in the decoder's table means the same when it comes again, and that is remembered (most calls of a gRPC
-channel have a block of a few bytes which only refers to the table).
+without memory cannot be made to disagree with its decoder. Blocks that come are read by http2_blocks.py.
 
-Invariant: a decoder holds at most `TABLE_BYTES_MAX` in its table, and gives out no list larger than it was made for.
+Invariant: a block written here reads the same whatever was written before.
 """
 
 from functools import lru_cache
 from typing import Final
-
-import hpack
-from hpack.table import HeaderTable
 
 from proxy.embedded.chunked import Pairs
 
@@ -24,9 +19,6 @@ MESH_FRAME_BYTES_MAX: Final = (
     64 * 1024
 )  # what is asked for between hosts: a fourth of the work for a large body
 WINDOW_MAX: Final = 2**31 - 1
-TABLE_BYTES_MAX: Final = 4096
-BLOCKS_REMEMBERED_MAX: Final = 64
-REMEMBERED_BYTES_MAX: Final = 512  # of a block
 
 DATA: Final = 0
 HEADERS: Final = 1
@@ -197,87 +189,3 @@ def path_field(path: bytes) -> bytes:
 
 def authority_field(authority: bytes) -> bytes:
     return indexed_name(1, authority)
-
-
-# ---------------------------------------------------------------------------------------------- reading blocks
-
-
-_STATIC: Final[tuple[tuple[bytes, bytes], ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)
-
-
-def read_plain(block: bytes, list_bytes_max: int) -> Pairs | None:
-    """The fields of a block that refers to nothing but the static table and spells the rest out, as those written above
-    do: such a block leaves a decoder as it is, so none is needed. None: the decoder has to look."""
-    pairs: Pairs = []
-    at, size, room = 0, len(block), list_bytes_max
-    try:
-        while at < size:
-            first = block[at]
-            at += 1
-            if first > 0x80:
-                pair = _STATIC[first & 0x7F]
-                pairs.append(pair)
-                room -= len(pair[0]) + len(pair[1]) + 32
-                continue
-            if first == 0:
-                length = block[at]
-                at += 1
-                if length > 126:
-                    return None
-                name = block[at : at + length]
-                at += length
-            elif first < 15:
-                name = _STATIC[first][0]
-            else:
-                return None
-            length = block[at]
-            at += 1
-            if length > 126:
-                if length != 127 or block[at] > 127:
-                    return None
-                length += block[at]
-                at += 1
-            value = block[at : at + length]
-            at += length
-            pairs.append((name, value))
-            room -= len(name) + length + 32
-    except IndexError:
-        return None
-    return pairs if at == size and room >= 0 else None
-
-
-class BlockReader:
-    """One direction's decoder, and what it said of blocks that leave it as it is."""
-
-    __slots__ = ("_decoder", "_known", "_list_bytes_max")
-
-    def __init__(self, list_bytes_max: int) -> None:
-        self._list_bytes_max = list_bytes_max
-        self._decoder = hpack.Decoder(list_bytes_max)
-        self._known: dict[bytes, Pairs] = {}
-
-    def read(self, block: bytes) -> Pairs:
-        """The list must not be changed: it may be given out again. Raises Http2Error, after which nothing can be read
-        any more."""
-        known = self._known.get(block)
-        if known is not None:
-            return known
-        plain = read_plain(block, self._list_bytes_max)
-        if plain is not None:
-            return plain
-        table = self._decoder.header_table
-        size, count = table.maxsize, len(table.dynamic_entries)
-        newest = table.dynamic_entries[0] if count else None
-        try:
-            pairs = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
-        except hpack.OversizedHeaderListError:
-            raise Http2Error(ENHANCE_YOUR_CALM, "header list too large") from None
-        except (hpack.HPACKError, IndexError, ValueError) as error:
-            raise Http2Error(COMPRESSION_ERROR, f"header block: {error}") from None
-        entries = table.dynamic_entries
-        # Entries come at the front and go at the back, and `newest` cannot be another one while it is held here.
-        if table.maxsize != size or len(entries) != count or (count and entries[0] is not newest):
-            self._known.clear()
-        elif len(block) <= REMEMBERED_BYTES_MAX and len(self._known) < BLOCKS_REMEMBERED_MAX:
-            self._known[block] = pairs
-        return pairs
