@@ -180,6 +180,10 @@ class Session(Sender):
         if not self._resets.take():
             raise Http2Error(wire.ENHANCE_YOUR_CALM, "too many streams taken back")
 
+    def expect_reset(self) -> None:
+        """One may follow that takes nothing back."""
+        self._resets.give(1.0)
+
     def _break(self, stream: Flow, code: int) -> None:
         self.count_reset()
         self.reset(stream, code)

@@ -137,6 +137,7 @@ class Call(Flow):
     def _free(self, exchange: "Exchange") -> None:
         self.exchange = None
         exchange.upstream = None
+        self.session.expect_reset()  # after a whole answer: send no more of the request (RFC 9113, 8.1)
         if self.id in self.session.streams:
             if self.local_done:
                 self.session.forget(self)

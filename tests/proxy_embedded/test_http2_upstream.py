@@ -18,6 +18,7 @@ from proxy.embedded.engine import Engine
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.http1 import CHUNKED, Request
 from proxy.embedded.http2_flow import STREAM_WINDOW
+from proxy.embedded.http2_patience import RESETS_MAX
 from proxy.embedded.http2_pool import CONNECTIONS_MAX, Http2Pool
 from proxy.embedded.http2_upstream import STREAMS_MAX
 from proxy.embedded.runtime import Runtime
@@ -265,6 +266,32 @@ async def test_an_application_that_floods_is_left(application: Application) -> N
     exchange = application.exchange()
     application.send(wire.frame(wire.PING, 0, 0, bytes(8)) * 2000)
     assert (exchange.told, application.wires[0].aborted) == (["broken"], True)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_resets_that_follow_whole_answers_cut_nobody(application: Application, together: bool) -> None:
+    """As nginx says, to every call, that it wants no more of a request it has answered."""
+    application.connections[0]._resets._now = lambda: 0.0
+    application.connections[0]._resets._since_s = 0.0
+    for stream in range(3, 3 + 4 * RESETS_MAX, 2):
+        exchange = application.exchange()
+        answer = [head(stream), data(stream, b"a", end=True), wire.rst_stream(stream, wire.NO_ERROR)]
+        for sent in [b"".join(answer)] if together else answer:
+            application.send(sent)
+        assert exchange.told == [200, "complete"]
+    assert not application.connections[0].closed
+
+
+async def test_an_application_that_takes_back_what_it_was_asked_is_left(application: Application) -> None:
+    application.connections[0]._resets._now = lambda: 0.0
+    application.connections[0]._resets._since_s = 0.0
+    for stream in range(3, 3 + 2 * RESETS_MAX, 2):
+        application.exchange()
+        application.send(wire.rst_stream(stream, wire.CANCEL))
+        assert not application.connections[0].closed
+    application.exchange()
+    application.send(wire.rst_stream(stream + 2, wire.CANCEL))
+    assert application.connections[0].closed
 
 
 async def test_what_came_before_a_reset_or_an_end_is_told(application: Application) -> None:
