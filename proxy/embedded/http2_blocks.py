@@ -22,6 +22,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from proxy.embedded.chunked import Pairs
+from proxy.embedded.http1 import Request, Response
 from proxy.embedded.http2_frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
 
 TABLE_BYTES_MAX: Final = 4096
@@ -39,11 +40,18 @@ _ALWAYS: Final = -1
 
 
 class Fields:
-    """A block's fields, in their order; those of a remembered block are given out again, and must not be changed."""
+    """A block's fields, in their order; those of a remembered block are given out again, and must not be changed.
 
-    __slots__ = ("added", "pairs", "when")
+    `request`, `response` and `trailers` are what http2_heads.py made of them, with what that depended on besides; each
+    is about as large as the list.
+    """
+
+    __slots__ = ("added", "pairs", "request", "response", "trailers", "when")
 
     def __init__(self, pairs: Pairs, added: Pairs, when: int) -> None:
+        self.request: tuple[int, bool, Request] | None = None
+        self.response: tuple[int, bool, bool, Response] | None = None
+        self.trailers: tuple[int, Pairs] | None = None
         self.pairs = pairs
         self.added = added  # to the table, the newest last
         self.when = when  # the version of the table with which the block means this, or _ALWAYS

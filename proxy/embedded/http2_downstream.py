@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from proxy.embedded import http2_frames as wire
 from proxy.embedded.caller import Caller
-from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.heads import own_lines
 from proxy.embedded.http1 import Request
+from proxy.embedded.http2_blocks import Fields
 from proxy.embedded.http2_flow import Flow
-from proxy.embedded.http2_heads import MalformedError, read_request, read_trailers
+from proxy.embedded.http2_heads import MalformedError, request_of, trailers_of
 from proxy.embedded.http2_link import Link
 from proxy.embedded.http2_stream import CallerStream
 from proxy.embedded.wheel import NEVER
@@ -160,7 +160,7 @@ class Http2Downstream(Link):
         if len(self._free) < STREAMS_MAX:
             self._free.append(stream)
 
-    def on_block(self, stream_id: int, fields: Pairs, *, end: bool) -> None:
+    def on_block(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
             self._trailers(cast(CallerStream, stream), fields, end=end)
@@ -176,7 +176,7 @@ class Http2Downstream(Link):
             self.refuse(stream_id, wire.REFUSED_STREAM)
             return
         try:
-            request = read_request(fields, self.engine.limits.headers_max, end=end)
+            request = request_of(fields, self.engine.limits.headers_max, end=end)
         except MalformedError as error:
             self._refuse_request(stream_id, error, end=end)
             return
@@ -187,12 +187,12 @@ class Http2Downstream(Link):
         self.streams[stream_id] = begun
         self.touch(begun)
 
-    def _trailers(self, stream: CallerStream, fields: Pairs, *, end: bool) -> None:
+    def _trailers(self, stream: CallerStream, fields: Fields, *, end: bool) -> None:
         if stream.remote_done:
             self._break(stream, wire.STREAM_CLOSED)
             return
         try:
-            trailers = read_trailers(fields, self.engine.limits.headers_max)
+            trailers = trailers_of(fields, self.engine.limits.headers_max)
         except MalformedError:
             end = False
         if not end or stream.short:

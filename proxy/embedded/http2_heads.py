@@ -13,6 +13,7 @@ from typing import Final
 from proxy.embedded.chunked import TRAILERS_REFUSED, Pairs
 from proxy.embedded.heads import reason_of
 from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP, HOST_BYTES, Request, Response
+from proxy.embedded.http2_blocks import Fields
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
@@ -34,6 +35,36 @@ class MalformedError(ValueError):
         super().__init__(reason)
         self.reason = reason
         self.status = status
+
+
+def request_of(fields: Fields, headers_max: int, *, end: bool) -> Request:
+    """As `read_request`. What is remembered of a block includes the request it is, which must not be changed."""
+    made = fields.request
+    if made is not None and made[0] == headers_max and made[1] == end:
+        return made[2]
+    request = read_request(fields.pairs, headers_max, end=end)
+    fields.request = headers_max, end, request
+    return request
+
+
+def response_of(fields: Fields, headers_max: int, *, to_head: bool, end: bool) -> Response:
+    """As `read_response`, and with it as with a request."""
+    made = fields.response
+    if made is not None and made[0] == headers_max and made[1] == to_head and made[2] == end:
+        return made[3]
+    response = read_response(fields.pairs, headers_max, to_head=to_head, end=end)
+    fields.response = headers_max, to_head, end, response
+    return response
+
+
+def trailers_of(fields: Fields, headers_max: int) -> Pairs:
+    """As `read_trailers`, and with them as with a request."""
+    made = fields.trailers
+    if made is not None and made[0] == headers_max:
+        return made[1]
+    trailers = read_trailers(fields.pairs, headers_max)
+    fields.trailers = headers_max, trailers
+    return trailers
 
 
 def read_request(fields: Pairs, headers_max: int, *, end: bool) -> Request:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.embedded import http2_frames as wire
-from proxy.embedded.chunked import Pairs
-from proxy.embedded.http2_blocks import BlockReader
+from proxy.embedded.http2_blocks import BlockReader, Fields
 from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
 from proxy.embedded.http2_frames import Http2Error
 from proxy.embedded.http2_patience import RESETS_MAX, RESETS_PER_S, Bucket
@@ -59,7 +58,7 @@ class Session(Sender):
     # ------------------------------------------------------------------ what a role does
 
     @abstractmethod
-    def on_block(self, stream_id: int, fields: Pairs, *, end: bool) -> None:
+    def on_block(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """A whole header block. Raises Http2Error."""
 
     @abstractmethod
@@ -201,7 +200,7 @@ class Session(Sender):
             block = block[5:]
         end = bool(flags & wire.END_STREAM)
         if flags & wire.END_HEADERS:
-            self.on_block(stream_id, self._reader.read(block).pairs, end=end)
+            self.on_block(stream_id, self._reader.read(block), end=end)
             return
         self._block = [block]
         self._block_bytes = len(block)
@@ -221,7 +220,7 @@ class Session(Sender):
             block = b"".join(self._block)
             self._block.clear()
             self._block_stream = 0
-            self.on_block(stream_id, self._reader.read(block).pairs, end=self._block_end)
+            self.on_block(stream_id, self._reader.read(block), end=self._block_end)
 
     @property
     def block_open(self) -> bool:

@@ -11,8 +11,9 @@ from proxy.embedded import http2_frames as wire
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import NO_TRAILERS
 from proxy.embedded.http1 import Response
+from proxy.embedded.http2_blocks import Fields
 from proxy.embedded.http2_flow import Flow
-from proxy.embedded.http2_heads import MalformedError, read_response, read_trailers
+from proxy.embedded.http2_heads import MalformedError, response_of, trailers_of
 from proxy.embedded.http2_link import Link
 from proxy.embedded.wheel import NEVER
 
@@ -83,7 +84,7 @@ class Call(Flow):
 
     # ------------------------------------------------------------------ what came
 
-    def on_block(self, fields: Pairs, *, end: bool) -> None:
+    def on_block(self, fields: Fields, *, end: bool) -> None:
         exchange = self.exchange
         assert exchange is not None, "a call without an exchange has no stream"
         headers_max = self.session.engine.limits.headers_max
@@ -91,13 +92,13 @@ class Call(Flow):
         try:
             if not self._head_seen:
                 to_head = exchange.request.method == "HEAD"
-                response = read_response(fields, headers_max, to_head=to_head, end=end)
+                response = response_of(fields, headers_max, to_head=to_head, end=end)
                 if response.status < 200:
                     exchange.on_informational(response)
                     return
                 self._take_head(response, end=end)
             elif end and not self.short:
-                self._trailers_in = read_trailers(fields, headers_max)
+                self._trailers_in = trailers_of(fields, headers_max)
             else:
                 raise MalformedError("trailers before the end of the body")
         except MalformedError as error:
@@ -315,7 +316,7 @@ class Http2Upstream(Link):
             self._finish()
         self._pool.on_going()
 
-    def on_block(self, stream_id: int, fields: Pairs, *, end: bool) -> None:
+    def on_block(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         call = self.streams.get(stream_id)
         if call is None:
             self._for_nobody(stream_id)

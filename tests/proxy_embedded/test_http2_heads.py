@@ -1,13 +1,25 @@
 """What an HTTP/2 message must be before anything is made of it."""
 
+from collections.abc import Callable
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.heads import request_head
-from proxy.embedded.http1 import CHUNKED, RequestReader
-from proxy.embedded.http2_heads import MalformedError, read_request, read_response, read_trailers
+from proxy.embedded.http1 import CHUNKED, Request, RequestReader, Response
+from proxy.embedded.http2_blocks import Fields
+from proxy.embedded.http2_heads import (
+    MalformedError,
+    read_request,
+    read_response,
+    read_trailers,
+    request_of,
+    response_of,
+    trailers_of,
+)
 
 GOOD: Pairs = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/")]
 
@@ -182,3 +194,44 @@ def test_trailers() -> None:
             read_trailers([bad], 100)
     with pytest.raises(MalformedError):
         read_trailers([(b"x", b"y")] * 101, 100)
+
+
+WAYS = [*product([2, 100], [False, True], [False, True])]
+
+
+def told(read: Callable[..., Request | Response | Pairs], *of: object, **how: bool) -> object:
+    """Everything of what was read, or why it was refused."""
+    try:
+        message = read(*of, **how)
+    except MalformedError as error:
+        return error.reason, error.status
+    return (
+        message if isinstance(message, list) else {name: getattr(message, name) for name in message.__slots__}
+    )
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        GOOD, [*GOOD, (b"content-length", b"0"), (b"te", b"x")], STATUS,
+        [*STATUS, (b"content-length", b"3"), (b"x-a", b"b")],
+        [(b"grpc-status", b"0"), (b"host", b"x"), (b"x-a", b"b")],
+        [(b"x-a", b"b\n")],
+    ],
+)  # fmt: skip
+def test_a_block_that_is_read_again_says_what_it_would_say_anew(pairs: Pairs) -> None:
+    for ways in product(WAYS, WAYS):
+        fields = Fields(pairs, [], 0)
+        for most, to_head, end in ways:
+            assert told(request_of, fields, most, end=end) == told(read_request, pairs, most, end=end)
+            how = {"to_head": to_head, "end": end}
+            assert told(response_of, fields, most, **how) == told(read_response, pairs, most, **how)
+            assert told(trailers_of, fields, most) == told(read_trailers, pairs, most)
+
+
+def test_a_message_is_made_of_a_block_once() -> None:
+    request, response, trailers = Fields(GOOD, [], 0), Fields(STATUS, [], 0), Fields([(b"x-a", b"b")], [], 0)
+    how = {"to_head": False, "end": True}
+    assert request_of(request, 100, end=True) is request_of(request, 100, end=True)
+    assert response_of(response, 100, **how) is response_of(response, 100, **how)
+    assert trailers_of(trailers, 100) is trailers_of(trailers, 100)
