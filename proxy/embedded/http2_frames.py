@@ -8,6 +8,7 @@ Invariant: a block written here reads the same whatever was written before.
 """
 
 from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from proxy.embedded.chunked import Pairs
@@ -19,6 +20,7 @@ MESH_FRAME_BYTES_MAX: Final = (
     64 * 1024
 )  # what is asked for between hosts: a fourth of the work for a large body
 WINDOW_MAX: Final = 2**31 - 1
+STREAM_MAX: Final = 2**31 - 1  # the bit above is not part of it (4.1)
 
 DATA: Final = 0
 HEADERS: Final = 1
@@ -54,6 +56,9 @@ CANCEL: Final = 0x8
 COMPRESSION_ERROR: Final = 0x9
 ENHANCE_YOUR_CALM: Final = 0xB
 
+_HEAD: Final = Struct(">BHBBL")  # a size of three bytes, the kind, flags, the stream
+_pack_head, _unpack_head = _HEAD.pack, _HEAD.unpack_from
+
 _STATUS_INDEX: Final = {200: 8, 204: 9, 206: 10, 304: 11, 400: 12, 404: 13, 500: 14}
 
 
@@ -70,8 +75,14 @@ class Http2Error(Exception):
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
-    head = b"%b%c%c%b" % (len(payload).to_bytes(3, "big"), kind, flags, stream.to_bytes(4, "big"))
-    return b"".join((head, payload))
+    size = len(payload)
+    return _pack_head(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+def frame_head(data: bytes, at: int) -> tuple[int, int, int, int]:
+    """The frame's size, kind, flags and stream; `FRAME_HEAD_BYTES` of it must be there."""
+    high, low, kind, flags, stream = _unpack_head(data, at)
+    return high << 16 | low, kind, flags, stream & STREAM_MAX
 
 
 def settings(pairs: list[tuple[int, int]]) -> bytes:

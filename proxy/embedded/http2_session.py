@@ -14,7 +14,7 @@ from typing import Final
 from proxy.embedded import http2_frames as wire
 from proxy.embedded.http2_blocks import BlockReader, Fields
 from proxy.embedded.http2_flow import MESH_STREAM_WINDOW, Flow
-from proxy.embedded.http2_frames import Http2Error
+from proxy.embedded.http2_frames import FRAME_HEAD_BYTES, Http2Error, frame_head
 from proxy.embedded.http2_patience import RESETS_MAX, RESETS_PER_S, Bucket
 from proxy.embedded.http2_sender import CONNECTION_WINDOW, Sender
 
@@ -23,7 +23,6 @@ CONTINUATIONS_MAX: Final = 16  # of one block
 # that are added. One that is too large must end its request, and never the connection that it shares with others.
 MESH_HEADER_BYTES: Final = 16 * 1024
 MESH_RESETS: Final = 3  # a host speaks for many callers, and some of them will go away
-_TOP: Final = 0x7FFF_FFFF
 
 
 class Session(Sender):
@@ -93,15 +92,14 @@ class Session(Sender):
         at, size = 0, len(data)
         self._received = True
         try:
-            while size - at >= wire.FRAME_HEAD_BYTES:
-                length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+            while size - at >= FRAME_HEAD_BYTES:
+                length, kind, flags, stream_id = frame_head(data, at)
                 if length > self.frame_bytes_max:
                     raise Http2Error(wire.FRAME_SIZE_ERROR, "frame too large")
-                end = at + wire.FRAME_HEAD_BYTES + length
+                end = at + FRAME_HEAD_BYTES + length
                 if end > size:
                     break
-                stream_id = int.from_bytes(data[at + 5 : at + 9], "big") & _TOP
-                self._take(data[at + 3], data[at + 4], stream_id, data[at + 9 : end])
+                self._take(kind, flags, stream_id, data[at + FRAME_HEAD_BYTES : end])
                 at = end
                 if self.closed:
                     return
@@ -195,7 +193,7 @@ class Session(Sender):
         if flags & wire.PRIORITISED:
             if len(block) < 5:
                 raise Http2Error(wire.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            if int.from_bytes(block[:4], "big") & _TOP == stream_id:
+            if int.from_bytes(block[:4], "big") & wire.STREAM_MAX == stream_id:
                 raise Http2Error(wire.PROTOCOL_ERROR, "a stream that depends on itself")
             block = block[5:]
         end = bool(flags & wire.END_STREAM)
@@ -232,7 +230,7 @@ class Session(Sender):
             raise Http2Error(wire.PROTOCOL_ERROR, "PRIORITY without a stream")
         if len(payload) != 5:
             raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed PRIORITY")
-        if int.from_bytes(payload[:4], "big") & _TOP == stream_id:
+        if int.from_bytes(payload[:4], "big") & wire.STREAM_MAX == stream_id:
             raise Http2Error(wire.PROTOCOL_ERROR, "a stream that depends on itself")
         self.nuisance()
 
@@ -302,13 +300,13 @@ class Session(Sender):
         if len(payload) < 8:
             raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed GOAWAY")
         self.nuisance()
-        self.on_goaway(int.from_bytes(payload[:4], "big") & _TOP)
+        self.on_goaway(int.from_bytes(payload[:4], "big") & wire.STREAM_MAX)
 
     def _take_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Http2Error(wire.FRAME_SIZE_ERROR, "malformed WINDOW_UPDATE")
         self.nuisance()
-        more = int.from_bytes(payload, "big") & _TOP
+        more = int.from_bytes(payload, "big") & wire.STREAM_MAX
         if not stream_id:
             self.send_window += more
             if not more or self.send_window > wire.WINDOW_MAX:

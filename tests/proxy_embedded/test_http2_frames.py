@@ -39,6 +39,20 @@ def test_the_fields_of_static_entries() -> None:
     ]  # fmt: skip
 
 
+@given(
+    st.integers(0, 9),
+    st.integers(0, 255),
+    st.integers(0, 2**31 - 1),
+    st.sampled_from([0, 1, 255, 65_536, 70_000]),
+)
+def test_a_frame_s_head_reads_as_it_was_written(kind: int, flags: int, stream: int, size: int) -> None:
+    raw = wire.frame(kind, flags, stream, memoryview(bytes(size)))
+    assert len(raw) == wire.FRAME_HEAD_BYTES + size
+    assert wire.frame_head(b"ab" + raw, 2) == (size, kind, flags, stream)
+    reserved = raw[:5] + bytes((raw[5] | 0x80,)) + raw[6:]
+    assert wire.frame_head(reserved, 0) == (size, kind, flags, stream)
+
+
 @pytest.mark.parametrize("size", [0, 16_384, 16_385, 50_000])
 def test_a_block_of_any_size_in_frames(size: int) -> None:
     raw, block = wire.headers(5, b"b" * size, end=True), b""
