@@ -28,6 +28,15 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 _SET_APART: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"cookie"}
 
 
+class Http2Response(Response):
+    """A response that came in HTTP/2. `block` is the header block of it as it is, once that has been written."""
+
+    __slots__ = ("block",)
+
+    def __init__(self) -> None:
+        self.block = b""
+
+
 class MalformedError(ValueError):
     """A message that breaks the rules. Its stream is reset; `status` is how a request can be answered instead, or 0."""
 
@@ -137,7 +146,7 @@ def read_response(fields: Pairs, headers_max: int, *, to_head: bool, end: bool) 
     status = pseudo.get(b":status", b"")
     if not _STATUS.fullmatch(status):
         raise MalformedError("no or malformed :status")
-    response = Response()
+    response = Http2Response()
     response.status = code = int(status)
     if code == 101 or (end and code < 200):
         raise MalformedError(f"status {code} in HTTP/2, or at the end of a response")

@@ -15,6 +15,7 @@ from proxy.embedded.exchange import NO_TRAILERS, Exchange
 from proxy.embedded.heads import own_body, own_lines
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.http2_flow import Flow
+from proxy.embedded.http2_heads import Http2Response
 from proxy.embedded.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -145,9 +146,10 @@ class CallerStream(Flow):
         self, exchange: Exchange, response: Response, headers: list[bytes], body: bytes, complete: bool,
         trailers: Pairs,
     ) -> None:  # fmt: skip
-        block = wire.status_field(response.status) + wire.lines_block(headers)
-        if response.length_told and response.status != 204 and (response.body >= 0):
-            block += wire.field(b"content-length", response.length_told)
+        if isinstance(response, Http2Response) and headers is response.headers:
+            block = response.block = response.block or _response_block(response, headers)
+        else:
+            block = _response_block(response, headers)
         if complete and not body and not trailers:
             self.send_headers(block, end=True)
             return
@@ -208,3 +210,10 @@ class CallerStream(Flow):
             self._close()
         else:
             self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
+
+
+def _response_block(response: Response, headers: list[bytes]) -> bytes:
+    block = wire.status_field(response.status) + wire.lines_block(headers)
+    if response.length_told and response.status != 204 and response.body >= 0:
+        block += wire.field(b"content-length", response.length_told)
+    return block

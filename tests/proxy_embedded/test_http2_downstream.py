@@ -15,6 +15,7 @@ from proxy.embedded.exchange import HOLD_UPSTREAM
 from proxy.embedded.http1 import Response
 from proxy.embedded.http2_downstream import PREFACE_END, STREAMS_MAX, Http2Downstream
 from proxy.embedded.http2_flow import STREAM_WINDOW
+from proxy.embedded.http2_heads import read_response
 from proxy.embedded.http2_link import UNTAKEN_BYTES_MAX
 from proxy.embedded.http2_patience import NUISANCES_MAX, RESETS_MAX
 from proxy.embedded.http2_sender import RESET_REMEMBERED_MAX
@@ -188,6 +189,22 @@ async def test_a_head_and_a_body_that_come_together_are_told_once(caller: Caller
     assert (body.data, body.flags) == (b"hello", set())
     assert (list(decoder.decode(trailers.data)), "END_STREAM" in trailers.flags) == ([("x-t", "1")], True)
     assert caller.connection.streams == {}
+
+
+async def test_a_response_that_came_in_http2_is_written_once_unless_it_was_changed(caller: Caller) -> None:
+    """It may be of a remembered block, and go to many."""
+    pairs = [(b":status", b"200"), (b"content-length", b"0"), (b"x-b", b"c")]
+    response = read_response(pairs, 100, to_head=False, end=True)
+    written = []
+    for number, headers in enumerate((response.headers, [b"x-a: b"], response.headers)):
+        caller.send(ask(1 + 2 * number))
+        exchange: Any = caller.exchanges[-1]
+        exchange.down.respond(exchange, response, headers, b"", True, [])
+        exchange.down.on_response_sent()
+        [head] = caller.got()
+        written.append(list(hpack.Decoder().decode(head.data)))
+    own = [(":status", "200"), ("x-b", "c"), ("content-length", "0")]
+    assert written == [own, [(":status", "200"), ("x-a", "b"), ("content-length", "0")], own]
 
 
 async def test_a_caller_that_wants_no_table_is_told_of_none(engine: Engine) -> None:

@@ -205,9 +205,10 @@ def told(read: Callable[..., Request | Response | Pairs], *of: object, **how: bo
         message = read(*of, **how)
     except MalformedError as error:
         return error.reason, error.status
-    return (
-        message if isinstance(message, list) else {name: getattr(message, name) for name in message.__slots__}
-    )
+    if isinstance(message, list):
+        return message
+    slots = Request.__slots__ if isinstance(message, Request) else Response.__slots__
+    return {name: getattr(message, name) for name in slots}
 
 
 @pytest.mark.parametrize(
