@@ -13,6 +13,8 @@ a flood fill up and nobody else's do. It takes a third of a core. Of what is ref
 The use of a token is on this host's disk before the share leaves (`peer/spending.py`), and the policy is applied again
 afterwards: what was revoked while the disk was busy is not signed.
 
+Nonces that nobody asked a share for are wiped when they expire, also where no further request comes.
+
 Invariant: a share leaves only for what `judge` granted in the same turn of the loop, never before its spend is kept.
 """
 
@@ -41,7 +43,7 @@ from trust.sessionwire import (
     ToSigner,
     decode_to_signer,
 )
-from trust.signer import Answer, Asked, Denied, Signer, SignerConfig, SignerStatistics
+from trust.signer import Answer, Asked, Denied, Signer, SignerConfig, SignerStatistics, Tick
 
 log = logging.getLogger("gossamer.signing")
 
@@ -99,6 +101,7 @@ class Cosigner:
         self._pace: OrderedDict[bytes, _Pace] = OrderedDict()
         self._paced = 0
         self._complaints = Complaints()
+        self._timer: asyncio.TimerHandle | None = None
 
     def statistics(self) -> CosignerStatistics:
         """Counts for metrics."""
@@ -168,7 +171,19 @@ class Cosigner:
             if isinstance(output, Answer)
         ]
         assert len(answers) == 1, "a signer answers each message once"
+        self._set_timer()
         return answers[0]
+
+    def _set_timer(self) -> None:
+        """One at a time: it goes off when what was the next nonce to expire then does, or was used since."""
+        deadline = self._signer.deadline
+        if self._timer is None and deadline is not None:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._signer.step(asyncio.get_running_loop().time(), Tick())
+        self._set_timer()
 
     def _follow_custody(self) -> None:
         """Sign with the shares that are held now, and no others."""

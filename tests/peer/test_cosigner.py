@@ -32,6 +32,7 @@ from trust.sessionwire import (
     ToSigner,
     decode_to_coordinator,
 )
+from trust.signer import SignerConfig
 from trust.tls import client_context_unverified
 
 SESSION = b"s" * 16
@@ -330,3 +331,20 @@ async def test_it_signs_with_the_shares_that_custody_holds_now(team: Team) -> No
         certificate = order_of(team, Kind.SVID, team.svid(team.seats[1]).encode())
         assert isinstance(await share_of(seat, certificate), ShareReply)
         assert epochs.epochs == tuple(range(max(0, number - 1), number + 1))
+
+
+async def test_nonces_nobody_comes_back_for_are_wiped_without_another_request(team: Team, until: Any) -> None:
+    parts = team.seats[0].parts
+    signer = cosigner.Cosigner(
+        custody=parts.custody, rules=parts.cosigner._rules, node=team.seats[0].node, spending=parts.cosigner._spending,
+        now=parts.cosigner._now, entropy=os.urandom, member_of=lambda _stream: COORDINATOR,
+        config=SignerConfig(nonce_ttl_s=0.05),
+    )  # fmt: skip
+    for _ in range(3):
+        assert isinstance(
+            await signer.answer(COORDINATOR, CommitRequest(session=SESSION, epoch=0)), CommitReply
+        )
+    assert signer.statistics().signer.outstanding == 3
+    await until(lambda: signer.statistics().signer.expired == 3)
+    assert signer.statistics().signer.outstanding == 0
+    assert signer._timer is None
