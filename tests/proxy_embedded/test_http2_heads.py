@@ -1,10 +1,11 @@
 """What an HTTP/2 message must be before anything is made of it."""
 
+import re
 from collections.abc import Callable
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.embedded.chunked import Pairs
@@ -92,6 +93,38 @@ MALFORMED: dict[str, Pairs] = {
     "a list of lengths": [*GOOD, (b"content-length", b"1, 1")],
     "a length beyond counting": [*GOOD, (b"content-length", b"9" * 19)],
 }
+
+
+NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+CONNECTION = {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
+texts = st.lists(
+    st.one_of(
+        st.sampled_from([b"a", b"B", b" ", b"\t", b":", b"\n", b"-", b"upgrade"]), st.binary(max_size=2)
+    ),
+    max_size=4,
+).map(b"".join)
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=3))
+@example([(b"x-a", b"a\tb \xff")])
+def test_fields_are_taken_if_each_of_them_may_be(fields: Pairs) -> None:
+    taken = all(NAME.fullmatch(n) and VALUE.fullmatch(v) and n not in CONNECTION for n, v in fields)
+    if taken:
+        assert read_trailers(fields, 100) == fields
+        return
+    with pytest.raises(MalformedError):
+        read_trailers(fields, 100)
+
+
+def test_why_a_field_is_refused_names_it() -> None:
+    for field, reason in (
+        ((b"x-b", b"a\n"), "'x-b'"),
+        ((b"x-b", b" a"), "'x-b'"),
+        ((b"upgrade", b"a"), "upgrade in"),
+    ):
+        with pytest.raises(MalformedError, match=reason):
+            read_trailers([(b"x-a", b"b"), field], 100)
 
 
 @pytest.mark.parametrize("name", MALFORMED)
