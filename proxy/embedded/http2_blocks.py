@@ -18,12 +18,12 @@ from collections import deque
 from typing import Final
 
 from hpack import HPACKDecodingError
-from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.http2_frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
+from proxy.embedded.http2_huffman import decode
 
 TABLE_BYTES_MAX: Final = 4096
 FIELD_BYTES: Final = 32  # what a field counts besides its name and value (4.1)
@@ -183,7 +183,7 @@ class BlockReader:
             return raw, end
         text = self._strings.get(raw)
         if text is None:
-            text = decode_huffman(raw)
+            text = decode(raw)
             if keep and length <= STRING_BYTES_MAX:
                 if len(self._strings) >= STRINGS_MAX:
                     self._strings.clear()
