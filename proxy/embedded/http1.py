@@ -18,6 +18,7 @@ from typing import Final
 import httptools
 
 from proxy.embedded.chunked import Pairs
+from proxy.embedded.field_lines import BLANKS, RequestLines, ResponseLines, steering_fields
 
 HOP_BY_HOP: Final = frozenset(
     (
@@ -30,10 +31,6 @@ WEBSOCKET: Final = b"websocket"
 UNTIL_CLOSE: Final = -1
 CHUNKED: Final = -2
 
-_FRAMING: Final = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"keep-alive",
-     b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"http2-settings")
-)  # fmt: skip
 _STANDARD_TOKENS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))
 # What `Connection` nearly always says, with the comma that joins repeated fields in front.
 _PLAIN_CONNECTION: Final = {
@@ -41,8 +38,21 @@ _PLAIN_CONNECTION: Final = {
     b",close": frozenset((b"close",)),
     b",upgrade": frozenset((b"upgrade",)),
 }
-_RESPONSE_FRAMING: Final = _FRAMING - {b"host", b"expect"}
-_BLANKS: Final = b" \t"  # llhttp leaves them at the end of a value
+_NO_TOKENS: Final[frozenset[bytes]] = frozenset()
+_HTTP_1_0: Final = b"HTTP/1.0"
+_VERSIONS: Final = frozenset((b"HTTP/1.1", _HTTP_1_0))
+_BODILESS: Final = frozenset((204, 304))
+_NOBODY: Final = (
+    object()
+)  # to whom llhttp tells what it finds: it judges heads, and what they say is read here
+_REQUEST_LINES: Final = RequestLines()
+_RESPONSE_LINES: Final = ResponseLines()
+
+# Host, body, whether the connection closes, what to upgrade to, whether `100` is expected, and the fields that
+# `Connection` lists.
+_Meaning = tuple[bytes, int, bool, bytes, bool, frozenset[bytes]]
+# Body, its length as it was told, whether the connection stays, what it upgrades to, and the fields that are listed.
+_ResponseMeaning = tuple[int, bytes, bool, bytes, frozenset[bytes]]
 HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+;="
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
 _EARLY: Final = re.compile(rb"[A-Z][A-Z-]{0,31}(?: |$)")
@@ -103,52 +113,52 @@ def looks_like_a_head(begin: bytes) -> bool:
 class RequestReader:
     """Turns whole request heads into `Request`s; one per connection."""
 
-    __slots__ = ("_framing", "_headers", "_parser", "_target")
+    __slots__ = ("_meaning", "_parser", "_steering")
 
     def __init__(self) -> None:
-        self._framing: Pairs = []  # what steers this connection
-        self._headers: Pairs = []  # what travels on
-        self._target = b""
-        self._parser = httptools.HttpRequestParser(self)
-
-    def on_url(self, url: bytes) -> None:
-        self._target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _FRAMING:
-            self._framing.append((name, value))
-        else:
-            self._headers.append((name, value))
+        self._parser = httptools.HttpRequestParser(_NOBODY)
+        self._steering: list[bytes] = []  # the version and the lines that steered the connection last
+        self._meaning: _Meaning = (b"", 0, False, b"", False, _NO_TOKENS)  # and what they came to
 
     def read(self, head: bytes, headers_max: int) -> Request:
         """`head` is everything up to and including the blank line. Raises HeadError."""
-        framing: Pairs = []
-        headers: Pairs = []
-        self._framing = framing
-        self._headers = headers
-        parser = self._parser
-        request = Request()
         try:
-            parser.feed_data(head)
+            self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = httptools.HttpRequestParser(_NOBODY)
         except httptools.HttpParserError as error:
             raise HeadError(400, str(error).strip() or "malformed request") from None
-        if len(headers) + len(framing) > headers_max:
+        lines = head.split(b"\r\n")
+        if (
+            len(lines) - 3 > headers_max
+        ):  # beside the request line, the blank line, and what follows the last CRLF
             raise HeadError(431, f"more than {headers_max} header fields")
-        request.method = method = parser.get_method().decode()
-        request.target = target = self._target
-        # One space each is enforced by position: the minor version is the 10th byte after method and target.
-        version_at = len(method) + len(target) + 9
-        if head[version_at - 7 : version_at] != b"HTTP/1.":
+        parts = lines[0].split(b" ")
+        if len(parts) != 3 or parts[2] not in _VERSIONS:
             raise HeadError(400, "not an HTTP/1.0 or HTTP/1.1 request line")
-        request.minor = head[version_at] - 48
-        request.connection_close = request.minor == 0
-        request.headers = headers
-        _take_framing(request, framing)
-        if request.body != 0:
-            self._parser = httptools.HttpRequestParser(self)  # this one is waiting for a body it will not see
+        method, target, version = parts
+        headers: Pairs = []
+        steering = [version]
+        for line in lines[1:-2]:
+            field = _REQUEST_LINES[line]
+            if field is None:
+                steering.append(line)
+            else:
+                headers.append(field)
+        if steering != self._steering:  # on one connection it hardly ever changes
+            self._meaning = _request_meaning(steering_fields(steering[1:]), version)
+            self._steering = steering
+        request = Request()
+        request.method = method.decode()
+        request.target = target
+        request.minor = 0 if version == _HTTP_1_0 else 1
+        request.host, body, request.connection_close, request.upgrade, request.expects, listed = self._meaning
+        request.body = body
+        request.headers = [pair for pair in headers if pair[0] not in listed] if listed else headers
+        if body:
+            self._parser = httptools.HttpRequestParser(
+                _NOBODY
+            )  # this one is waiting for a body it will not see
         if target[:1] != b"/":
             _take_target(request)
         elif b"#" in target:
@@ -156,63 +166,50 @@ class RequestReader:
         return request
 
 
-def _take_framing(request: Request, framing: Pairs) -> None:
-    """What the fields that steer this connection say."""
-    request.body = 0
-    request.upgrade = b""
-    request.expects = False
+def _request_meaning(framing: Pairs, version: bytes) -> _Meaning:
+    """What the fields that steer this connection say. Raises HeadError."""
+    body = 0
+    expects = False
     host: bytes | None = None
     upgrade = connection = b""
     for name, value in framing:
         if name == b"host":
             if host is not None:
                 raise HeadError(400, "more than one Host")
-            host = value.rstrip(_BLANKS)
+            host = value
         elif name == b"content-length":
-            request.body = int(value)  # llhttp: digits only, once, below 2^64
+            body = int(value)  # llhttp: digits only, once, below 2^64
         elif name == b"transfer-encoding":
-            if value.rstrip(_BLANKS).lower() != b"chunked" or request.minor == 0:
+            if value.lower() != b"chunked" or version == _HTTP_1_0:
                 raise HeadError(400, "only the chunked transfer coding of HTTP/1.1 is supported")
-            request.body = CHUNKED
+            body = CHUNKED
         elif name == b"connection":
             connection += b"," + value
         elif name == b"upgrade":
             upgrade += b"," + value if upgrade else value
         elif name == b"expect":
-            if value.rstrip(_BLANKS).lower() != b"100-continue":
+            if value.lower() != b"100-continue":
                 raise HeadError(417, "unknown expectation")
-            request.expects = True
-    if connection:
-        _take_connection(request, connection, upgrade)
+            expects = True
+    tokens = _tokens(connection) if connection else _NO_TOKENS
+    close = b"close" in tokens or (version == _HTTP_1_0 and b"keep-alive" not in tokens)
+    to_websocket = b"upgrade" in tokens and version != _HTTP_1_0 and upgrade.lower() == WEBSOCKET
+    if to_websocket and body:
+        raise HeadError(400, "a body on a request to upgrade")
     if host is None:
-        if request.minor:
+        if version != _HTTP_1_0:
             raise HeadError(400, "no Host")
         host = b""
     elif host.translate(None, HOST_BYTES):
         raise HeadError(400, "malformed Host")
-    request.host = host
+    return host, body, close, WEBSOCKET if to_websocket else b"", expects, tokens - _STANDARD_TOKENS
 
 
 def _tokens(connection: bytes) -> frozenset[bytes]:
     lowered = connection.lower()
     if lowered in _PLAIN_CONNECTION:
         return _PLAIN_CONNECTION[lowered]
-    return frozenset(token.strip(b" \t") for token in lowered.split(b","))
-
-
-def _take_connection(request: Request, connection: bytes, upgrade: bytes) -> None:
-    tokens = _tokens(connection)
-    if b"close" in tokens:
-        request.connection_close = True
-    elif b"keep-alive" in tokens:
-        request.connection_close = False
-    if b"upgrade" in tokens and request.minor and upgrade.rstrip(_BLANKS).lower() == WEBSOCKET:
-        if request.body:
-            raise HeadError(400, "a body on a request to upgrade")
-        request.upgrade = WEBSOCKET
-    listed = tokens - _STANDARD_TOKENS
-    if listed:
-        request.headers = [pair for pair in request.headers if pair[0] not in listed]
+    return frozenset(token.strip(BLANKS) for token in lowered.split(b","))
 
 
 def _take_target(request: Request) -> None:
@@ -237,78 +234,74 @@ def _take_target(request: Request) -> None:
 class ResponseReader:
     """Turns whole response heads into `Response`s; one per upstream connection."""
 
-    __slots__ = ("_framing", "_headers", "_parser", "_reason")
+    __slots__ = ("_meaning", "_parser", "_steering")
 
     def __init__(self) -> None:
-        self._framing: Pairs = []
-        self._headers: list[bytes] = []
-        self._reason = b""
-        self._parser = httptools.HttpResponseParser(self)
-
-    def on_status(self, reason: bytes) -> None:
-        self._reason = reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _RESPONSE_FRAMING:
-            self._framing.append((name, value))
-        else:
-            self._headers.append(name + b": " + value)
+        self._parser = httptools.HttpResponseParser(_NOBODY)
+        self._steering: list[bytes] = []  # the version and the lines that steered the connection last
+        self._meaning: _ResponseMeaning = (UNTIL_CLOSE, b"", False, b"", _NO_TOKENS)  # and what they came to
 
     def read(self, head: bytes, headers_max: int, *, to_head: bool) -> Response:
         """`to_head`: the request was HEAD, so no body follows whatever the head says. Raises HeadError (502)."""
-        framing: Pairs = []
-        headers: list[bytes] = []
-        self._framing = framing
-        self._headers = headers
-        self._reason = b""
         parser = self._parser
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpResponseParser(self)
+            self._parser = httptools.HttpResponseParser(_NOBODY)
         except httptools.HttpParserError as error:
             raise HeadError(502, f"malformed response: {error}") from None
-        if len(headers) + len(framing) > headers_max:
+        lines = head.split(b"\r\n")
+        if len(lines) - 3 > headers_max:
             raise HeadError(502, f"more than {headers_max} header fields in the response")
-        if head[:7] != b"HTTP/1." or head[7] not in b"01":
+        status_line = lines[0]
+        version = status_line[:8]
+        if version not in _VERSIONS:
             raise HeadError(502, "not an HTTP/1.0 or HTTP/1.1 response")
-        response = Response()
-        response.status = status = parser.get_status_code()
+        status = parser.get_status_code()
         if status < 100:
             raise HeadError(502, f"status {status} in the response")
-        response.reason = self._reason
-        response.keep_alive = head[7] == 49
-        response.headers = headers
-        _take_response_framing(response, framing)
-        if to_head or status in {204, 304} or status < 200:
-            response.body = 0
-        if response.body != 0 or to_head or status < 200:
-            self._parser = httptools.HttpResponseParser(self)  # this one may be waiting for a body
+        headers: list[bytes] = []
+        steering = [version]
+        for line in lines[1:-2]:
+            field = _RESPONSE_LINES[line]
+            if field is None:
+                steering.append(line)
+            else:
+                headers.append(field)
+        if steering != self._steering:
+            self._meaning = _response_meaning(steering_fields(steering[1:]), version)
+            self._steering = steering
+        response = Response()
+        response.status = status
+        response.reason = status_line[13:]
+        body, response.length_told, response.keep_alive, response.upgrade, listed = self._meaning
+        response.headers = (
+            [line for line in headers if line.partition(b":")[0] not in listed] if listed else headers
+        )
+        if to_head or status in _BODILESS or status < 200:
+            body = 0
+        response.body = body
+        if body or to_head or status < 200:
+            self._parser = httptools.HttpResponseParser(_NOBODY)  # this one may be waiting for a body
         return response
 
 
-def _take_response_framing(response: Response, framing: Pairs) -> None:
-    response.body = UNTIL_CLOSE
-    response.length_told = response.upgrade = connection = b""
+def _response_meaning(framing: Pairs, version: bytes) -> _ResponseMeaning:
+    """As `_request_meaning`."""
+    body = UNTIL_CLOSE
+    length_told = upgrade = connection = b""
     for name, value in framing:
         if name == b"content-length":
-            response.length_told = value.rstrip(_BLANKS)
-            response.body = int(value)
+            length_told = value
+            body = int(value)
         elif name == b"transfer-encoding":
-            if value.rstrip(_BLANKS).lower() != b"chunked":
+            if value.lower() != b"chunked":
                 raise HeadError(502, "unsupported transfer coding in the response")
-            response.body = CHUNKED
+            body = CHUNKED
         elif name == b"connection":
             connection += b"," + value
         elif name == b"upgrade":
-            response.upgrade = value.rstrip(_BLANKS)
-    if connection:
-        tokens = _tokens(connection)
-        if b"close" in tokens:
-            response.keep_alive = False
-        elif b"keep-alive" in tokens:
-            response.keep_alive = True
-        listed = tokens - _STANDARD_TOKENS
-        if listed:
-            response.headers = [line for line in response.headers if line.partition(b":")[0] not in listed]
+            upgrade = value
+    tokens = _tokens(connection) if connection else _NO_TOKENS
+    keep_alive = b"close" not in tokens and (version != _HTTP_1_0 or b"keep-alive" in tokens)
+    return body, length_told, keep_alive, upgrade, tokens - _STANDARD_TOKENS
