@@ -24,6 +24,7 @@ from proxy.snapshot import (
 )
 
 if TYPE_CHECKING:
+    from proxy.embedded.carrier import Supplier
     from proxy.embedded.exchange import Exchange
 
 _CALLERS_CACHED_MAX: Final = 1024
@@ -218,3 +219,18 @@ class Inbound:
             if len(self._edges) < _CALLERS_CACHED_MAX:
                 self._edges[source, security] = edge
         return edge
+
+
+class Leg:
+    """A caller's way to one endpoint: what follows from the two alone, and is the same for all requests. `inbound` is
+    the service of an endpoint on this host, None also when it has left; then `pool` is None as well."""
+
+    __slots__ = ("edge", "identity_line", "inbound", "pool")
+
+    def __init__(
+        self, listening: Listening, edge: Edge, inbound: Inbound | None, pool: "Supplier | None"
+    ) -> None:
+        self.edge = edge
+        self.inbound = inbound
+        self.pool = pool
+        self.identity_line = b"" if inbound is None else inbound.forwarded_cert(listening.identity)

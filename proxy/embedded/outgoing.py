@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from proxy.balance import EndpointLoad
 from proxy.embedded.accounting import count, log
 from proxy.embedded.clusters import Cluster
-from proxy.embedded.compiled import Inbound, Listening, Target
+from proxy.embedded.compiled import Leg, Listening, Target
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.grpc import is_failure
 from proxy.embedded.heads import compile_edit
 from proxy.embedded.http1 import Request, Response
 from proxy.embedded.runtime import NoCertificateError
+from proxy.embedded.telemetry import Edge
 from proxy.embedded.wheel import NEVER, Timed
 from proxy.path import normalise_path
 from proxy.retry import Failure
@@ -57,7 +58,7 @@ class Outgoing(Exchange):
     """`target` is None when the request names no service of the mesh."""
 
     __slots__ = (
-        "_admitted", "_attempt", "_backoff", "_budgeted", "_cluster", "_inbound", "_latency_s", "_listening", "_load",
+        "_admitted", "_attempt", "_backoff", "_budgeted", "_cluster", "_latency_s", "_leg", "_listening", "_load",
         "_matched", "_target", "_tried", "_upstream_pool",
     )  # fmt: skip
 
@@ -68,7 +69,7 @@ class Outgoing(Exchange):
         self._matched: MatchedRule | None = None
         self._cluster: Cluster | None = None
         self._load: EndpointLoad | None = None
-        self._inbound: Inbound | None = None  # of a local endpoint
+        self._leg: Leg | None = None  # to the endpoint of the attempt
         self._upstream_pool: Supplier | None = None
         self._attempt = 1
         self._backoff: _Backoff | None = None
@@ -156,28 +157,28 @@ class Outgoing(Exchange):
             return
         load.started()
         self._load = load
-        endpoint = load.endpoint
+        listening = self._listening
         runtime = self.engine.runtime
-        if endpoint.local:
-            inbound = self._inbound = runtime.inbound.get(endpoint.local)
-            if inbound is None:  # the snapshot changed between two attempts
-                self.on_attempt_failed(Failure.CONNECT, "the service has left this host")
-                return
-            listening = self._listening
+        self._leg = None
+        try:
+            leg = self._leg = runtime.leg(listening, cluster, load)
+            pool = leg.pool
+            if self.request.upgrade and not load.endpoint.local:
+                pool = runtime.pool(listening, load.endpoint, cluster, upgrade=True)
+        except NoCertificateError as error:
+            self._abandon_load()
+            self._reply(503, "UF", str(error))
+            return
+        if pool is None:  # the snapshot changed between two attempts
+            self.on_attempt_failed(Failure.CONNECT, "the service has left this host")
+            return
+        inbound = leg.inbound
+        if inbound is not None:
             decision = inbound.authorize(self, listening.identity, self.down.peer_ip)
             if not decision.allowed:
                 self.policy = decision.policy or decision.reason
                 self.engine.recorder.increment("authz_denied")
                 self._reply(403, "-", "RBAC: access denied")
-                return
-            pool = runtime.application_pool(inbound)
-        else:
-            self._inbound = None
-            try:
-                pool = runtime.pool(self._listening, endpoint, cluster, upgrade=self.request.upgrade != b"")
-            except NoCertificateError as error:
-                self._abandon_load()
-                self._reply(503, "UF", str(error))
                 return
         self._upstream_pool = pool
         self._connect(pool)
@@ -204,8 +205,7 @@ class Outgoing(Exchange):
     # ------------------------------------------------------------------ sending
 
     def identity_line(self) -> bytes:
-        inbound = self._inbound
-        return inbound.forwarded_cert(self._listening.identity) if inbound is not None else b""
+        return self._leg.identity_line if self._leg is not None else b""
 
     def edit_response(self, headers: list[bytes]) -> list[bytes]:
         self._latency_s = _clock() - self.sent_s
@@ -303,17 +303,22 @@ class Outgoing(Exchange):
             cluster.breaker.close_request()
             if self._budgeted:
                 cluster.budget.release()
-        recorder = self.engine.recorder
-        target = self._target
-        count(self, listening.edge(recorder, target, cluster, endpoint), duration_ms)
-        inbound = self._inbound
-        if inbound is not None:
-            count(self, inbound.edge(recorder, listening.source, "none"), duration_ms)
+        target, leg = self._target, self._leg
+        for edge in self._edges() if load is None or leg is None else (leg.edge,):
+            count(self, edge, duration_ms)
         log(
             self, duration_ms, reporter="source", source=listening.identity,
             destination=cluster.name if cluster is not None else target.name if target is not None else "",
             upstream="" if endpoint is None else f"{endpoint.host}:{endpoint.port}",
         )  # fmt: skip
+
+    def _edges(self) -> list[Edge]:
+        """Where a request counts that ended without an endpoint."""
+        recorder, listening, leg = self.engine.recorder, self._listening, self._leg
+        edges = [listening.edge(recorder, self._target, self._cluster, None)]
+        if leg is not None and leg.inbound is not None:  # it was tried
+            edges.append(leg.inbound.edge(recorder, listening.source, "none"))
+        return edges
 
     def _settle_load(self, load: EndpointLoad, cluster: Cluster, now_s: float) -> None:
         self._load = None

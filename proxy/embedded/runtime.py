@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy import snapshot as seam
+from proxy.balance import EndpointLoad
 from proxy.breaker import Breaker
 from proxy.embedded.clusters import Cluster
-from proxy.embedded.compiled import Inbound, Listening, Target, guilty_authorizations, guilty_routes
+from proxy.embedded.compiled import Inbound, Leg, Listening, Target, guilty_authorizations, guilty_routes
 from proxy.embedded.dial import Place
 from proxy.embedded.http2_pool import Http2Pool
 from proxy.embedded.pool import Pool
@@ -54,8 +55,8 @@ class Runtime:
     """One snapshot, served. Make with `build`, then `commit`."""
 
     __slots__ = (
-        "_by_service", "_commits", "_engine", "_names", "_pools", "_tls_identities", "_tls_key", "clusters", "inbound",
-        "listening", "revoked", "server_context", "snapshot", "targets",
+        "_by_service", "_commits", "_engine", "_legs", "_names", "_pools", "_tls_identities", "_tls_key", "clusters",
+        "inbound", "listening", "revoked", "server_context", "snapshot", "targets",
     )  # fmt: skip
 
     def __init__(self, engine: "Engine", snapshot: Snapshot) -> None:
@@ -70,6 +71,7 @@ class Runtime:
         self._by_service: dict[tuple[str, str], Target] = {}
         self._names: dict[tuple[bytes, str], Target] = {}
         self._pools: dict[PoolKey, Supplier] = {}
+        self._legs: dict[tuple[Listening, EndpointLoad], Leg] = {}
         self._tls_identities: dict[str, TlsIdentity] = {}
         self._tls_key = ""
         self._commits: list[Callable[[], None]] = []
@@ -247,6 +249,22 @@ class Runtime:
         return self._by_service.get((service, namespace))
 
     # ------------------------------------------------------------------ connections
+
+    def leg(self, listening: Listening, cluster: Cluster, load: EndpointLoad) -> Leg:
+        """The way of this caller to this endpoint of the cluster. Raises NoCertificateError."""
+        leg = self._legs.get((listening, load))
+        if leg is None:
+            endpoint = load.endpoint
+            recorder = self._engine.recorder
+            edge = listening.edge(recorder, None, cluster, endpoint)
+            inbound = self.inbound.get(endpoint.local) if endpoint.local else None
+            if inbound is not None:
+                edge = recorder.both(edge, inbound.edge(recorder, listening.source, "none"))
+                pool: Supplier | None = self.application_pool(inbound)
+            else:
+                pool = None if endpoint.local else self.pool(listening, endpoint, cluster)
+            leg = self._legs[listening, load] = Leg(listening, edge, inbound, pool)
+        return leg
 
     def pool(
         self, listening: Listening, endpoint: Endpoint, cluster: Cluster, *, upgrade: bool = False

@@ -7,6 +7,7 @@ Invariant: a request is counted exactly once per reporter; `take` returns each c
 """
 
 from bisect import bisect_left
+from dataclasses import replace
 from typing import Final, Literal
 from weakref import WeakValueDictionary
 
@@ -20,13 +21,14 @@ EdgeKey = tuple[Reporter, str, str, str, str, str, str, str, Security]
 
 
 class Edge:
-    """One caller-to-destination relation seen by one reporter. Lives as long as a runtime refers to it."""
+    """One caller-to-destination relation seen by one reporter, or by both at once where both are this worker. Lives as
+    long as a runtime refers to it."""
 
-    __slots__ = ("__weakref__", "_recorder", "deltas", "key")
+    __slots__ = ("__weakref__", "_recorder", "deltas", "keys")
 
-    def __init__(self, recorder: "Recorder", key: EdgeKey) -> None:
+    def __init__(self, recorder: "Recorder", *keys: EdgeKey) -> None:
         self._recorder = recorder
-        self.key = key
+        self.keys = keys
         self.deltas: dict[tuple[int, str, str], SeriesDelta] = {}
 
     def count(
@@ -76,14 +78,19 @@ class Recorder:
             edge = self._edges[key] = Edge(self, key)
         return edge
 
+    def both(self, one: Edge, other: Edge) -> Edge:
+        """What is counted on it counts on `one` and on `other`."""
+        return Edge(self, *one.keys, *other.keys)
+
     def take(self) -> tuple[list[tuple[Series, SeriesDelta]], dict[str, int]]:
         """What was counted since the last call."""
         counted, self.counted = self.counted, []
         series: list[tuple[Series, SeriesDelta]] = []
         for edge in counted:
             deltas, edge.deltas = edge.deltas, {}
-            for (code, flags, grpc_status), delta in deltas.items():
-                labels = Series(*edge.key[:-1], code, flags, edge.key[-1], grpc_status)
-                series.append((labels, delta))
+            for key in edge.keys:
+                for (code, flags, grpc_status), delta in deltas.items():
+                    labels = Series(*key[:-1], code, flags, key[-1], grpc_status)
+                    series.append((labels, replace(delta, buckets=delta.buckets.copy())))
         counters, self.counters = self.counters, {}
         return series, counters

@@ -140,6 +140,23 @@ async def test_pools_end_with_their_certificate_or_their_endpoint(
         assert pool.unused
 
 
+async def test_the_way_to_an_endpoint_is_found_once_and_ends_with_the_snapshot(
+    engine: Engine, snapshot: Snapshot, issuer: Issuer
+) -> None:
+    first = serve(engine, snapshot)
+    clusters = first.clusters["cart.default.mesh:80"]
+    (load,) = clusters.balancer.loads.values()
+    leg = first.leg(first.listening["out"], clusters, load)
+    assert first.leg(first.listening["out"], clusters, load) is leg
+    assert leg.pool is first.pool(first.listening["out"], load.endpoint, clusters)
+    second = serve(engine, replace(snapshot, certificates=(issuer.certificate("web"),)), first)
+    assert second.leg(second.listening["out"], clusters, load).pool is not leg.pool, (
+        "the certificate is another"
+    )
+    with pytest.raises(NoCertificateError):
+        second.leg(second.listening["anonymous"], clusters, load)
+
+
 async def test_a_caller_without_a_certificate_gets_no_pool(engine: Engine, snapshot: Snapshot) -> None:
     runtime = serve(engine, snapshot)
     with pytest.raises(NoCertificateError):

@@ -99,3 +99,15 @@ def test_deltas_of_workers_add_up() -> None:
     add_delta(total, other)
     assert (total.requests, total.duration_sum_ms, total.buckets[3]) == (3, 3.5, 3)
     assert (total.request_bytes, total.response_bytes) == (5, 6)
+
+
+def test_what_two_reporters_see_at_once_counts_for_each() -> None:
+    recorder = Recorder()
+    joined = recorder.both(edge(recorder, "one"), edge(recorder, "other"))
+    joined.count(200, "-", 1.0, 2, 3)
+    series, _ = recorder.take()
+    assert sorted(labels.destination_service for labels, _ in series) == ["one", "other"]
+    first, second = (delta for _, delta in series)
+    assert first == second
+    first.buckets[0] += 1
+    assert first != second, "each is counted on by itself"
