@@ -9,6 +9,7 @@ from proxy.embedded.access_log import format_request
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.grpc import label_of
 from proxy.embedded.telemetry import Edge
+from proxy.embedded.trace import trace_id
 
 
 def count(exchange: Exchange, edge: Edge, duration_ms: float) -> None:
@@ -36,6 +37,6 @@ def log(
             code=exchange.status, flags=exchange.flags, duration_ms=duration_ms,
             bytes_in=exchange.bytes_in, bytes_out=exchange.bytes_out, source=source, destination=destination,
             upstream=upstream, route=exchange.route, request_id=exchange.request_id.decode("latin-1"),
-            trace_id=exchange.trace_id.decode("latin-1"), policy=exchange.policy,
+            trace_id=trace_id(exchange.traceparent), policy=exchange.policy,
         )
     )  # fmt: skip

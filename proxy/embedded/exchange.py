@@ -48,7 +48,7 @@ class Exchange(ABC):
         "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "grpc", "grpc_status", "headers", "host", "path",
         "path_sent",
         "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s",
-        "status", "timeout_s", "trace_id", "traceparent", "try_timeout_s", "upstream",
+        "status", "timeout_s", "traceparent", "try_timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, down: "Caller", request: Request) -> None:
@@ -73,7 +73,7 @@ class Exchange(ABC):
         self.grpc = request.method == "POST" and is_grpc(request.headers)
         self.grpc_status = b""  # as the response told it, or the mesh
         self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
-        self.trace_id, self.traceparent, self.request_id, self.headers = take_identity(
+        self.traceparent, self.request_id, self.headers = take_identity(
             request.headers, engine.rng, engine.request_ids
         )
 

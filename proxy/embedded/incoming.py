@@ -34,7 +34,7 @@ class Incoming(Exchange):
     __slots__ = ("_application_pool", "_caller", "_inbound")
 
     def __init__(self, down: "Caller", request: Request, inbound: Inbound | None, caller: str) -> None:
-        super().__init__(down, request)
+        Exchange.__init__(self, down, request)
         self._inbound = inbound
         self._caller = caller
         self._application_pool: Supplier | None = None

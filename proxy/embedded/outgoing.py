@@ -63,7 +63,7 @@ class Outgoing(Exchange):
     )  # fmt: skip
 
     def __init__(self, down: "Caller", request: Request, listening: Listening, target: Target | None) -> None:
-        super().__init__(down, request)
+        Exchange.__init__(self, down, request)
         self._listening = listening
         self._target = target
         self._matched: MatchedRule | None = None

@@ -10,6 +10,7 @@ any spelling is never forwarded, for only the mesh itself may say whose certific
 
 import random
 import re
+from binascii import hexlify
 from typing import Final
 
 from proxy.embedded.chunked import Pairs
@@ -21,8 +22,8 @@ _PARENT: Final = re.compile(
 )
 
 
-def continue_trace(parent: bytes, span: bytes) -> tuple[bytes, bytes] | None:
-    """`(trace id, traceparent)` with the span id `span`; None when `parent` is invalid."""
+def continue_trace(parent: bytes, span: bytes) -> bytes | None:
+    """The `traceparent` to send on, with the span id `span`; None when `parent` is invalid."""
     match = _PARENT.fullmatch(parent)
     if match is None:
         return None
@@ -33,8 +34,12 @@ def continue_trace(parent: bytes, span: bytes) -> tuple[bytes, bytes] | None:
     else:
         # Only the two flags known at level 2 are passed on; others are not ours to vouch for.
         flags = b"%02x" % (int(match[2], 16) & 0x03)
-    trace_id = match[1]
-    return trace_id, b"00-" + trace_id + b"-" + span + b"-" + flags
+    return b"00-%b-%b-%b" % (match[1], span, flags)
+
+
+def trace_id(traceparent: bytes) -> str:
+    """Of a valid `traceparent`, for the log."""
+    return traceparent[3:35].decode("latin-1")
 
 
 class RequestIds:
@@ -56,8 +61,8 @@ class RequestIds:
         return self._prefix + b"%012x" % self._count
 
 
-def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[bytes, bytes, bytes, Pairs]:
-    """`(trace id, traceparent, request id, headers to forward)`: those without what this hop sets anew."""
+def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[bytes, bytes, Pairs]:
+    """`(traceparent, request id, headers to forward)`: those without what this hop sets anew."""
     parents: list[bytes] = []
     request_id = b""
     for name, value in headers:
@@ -66,17 +71,15 @@ def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[
                 parents.append(value.rstrip(b" \t"))
             elif name == b"x-request-id" and not request_id and len(value) <= REQUEST_ID_BYTES_MAX:
                 request_id = value.rstrip(b" \t")
-    fresh = b"%048x" % (rng.getrandbits(192) | _NEVER_ZERO)
-    continued = continue_trace(parents[0], fresh[32:]) if len(parents) == 1 else None
-    if continued is not None:
-        trace_id, parent = continued
+    fresh = hexlify((rng.getrandbits(192) | _NEVER_ZERO).to_bytes(24, "big"))
+    parent = continue_trace(parents[0], fresh[32:]) if len(parents) == 1 else None
+    if parent is not None:
         headers = [pair for pair in headers if pair[0] not in _OWN]
     else:
-        trace_id = fresh[:32]
-        parent = b"00-" + trace_id + b"-" + fresh[32:] + b"-01"
+        parent = b"00-%b-%b-01" % (fresh[:32], fresh[32:])
         if headers:
             headers = [pair for pair in headers if pair[0] not in _OWN_AND_STATE]
-    return trace_id, parent, request_id or ids.next(), headers
+    return parent, request_id or ids.next(), headers
 
 
 _NEVER_ZERO: Final = 1 << 191 | 1  # an id of zeros is invalid

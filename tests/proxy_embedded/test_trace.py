@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.embedded.trace import REQUEST_ID_BYTES_MAX, RequestIds, continue_trace, take_identity
+from proxy.embedded.trace import REQUEST_ID_BYTES_MAX, RequestIds, continue_trace, take_identity, trace_id
 
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = b"00f067aa0ba902b7"
@@ -25,7 +25,7 @@ VALID = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
     ],
 )
 def test_a_valid_parent_is_continued(parent: bytes, flags: bytes) -> None:
-    assert continue_trace(parent, NEW) == (TRACE, b"00-" + TRACE + b"-" + NEW + b"-" + flags)
+    assert continue_trace(parent, NEW) == b"00-" + TRACE + b"-" + NEW + b"-" + flags
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_an_invalid_parent_is_none(parent: bytes) -> None:
 def test_what_goes_on_is_always_valid_and_state_only_with_its_parent(parents: list[bytes], seed: int) -> None:
     rng = random.Random(seed)
     headers = [(b"traceparent", parent) for parent in parents] + [(b"tracestate", b"a=b"), (b"x", b"y")]
-    trace_id, parent, request_id, kept = take_identity(headers, rng, RequestIds(rng))
+    parent, request_id, kept = take_identity(headers, rng, RequestIds(rng))
     assert VALID.fullmatch(parent)
-    assert parent[3:35] == trace_id
+    assert parent[3:35] == trace_id(parent).encode()
     assert request_id
     continued = len(parents) == 1 and continue_trace(parents[0], NEW) is not None
     assert kept == ([(b"tracestate", b"a=b")] if continued else []) + [(b"x", b"y")]
@@ -58,16 +58,16 @@ def test_what_goes_on_is_always_valid_and_state_only_with_its_parent(parents: li
 def test_two_parents_are_none() -> None:
     rng = random.Random(1)
     parent = (b"traceparent", b"00-" + TRACE + b"-" + SPAN + b"-01")
-    trace_id, *_ = take_identity([parent, parent], rng, RequestIds(rng))
-    assert trace_id != TRACE
+    fresh, *_ = take_identity([parent, parent], rng, RequestIds(rng))
+    assert trace_id(fresh) != TRACE.decode()
 
 
 def test_a_request_id_is_kept_unless_it_is_absurd() -> None:
     rng = random.Random(1)
     ids = RequestIds(rng)
-    assert take_identity([(b"x-request-id", b"mine ")], rng, ids)[2] == b"mine"
-    assert take_identity([(b"x-request-id", b"x" * (REQUEST_ID_BYTES_MAX + 1))], rng, ids)[2] != b""
-    assert len(take_identity([(b"x-request-id", b"x" * 1000)], rng, ids)[2]) == 36
+    assert take_identity([(b"x-request-id", b"mine ")], rng, ids)[1] == b"mine"
+    assert take_identity([(b"x-request-id", b"x" * (REQUEST_ID_BYTES_MAX + 1))], rng, ids)[1] != b""
+    assert len(take_identity([(b"x-request-id", b"x" * 1000)], rng, ids)[1]) == 36
 
 
 def test_request_ids_are_distinct_version_4_uuids() -> None:
@@ -86,4 +86,4 @@ def test_request_ids_are_distinct_version_4_uuids() -> None:
 )
 def test_a_client_certificate_header_never_goes_on(name: bytes, parents: list[tuple[bytes, bytes]]) -> None:
     rng = random.Random(1)
-    assert take_identity([*parents, (name, b"me")], rng, RequestIds(rng))[3] == []
+    assert take_identity([*parents, (name, b"me")], rng, RequestIds(rng))[2] == []
