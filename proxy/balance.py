@@ -46,8 +46,10 @@ class UsualLatency:
 
     def heard(self, latency_s: float) -> None:
         """A success took `latency_s`. The first ones count as much as all before them."""
-        self.seconds += (latency_s - self.seconds) * self._weight
-        self._weight = max(USUAL_WEIGHT_MIN, self._weight / (1.0 + self._weight))
+        weight = self._weight
+        self.seconds += (latency_s - self.seconds) * weight
+        if weight > USUAL_WEIGHT_MIN:
+            self._weight = max(USUAL_WEIGHT_MIN, weight / (1.0 + weight))
 
 
 class EndpointLoad:
@@ -84,11 +86,12 @@ class EndpointLoad:
             return
         self._failures = 0
         usual.heard(latency_s)
-        if latency_s > self._estimate_s:
+        estimate_s = self._estimate_s
+        if latency_s > estimate_s:
             self._estimate_s = min(LATENCY_MAX_S, latency_s)
         else:
             weight = exp((self._stamp - now) / LATENCY_DECAY_S)
-            self._estimate_s = self._estimate_s * weight + latency_s * (1.0 - weight)
+            self._estimate_s = estimate_s * weight + latency_s * (1.0 - weight)
         self._stamp = now
 
     def abandoned(self) -> None:

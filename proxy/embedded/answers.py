@@ -44,7 +44,7 @@ class Answers(Timed):
 
     def keeps(self, request: Request) -> bool:
         """Whether the connection stays after this response."""
-        return not (request.connection_close or self.engine.draining)
+        return not request.connection_close and not self.engine.draining
 
     def limit(self, timeout_s: float) -> None:
         self.engine.wheel.arm(self, timeout_s)
@@ -60,15 +60,13 @@ class Answers(Timed):
         self, exchange: "Exchange", response: Response, headers: list[bytes], body: bytes, complete: bool,
         trailers: Pairs,
     ) -> None:  # fmt: skip
-        head = response_head(response.status, response.reason, headers, self._framing(exchange, response))
+        framing = self._framing(exchange, response)
         if self._encode:
             body = encode_body(body, complete, trailers)
-        if not body:
-            self.transport.write(head)
-        elif len(body) <= COALESCED_BYTES_MAX:
-            self.transport.write(head + body)
+        if len(body) <= COALESCED_BYTES_MAX:
+            self.transport.write(response_head(response.status, response.reason, headers, framing, body))
         else:
-            self.transport.write(head)
+            self.transport.write(response_head(response.status, response.reason, headers, framing))
             self.transport.write(body)
 
     def respond_more(self, body: bytes, complete: bool, trailers: Pairs) -> None:

@@ -136,8 +136,7 @@ class Downstream(asyncio.Protocol, Answers):
     def on_response_sent(self) -> None:
         """The exchange is over. Read on, or close."""
         request_complete = self._phase == _RESPONSE
-        self._exchange = None
-        self._decoder = None
+        self._exchange = self._decoder = None
         if self.close_after or not request_complete or self.transport.is_closing():
             if request_complete and not self._buffer:
                 self.transport.close()
@@ -146,8 +145,10 @@ class Downstream(asyncio.Protocol, Answers):
             return
         self._phase = _HEAD
         self._head_begun = False
-        self.engine.wheel.arm(self, self.engine.limits.idle_timeout_s)
-        self._read_on()
+        engine = self.engine
+        engine.wheel.arm(self, engine.limits.idle_timeout_s)
+        if self._held or self._buffer:
+            self._read_on()
 
     def _read_on(self) -> None:
         """Go on with the next request, for whatever kept it waiting is over."""
@@ -275,13 +276,11 @@ class Downstream(asyncio.Protocol, Answers):
             self._refuse(error)
             return b""
         self._empty_lines = 0
-        rest = data[end:]
+        self._buffer = data[end:]
         if request.method == "CONNECT":
-            self._buffer = rest
             self.on_connect(request)
-            rest, self._buffer = self._buffer, b""
-            return rest
-        self._begin(self.exchange_for(request), request.body, rest)
+        else:
+            self._begin(self.exchange_for(request), request.body)
         rest, self._buffer = self._buffer, b""
         return rest
 
@@ -309,16 +308,16 @@ class Downstream(asyncio.Protocol, Answers):
             self._head_begun = True
             self.engine.wheel.arm(self, limits.header_timeout_s)
 
-    def _begin(self, exchange: Exchange, length: int, data: bytes) -> None:
-        """Start an exchange with the body's beginning; the rest of `data` is left in the buffer."""
+    def _begin(self, exchange: Exchange, length: int) -> None:
+        """Start an exchange with the body's beginning; what follows it is left in the buffer."""
         self.close_after = False
         self._exchange = exchange
-        self._left = length
         if length == 0:
             self._phase = _RESPONSE
-            self._buffer = data
             exchange.begin(b"", True, NO_TRAILERS)
             return
+        data, self._buffer = self._buffer, b""
+        self._left = length
         self._phase = _BODY
         body, trailers = b"", NO_TRAILERS
         if length > 0:

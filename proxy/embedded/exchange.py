@@ -273,22 +273,29 @@ class Exchange(ABC):
             return
         if self.grpc:
             self.grpc_status = status_in_lines(response.headers) or status_in_trailers(trailers)
-        if (response.status >= 500 or self.grpc_status) and self.may_retry_status(response):
+        status = response.status
+        if (status >= 500 or self.grpc_status) and self.may_retry_status(response):
             return
-        self.status = response.status
+        self.status = status
         self._responding = True
-        self._held = []
-        body = self._joined(pieces)
-        self.down.respond(self, response, self.edit_response(response.headers), body, complete, trailers)
+        if self._held:
+            self._held = []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.bytes_out += len(body)
+        down = self.down
+        down.respond(self, response, self.edit_response(response.headers), body, complete, trailers)
         if complete:
-            self._end_response()
+            self._end()
+            down.on_response_sent()
 
     def on_response_body(self, pieces: list[bytes], complete: bool, trailers: Pairs) -> None:
         if self.ended:
             return
         if trailers and self.grpc:
             self.grpc_status = status_in_trailers(trailers)
-        self.down.respond_more(self._joined(pieces), complete, trailers)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.bytes_out += len(body)
+        self.down.respond_more(body, complete, trailers)
         if complete:
             self._end_response()
         elif self.timeout_s <= 0:
@@ -366,14 +373,6 @@ class Exchange(ABC):
         )
 
     # ------------------------------------------------------------------ answering
-
-    def _joined(self, pieces: list[bytes]) -> bytes:
-        """A body's pieces as one, counted."""
-        if not pieces:
-            return b""
-        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.bytes_out += len(payload)
-        return payload
 
     def _reply(self, status: int, flags: str, message: str, headers: Pairs | None = None) -> None:
         """Answer in the mesh's own name."""

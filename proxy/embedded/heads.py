@@ -120,11 +120,12 @@ def request_head(request: Request, target: bytes, host: bytes, headers: Pairs, e
     return text + b"\r\n"
 
 
-def response_head(status: int, reason: bytes, headers: list[bytes], framing: bytes) -> bytes:
-    """`framing` is whole lines (with CRLF): length or coding, and what becomes of the connection."""
-    if status == 200:
-        return b"\r\n".join((b"HTTP/1.1 200 " + reason, *headers, framing)) + b"\r\n"
-    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *headers, framing)) + b"\r\n"
+def response_head(
+    status: int, reason: bytes, headers: list[bytes], framing: bytes, body: bytes = b""
+) -> bytes:
+    """`framing` is whole lines (with CRLF): length or coding, and what becomes of the connection. `body` is what of it
+    goes along."""
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *headers, framing, body))
 
 
 def reason_of(status: int) -> bytes:

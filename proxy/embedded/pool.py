@@ -38,8 +38,9 @@ class Pool(PoolQueue):
 
     def take(self) -> Upstream | None:
         """A kept-alive connection, if there is one."""
-        while self._idle:
-            upstream = self._idle.pop()
+        idle = self._idle
+        while idle:
+            upstream = idle.pop()
             if not upstream.transport.is_closing():
                 upstream.reused = True
                 return upstream
@@ -86,9 +87,12 @@ class Pool(PoolQueue):
         """The exchange is over and the connection fit for another."""
         if self._retired or upstream.transport.is_closing():
             upstream.close()
+            return
+        upstream.reused = True
+        if self._waiting:
+            self._next().on_connection(upstream)
         else:
-            upstream.reused = True
-            self._offer(upstream)
+            self._rest(upstream)
 
     def on_closed(self, upstream: Upstream) -> None:
         self._open.discard(upstream)
@@ -103,8 +107,12 @@ class Pool(PoolQueue):
         elif self._retired:
             upstream.close()
         else:
-            self._idle.append(upstream)
-            upstream.rest()
+            self._rest(upstream)
+
+    def _rest(self, upstream: Upstream) -> None:
+        """It is idle now; close it after a while."""
+        self._idle.append(upstream)
+        self._engine.wheel.arm(upstream, self._engine.pool_idle_s)
 
     def _dial_for_waiting(self) -> None:
         if len(self._waiting) <= len(self._dials) or not self._breaker.open_connection():

@@ -92,10 +92,6 @@ class Upstream(asyncio.Protocol, Timed):
         """The response's head must be here within `timeout_s`: the exchange's per-try timeout."""
         self._engine.wheel.arm(self, timeout_s)
 
-    def rest(self) -> None:
-        """It is idle now; close it after a while."""
-        self._engine.wheel.arm(self, self._engine.pool_idle_s)
-
     def drop(self) -> None:
         """The exchange no longer wants it, in whatever state it is."""
         self.exchange = None
@@ -164,10 +160,10 @@ class Upstream(asyncio.Protocol, Timed):
 
     def _take_head(self, data: bytes) -> None:
         exchange = self.exchange
-        limits = self._engine.limits
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        limits = self._engine.limits
         while data and exchange is not None:
             end = data.find(b"\r\n\r\n", self._scanned) + 4
             if end < 4:
@@ -201,15 +197,14 @@ class Upstream(asyncio.Protocol, Timed):
         self._keep = response.keep_alive
         left = response.body
         pieces = [data] if data else []
+        trailers = _NO_TRAILERS
         if left >= 0:
             if len(data) > left:
                 self._keep = False  # more than was announced: nothing on this connection can be trusted
-                pieces = [data[:left]] if left else []
-                data = pieces[0] if left else b""
-            left -= len(data)
+                data = data[:left]
+                pieces = [data] if data else []
+            self._left = left = left - len(data)
             complete = left == 0
-            self._left = left
-            trailers = _NO_TRAILERS
         elif left == CHUNKED:
             self._left = left
             decoder = self._decoder = ChunkedDecoder()
@@ -223,7 +218,6 @@ class Upstream(asyncio.Protocol, Timed):
         else:
             self._left = left
             self._keep = complete = False
-            trailers = _NO_TRAILERS
         if complete:
             self._end(exchange)
         else:
@@ -266,7 +260,8 @@ class Upstream(asyncio.Protocol, Timed):
         self.exchange = None
         exchange.upstream = None
         if self._keep and exchange.request_complete and not self._full:
-            self.resume()
+            if self._paused:
+                self.resume()
             self._pool.release(self)
         else:
             self.transport.close()
