@@ -53,17 +53,18 @@ class UsualLatency:
 
 
 class EndpointLoad:
-    """What this worker knows of an endpoint's load. `pending` is the number of requests in flight to it, `usual` what
-    the endpoints of its cluster have in common, `patience` how many failures in a row are the outlier detector's."""
+    """What this worker knows of an endpoint's load. `pending` is the number of requests in flight to it, `failures`
+    how many in a row have failed, `usual` what the endpoints of its cluster have in common, `patience` how many
+    failures in a row are the outlier detector's."""
 
-    __slots__ = ("_estimate_s", "_failures", "_stamp", "_usual", "endpoint", "patience", "pending")
+    __slots__ = ("_estimate_s", "_stamp", "_usual", "endpoint", "failures", "patience", "pending")
 
     def __init__(self, endpoint: Endpoint, usual: UsualLatency, now: float) -> None:
         self.endpoint = endpoint
         self._usual = usual
         self.pending = 0
         self.patience = 0
-        self._failures = 0
+        self.failures = 0
         self._estimate_s = LATENCY_INITIAL_S
         self._stamp = now
 
@@ -79,12 +80,12 @@ class EndpointLoad:
         self.pending -= 1
         usual = self._usual
         if failed:
-            self._failures += 1
-            held_s = self._estimate_s if self._failures <= self.patience else 2.0 * self._estimate_s
+            self.failures += 1
+            held_s = self._estimate_s if self.failures <= self.patience else 2.0 * self._estimate_s
             self._estimate_s = min(LATENCY_MAX_S, max(latency_s, held_s, usual.seconds))
             self._stamp = now
             return
-        self._failures = 0
+        self.failures = 0
         usual.heard(latency_s)
         estimate_s = self._estimate_s
         if latency_s > estimate_s:

@@ -56,9 +56,9 @@ class Engine:
     """One worker's state. `runtime` is replaced as a whole, see runtime.py."""
 
     __slots__ = (
-        "_drained", "_log", "access_log", "active", "clusters", "connections", "draining", "limits", "loop",
-        "make_breaker", "pipes", "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime", "streams",
-        "troubled", "wheel",
+        "_drained", "_log", "access_log", "active", "clusters", "connections", "draining", "generation", "limits",
+        "loop", "make_breaker", "pipes", "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime",
+        "streams", "troubled", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,9 @@ class Engine:
         self.access_log: AccessLog | None = None  # where requests are logged, unless the snapshot says not to
         self.pool_idle_s = POOL_IDLE_S_MAX  # how long a connection may wait for its next request
         self.runtime: Runtime
+        self.generation = (
+            0  # how many runtimes there have been; what a connection has found out is of one of them
+        )
         self.limits = Limits()
         self.clusters: dict[str, Cluster] = {}
         self.troubled: set[Cluster] = set()
@@ -88,6 +91,7 @@ class Engine:
     def serve(self, runtime: "Runtime") -> None:
         """The last step of `Runtime.commit`."""
         self.runtime = runtime
+        self.generation += 1
         self.limits = runtime.snapshot.limits
         if self.draining:
             self._hurry()

@@ -46,12 +46,17 @@ class Exchange(ABC):
     __slots__ = (
         "_held", "_held_bytes", "_replay_bytes_max", "_replayable", "_responding", "_retried_stale", "_trailers",
         "bytes_in", "bytes_out", "down", "ended", "engine", "flags", "grpc", "grpc_status", "headers", "host", "path",
-        "path_sent",
-        "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s", "started_s",
-        "status", "timeout_s", "traceparent", "try_timeout_s", "upstream",
+        "path_sent", "policy", "pool", "query", "request", "request_complete", "request_id", "route", "sent_s",
+        "started_s", "status", "timeout_s", "traceparent", "try_timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, down: "Caller", request: Request) -> None:
+        # Set by `begin`.
+        self.request_complete: bool
+        self.path: str
+        self.path_sent: str
+        self.query: str
+        self._trailers: Pairs  # of the request
         engine = down.engine
         self.engine: Engine = engine
         self.down = down
@@ -60,15 +65,14 @@ class Exchange(ABC):
         self.upstream: Carrier | None = None
         self.pool: Supplier | None = None  # where it waits for a connection
         self._held: list[bytes] = []  # the body, for the first or another try
-        self._trailers = NO_TRAILERS  # of the request
         self._held_bytes = self.bytes_in = self.bytes_out = self.status = 0
         self._replay_bytes_max = HELD_BYTES_MAX
         self._replayable = True
         self._responding = self._retried_stale = False
-        self.request_complete = self.ended = False
+        self.ended = False
         self.flags = "-"
-        self.path = self.query = self.policy = self.route = ""
-        self.path_sent, self.host = "", request.host  # as they go on, like `headers`: a route may change them
+        self.policy = self.route = ""
+        self.host = request.host  # as it goes on, like `headers` and `path_sent`: a route may change them
         self.timeout_s = 0.0
         self.grpc = request.method == "POST" and is_grpc(request.headers)
         self.grpc_status = b""  # as the response told it, or the mesh
@@ -122,14 +126,14 @@ class Exchange(ABC):
             self._hold(body)
         target = self.request.target
         raw_path, question, query = target.decode("latin-1").partition("?")
+        self.query = question + query
         path = raw_path if raw_path == "*" else normalise_path(raw_path)
         if path is None:
-            self.path = raw_path
+            self.path, self.query = raw_path, ""
             self.engine.recorder.increment("path_rejected")
             self._reply(400, "-", "malformed path")
             return
         self.path = self.path_sent = path
-        self.query = question + query
         self.decide()
 
     def start_clock(self, timeout_s: float) -> None:

@@ -102,22 +102,30 @@ def _checked(name: str, value: str) -> tuple[bytes, bytes]:
 
 def request_head(request: Request, target: bytes, host: bytes, headers: Pairs, extra: bytes) -> bytes:
     """`request` with another target, host and headers; `extra` is whole lines (with CRLF) that follow these."""
-    method, body = request.method, request.body
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
-    for name, value in headers:
-        lines.append(name + b": " + value)
-    text = b"\r\n".join(lines) + b"\r\n" + extra
-    if request.expects:
-        text += b"expect: 100-continue\r\n"
-    if body > 0:
-        return text + b"content-length: %d\r\n\r\n" % body
-    if body == CHUNKED:
-        return text + b"transfer-encoding: chunked\r\n\r\n"
+    method = request.method
+    lines = b"".join([b"%b: %b\r\n" % pair for pair in headers]) if headers else b""
+    framing = (
+        b""
+        if method == "GET" and not (request.body or request.upgrade or request.expects)
+        else _framing(request)
+    )
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b%b\r\n" % (
+        method.encode(), target, host, lines, extra, framing
+    )  # fmt: skip
+
+
+def _framing(request: Request) -> bytes:
+    """The lines that say what follows the head."""
+    expect = b"expect: 100-continue\r\n" if request.expects else b""
+    if request.body > 0:
+        return expect + b"content-length: %d\r\n" % request.body
+    if request.body == CHUNKED:
+        return expect + b"transfer-encoding: chunked\r\n"
     if request.upgrade:
-        return text + b"connection: upgrade\r\nupgrade: " + request.upgrade + b"\r\n\r\n"
-    if method in _LENGTH_EXPECTED:
-        return text + b"content-length: 0\r\n\r\n"
-    return text + b"\r\n"
+        return expect + b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade
+    if request.method in _LENGTH_EXPECTED:
+        return expect + b"content-length: 0\r\n"
+    return expect
 
 
 def response_head(

@@ -39,29 +39,39 @@ def accept(engine: "Engine", name: str) -> asyncio.Protocol:
 class OutboundConnection(Downstream):
     """From a caller on this host. After CONNECT to an http service every request goes there."""
 
-    __slots__ = ("_connected_to", "_listening")
+    __slots__ = ("_connected_to", "_generation", "_host", "_listening", "_target")
     reporter = "source"
 
     def __init__(self, engine: "Engine", listening: Listening) -> None:
         super().__init__(engine)
         self._listening = listening
         self._connected_to = ""
+        self._generation = 0  # of the runtime in which `_host` was looked up and `_target` found
+        self._host = b""
+        self._target: Target | None = None
 
     def exchange_for(self, request: Request) -> Exchange:
         return self._outgoing(self, request)
 
     def _outgoing(self, caller: Caller, request: Request) -> Exchange:
-        runtime = self.engine.runtime
+        if request.host != self._host or self._generation != self.engine.generation:
+            self._find_target(request.host)
+        return Outgoing(caller, request, self._listening, self._target)
+
+    def _find_target(self, host: bytes) -> None:
+        """Until the host or the runtime is another, all requests go there."""
+        engine = self.engine
+        runtime = engine.runtime
         # The identity may have changed since; a listener that is gone serves what it accepted as it was.
         listening = self._listening = runtime.listening.get(self._listening.listener.name, self._listening)
-        target: Target | None
         if self._connected_to:
-            target = runtime.targets.get(self._connected_to)
+            self._target = runtime.targets.get(self._connected_to)
         elif listening.listener.kind == "upstream":
-            target = listening.target
+            self._target = listening.target
         else:
-            target = runtime.resolve(request.host, listening.namespace)
-        return Outgoing(caller, request, listening, target)
+            self._target = runtime.resolve(host, listening.namespace)
+        self._host = host
+        self._generation = engine.generation
 
     def take_http2(self, early: bytes) -> bool:
         self.detach()
@@ -91,6 +101,7 @@ class OutboundConnection(Downstream):
             connection.adopt(self.transport, early)
         else:
             self._connected_to = target.name
+            self._generation = 0
             self.transport.write(CONNECT_ESTABLISHED)
 
 

@@ -323,9 +323,11 @@ class Outgoing(Exchange):
     def _settle_load(self, load: EndpointLoad, cluster: Cluster, now_s: float) -> None:
         self._load = None
         flags = self.flags
-        if flags in _NOT_ITS_FAULT or self.policy:
+        if self.policy or (flags != "-" and flags in _NOT_ITS_FAULT):
             load.abandoned()
             return
-        failed = self.status >= 500 or is_failure(self.grpc_status) or flags in {"UC", "UT", "UPE"}
+        failed = self.status >= 500 or flags in {"UC", "UT", "UPE"} or is_failure(self.grpc_status)
+        ended_a_row = load.failures > 0
         load.finished(now_s, self._latency_s or now_s - self.sent_s, failed)
-        cluster.observe(load.endpoint.id, failed, now_s, "consecutive 5xx" if flags == "-" else flags)
+        if failed or ended_a_row:  # one success after the other is no news to the detector
+            cluster.observe(load.endpoint.id, failed, now_s, "consecutive 5xx" if flags == "-" else flags)

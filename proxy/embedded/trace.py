@@ -11,6 +11,8 @@ any spelling is never forwarded, for only the mesh itself may say whose certific
 import random
 import re
 from binascii import hexlify
+from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 from proxy.embedded.chunked import Pairs
@@ -48,21 +50,21 @@ class RequestIds:
     A request id is no secret, and this takes a tenth of the time.
     """
 
-    __slots__ = ("_count", "_prefix")
+    __slots__ = ("next",)
 
     def __init__(self, rng: random.Random) -> None:
         high = f"{rng.getrandbits(64) & ~0xF000 | 0x4000:016x}"
         clock = rng.getrandbits(14) | 0x8000
-        self._prefix = f"{high[:8]}-{high[8:12]}-{high[12:]}-{clock:04x}-".encode()
-        self._count = rng.getrandbits(48)
-
-    def next(self) -> bytes:
-        self._count = (self._count + 1) & 0xFFFF_FFFF_FFFF
-        return self._prefix + b"%012x" % self._count
+        made = f"{high[:8]}-{high[8:12]}-{high[12:]}-{clock:04x}-%012x".encode()
+        # Of 48 bits the highest is free at first: there is no end to count to.
+        self.next: Callable[[], bytes] = map(made.__mod__, count(rng.getrandbits(47))).__next__
 
 
 def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[bytes, bytes, Pairs]:
     """`(traceparent, request id, headers to forward)`: those without what this hop sets anew."""
+    fresh = hexlify((rng.getrandbits(192) | _NEVER_ZERO).to_bytes(24, "big"), b"-", -16)  # trace and span
+    if not headers:
+        return b"00-%b-01" % fresh, ids.next(), headers
     parents: list[bytes] = []
     request_id = b""
     for name, value in headers:
@@ -71,14 +73,12 @@ def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[
                 parents.append(value.rstrip(b" \t"))
             elif name == b"x-request-id" and not request_id and len(value) <= REQUEST_ID_BYTES_MAX:
                 request_id = value.rstrip(b" \t")
-    fresh = hexlify((rng.getrandbits(192) | _NEVER_ZERO).to_bytes(24, "big"))
-    parent = continue_trace(parents[0], fresh[32:]) if len(parents) == 1 else None
+    parent = continue_trace(parents[0], fresh[33:]) if len(parents) == 1 else None
     if parent is not None:
         headers = [pair for pair in headers if pair[0] not in _OWN]
     else:
-        parent = b"00-%b-%b-01" % (fresh[:32], fresh[32:])
-        if headers:
-            headers = [pair for pair in headers if pair[0] not in _OWN_AND_STATE]
+        parent = b"00-%b-01" % fresh
+        headers = [pair for pair in headers if pair[0] not in _OWN_AND_STATE]
     return parent, request_id or ids.next(), headers
 
 
