@@ -30,6 +30,7 @@ IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE
 WEBSOCKET: Final = b"websocket"
 UNTIL_CLOSE: Final = -1
 CHUNKED: Final = -2
+HEAD_BYTES_REMEMBERED: Final = 1024  # of each connection's last head
 
 _STANDARD_TOKENS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))
 # What `Connection` nearly always says, with the comma that joins repeated fields in front.
@@ -111,17 +112,23 @@ def looks_like_a_head(begin: bytes) -> bool:
 
 
 class RequestReader:
-    """Turns whole request heads into `Request`s; one per connection."""
+    """Turns whole request heads into `Request`s; one per connection. The same head as before is the same `Request`:
+    those are never changed."""
 
-    __slots__ = ("_meaning", "_parser", "_steering")
+    __slots__ = ("_head", "_headers_max", "_meaning", "_parser", "_request", "_steering")
 
     def __init__(self) -> None:
+        self._head = b""  # the last one, if it was short and left the parser where a message begins
+        self._headers_max = 0
+        self._request: Request
         self._parser = httptools.HttpRequestParser(_NOBODY)
         self._steering: list[bytes] = []  # the version and the lines that steered the connection last
         self._meaning: _Meaning = (b"", 0, False, b"", False, _NO_TOKENS)  # and what they came to
 
     def read(self, head: bytes, headers_max: int) -> Request:
         """`head` is everything up to and including the blank line. Raises HeadError."""
+        if head == self._head and headers_max == self._headers_max:
+            return self._request
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -163,6 +170,8 @@ class RequestReader:
             _take_target(request)
         elif b"#" in target:
             raise HeadError(400, "a fragment in the request target")
+        if len(head) <= HEAD_BYTES_REMEMBERED and not (body or request.connection_close or request.upgrade):
+            self._head, self._headers_max, self._request = head, headers_max, request
         return request
 
 
@@ -232,17 +241,23 @@ def _take_target(request: Request) -> None:
 
 
 class ResponseReader:
-    """Turns whole response heads into `Response`s; one per upstream connection."""
+    """Turns whole response heads into `Response`s; one per upstream connection. As in `RequestReader`, the same head is
+    the same `Response`."""
 
-    __slots__ = ("_meaning", "_parser", "_steering")
+    __slots__ = ("_head", "_headers_max", "_meaning", "_parser", "_response", "_steering")
 
     def __init__(self) -> None:
+        self._head = b""
+        self._headers_max = 0
+        self._response: Response
         self._parser = httptools.HttpResponseParser(_NOBODY)
         self._steering: list[bytes] = []  # the version and the lines that steered the connection last
         self._meaning: _ResponseMeaning = (UNTIL_CLOSE, b"", False, b"", _NO_TOKENS)  # and what they came to
 
     def read(self, head: bytes, headers_max: int, *, to_head: bool) -> Response:
         """`to_head`: the request was HEAD, so no body follows whatever the head says. Raises HeadError (502)."""
+        if head == self._head and headers_max == self._headers_max and not to_head:
+            return self._response
         parser = self._parser
         try:
             parser.feed_data(head)
@@ -283,6 +298,8 @@ class ResponseReader:
         response.body = body
         if body or to_head or status < 200:
             self._parser = httptools.HttpResponseParser(_NOBODY)  # this one may be waiting for a body
+        if len(head) <= HEAD_BYTES_REMEMBERED and status >= 200 and response.keep_alive and not to_head:
+            self._head, self._headers_max, self._response = head, headers_max, response
         return response
 
 

@@ -1,5 +1,6 @@
 """Heads: one meaning or none."""
 
+import random
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.embedded.http1 import (
     CHUNKED,
+    HEAD_BYTES_REMEMBERED,
     UNTIL_CLOSE,
     HeadError,
     Request,
@@ -244,3 +246,73 @@ def test_no_response_breaks_the_reader(junk: bytes) -> None:
             assert _TOKEN.fullmatch(line.partition(b": ")[0])
             assert not set(line) & set(b"\r\n\0")
     assert statuses <= {502}
+
+
+REQUESTS = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: b\r\nConnection: keep-alive\r\n\r\n",
+    b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-gone\r\nX-Gone: 1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+)
+RESPONSES = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nServer: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nServer: x\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\nServer: x\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nServer: x\r\n\r\n",
+    b"HTTP/1.1 200 Gut\r\nConnection: keep-alive, x-gone\r\nX-Gone: 1\r\nContent-Length: 0\r\n\r\n",
+)
+
+
+def heads(rng: random.Random, among: tuple[bytes, ...]) -> list[bytes]:
+    """Many, and now and then one twice."""
+    return [head for head in rng.choices(among, k=200) for _ in range(rng.randrange(1, 3))]
+
+
+def test_what_a_request_means_does_not_depend_on_those_before_it() -> None:
+    rng = random.Random(1)
+    reader = RequestReader()
+    for head in heads(rng, REQUESTS):
+        got, alone = reader.read(head, 100), RequestReader().read(head, 100)
+        assert [getattr(got, name) for name in got.__slots__] == [
+            getattr(alone, name) for name in got.__slots__
+        ]
+
+
+def test_what_a_response_means_does_not_depend_on_those_before_it() -> None:
+    rng = random.Random(1)
+    reader = ResponseReader()
+    for head in heads(rng, RESPONSES):
+        to_head = rng.random() < 0.3
+        got = reader.read(head, 100, to_head=to_head)
+        alone = ResponseReader().read(head, 100, to_head=to_head)
+        assert [getattr(got, name) for name in got.__slots__] == [
+            getattr(alone, name) for name in got.__slots__
+        ]
+
+
+def test_the_same_head_is_read_once() -> None:
+    requests, responses = RequestReader(), ResponseReader()
+    assert requests.read(REQUESTS[0], 100) is requests.read(REQUESTS[0], 100)
+    assert responses.read(RESPONSES[0], 100, to_head=False) is responses.read(
+        RESPONSES[0], 100, to_head=False
+    )
+
+
+def test_the_same_head_is_read_again_where_it_is_long_or_fields_are_counted_anew() -> None:
+    long = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * HEAD_BYTES_REMEMBERED + b"\r\n\r\n"
+    reader = RequestReader()
+    assert reader.read(long, 100) is not reader.read(long, 100)
+    reader.read(REQUESTS[0], 2)
+    with pytest.raises(HeadError) as refused:
+        reader.read(REQUESTS[0], 1)
+    assert refused.value.status == 431
+    answers = ResponseReader()
+    answers.read(RESPONSES[0], 2, to_head=False)
+    with pytest.raises(HeadError):
+        answers.read(RESPONSES[0], 1, to_head=False)
