@@ -142,15 +142,8 @@ class Inbound:
     """A service of this host with its policies compiled."""
 
     __slots__ = (
-        "_always",
-        "_authorization",
-        "_certs",
-        "_decided",
-        "_edges",
-        "application",
-        "name",
-        "service",
-    )
+        "_always", "_authorization", "_callers", "_certs", "_decided", "_edges", "application", "name", "service",
+    )  # fmt: skip
 
     def __init__(self, service: InboundService) -> None:
         self.service = service
@@ -162,6 +155,7 @@ class Inbound:
         self._always = None if policies.deny or policies.allow else self._authorization.decide(RequestFacts())
         self._decided: dict[tuple[str, str, bytes, str, str], Decision] = {}
         self._edges: dict[tuple[Source, str], Edge] = {}
+        self._callers: dict[str, Edge] = {}
         self._certs: dict[str, bytes] = {}
 
     def authorize(self, exchange: "Exchange", principal: str, ip: str) -> Decision:
@@ -204,6 +198,15 @@ class Inbound:
             if len(self._certs) < _CALLERS_CACHED_MAX:
                 self._certs[caller] = line
         return line
+
+    def edge_from(self, recorder: Recorder, caller: str) -> Edge:
+        """Where a call from the mesh counts, by the caller that its certificate names."""
+        edge = self._callers.get(caller)
+        if edge is None:
+            edge = self.edge(recorder, source_of(caller), "mutual_tls")
+            if len(self._callers) < _CALLERS_CACHED_MAX:
+                self._callers[caller] = edge
+        return edge
 
     def edge(self, recorder: Recorder, source: Source, security: Security) -> Edge:
         edge = self._edges.get((source, security))

@@ -34,6 +34,9 @@ _REASONS: Final = {
 }  # fmt: skip
 
 
+_line: Final = b": ".join  # of a pair
+
+
 class HeaderView(Mapping[str, str]):
     """Headers as the decision modules read them: names in lower case, repeated ones joined with commas."""
 
@@ -103,7 +106,7 @@ def _checked(name: str, value: str) -> tuple[bytes, bytes]:
 def request_head(request: Request, target: bytes, host: bytes, headers: Pairs, extra: bytes) -> bytes:
     """`request` with another target, host and headers; `extra` is whole lines (with CRLF) that follow these."""
     method = request.method
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in headers]) if headers else b""
+    lines = b"\r\n".join([*map(_line, headers), b""])
     framing = (
         b""
         if method == "GET" and not (request.body or request.upgrade or request.expects)

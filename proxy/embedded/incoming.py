@@ -9,7 +9,7 @@ Invariant: no byte of a request reaches an application before `authorize` allowe
 from typing import TYPE_CHECKING, Final
 
 from proxy.embedded.accounting import count, log
-from proxy.embedded.compiled import Inbound, source_of
+from proxy.embedded.compiled import Inbound
 from proxy.embedded.exchange import Exchange
 from proxy.embedded.http1 import Request
 from proxy.retry import Failure
@@ -72,9 +72,7 @@ class Incoming(Exchange):
     def account(self, now_s: float, duration_ms: float) -> None:
         inbound = self._inbound
         if inbound is not None:
-            count(
-                self, inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls"), duration_ms
-            )
+            count(self, inbound.edge_from(self.engine.recorder, self._caller), duration_ms)
         log(
             self, duration_ms, reporter="destination", source=self._caller,
             destination=inbound.name if inbound is not None else "",

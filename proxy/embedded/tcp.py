@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from proxy.balance import EndpointLoad
 from proxy.embedded.access_log import format_line
 from proxy.embedded.clusters import Cluster
-from proxy.embedded.compiled import Inbound, Listening, Target, source_of
+from proxy.embedded.compiled import Inbound, Listening, Target
 from proxy.embedded.dial import Dial, Place
 from proxy.embedded.heads import own_response
 from proxy.embedded.pool_queue import CONNECT_TIMEOUT_S
@@ -313,7 +313,7 @@ class TcpIncoming(TcpConnection):
         self._refuse("UF", reason)
 
     def account(self, received: int, sent: int, duration_ms: float) -> None:
-        self._inbound.edge(self.engine.recorder, source_of(self._caller), "mutual_tls").count(
+        self._inbound.edge_from(self.engine.recorder, self._caller).count(
             0, self._flags, duration_ms, received, sent
         )
         self._log(

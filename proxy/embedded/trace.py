@@ -63,16 +63,16 @@ class RequestIds:
 def take_identity(headers: Pairs, rng: random.Random, ids: RequestIds) -> tuple[bytes, bytes, Pairs]:
     """`(traceparent, request id, headers to forward)`: those without what this hop sets anew."""
     fresh = hexlify((rng.getrandbits(192) | _NEVER_ZERO).to_bytes(24, "big"), b"-", -16)  # trace and span
-    if not headers:
+    found = [pair for pair in headers if pair[0] in _OWN_AND_STATE]
+    if not found:
         return b"00-%b-01" % fresh, ids.next(), headers
     parents: list[bytes] = []
     request_id = b""
-    for name, value in headers:
-        if name in _OWN:
-            if name == b"traceparent":
-                parents.append(value.rstrip(b" \t"))
-            elif name == b"x-request-id" and not request_id and len(value) <= REQUEST_ID_BYTES_MAX:
-                request_id = value.rstrip(b" \t")
+    for name, value in found:
+        if name == b"traceparent":
+            parents.append(value.rstrip(b" \t"))
+        elif name == b"x-request-id" and not request_id and len(value) <= REQUEST_ID_BYTES_MAX:
+            request_id = value.rstrip(b" \t")
     parent = continue_trace(parents[0], fresh[33:]) if len(parents) == 1 else None
     if parent is not None:
         headers = [pair for pair in headers if pair[0] not in _OWN]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.authorize import RequestFacts, compile_authorization
-from proxy.embedded.compiled import _DECISIONS_CACHED_MAX, _FACTS_BYTES_MAX, Inbound
+from proxy.embedded.compiled import _CALLERS_CACHED_MAX, _DECISIONS_CACHED_MAX, _FACTS_BYTES_MAX, Inbound
+from proxy.embedded.telemetry import Recorder
 from proxy.snapshot import (
     Authorization,
     AuthzPolicy,
@@ -101,3 +102,13 @@ def test_what_is_remembered_is_bounded() -> None:
     long: Any = FakeExchange(path_sent="/" + "x" * _FACTS_BYTES_MAX)
     assert service.authorize(long, WEB, "10.0.0.1").allowed
     assert service._decided == {}
+
+
+def test_callers_beyond_the_bound_are_counted_without_being_remembered() -> None:
+    service, recorder = inbound(Authorization()), Recorder()
+    for number in range(_CALLERS_CACHED_MAX + 1):
+        service.edge_from(recorder, f"{WEB}{number}").count(200, "-", 1.0, 0, 0)
+    assert len(service._callers) == _CALLERS_CACHED_MAX
+    assert service.edge_from(recorder, f"{WEB}0") is service.edge_from(recorder, f"{WEB}0")
+    series, _ = recorder.take()
+    assert len({labels.source_principal for labels, _ in series}) == _CALLERS_CACHED_MAX + 1

@@ -1,6 +1,8 @@
 """A caller's connection: how much of what is pipelined is looked at, and when."""
 
 import asyncio
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from proxy.embedded.downstream import REQUESTS_PER_TURN
 from proxy.embedded.engine import Engine
 from proxy.embedded.listeners import OutboundConnection
 from proxy.embedded.runtime import Runtime
-from proxy.snapshot import Limits, Listener, Snapshot
+from proxy.snapshot import Destination, Limits, Listener, Snapshot
 
 from .conftest import TRUST_DOMAIN
 
@@ -77,6 +79,33 @@ async def test_pipelined_requests_take_turns_with_other_connections(connection: 
     assert max(b - a for a, b in zip([0, *turns], turns, strict=False)) == REQUESTS_PER_TURN
     assert caller.answers == [f"n{number}" for number in range(1000)]
     assert caller.reading
+
+
+async def test_a_kept_alive_connection_goes_where_the_present_snapshot_says(
+    connection: OutboundConnection, engine: Engine
+) -> None:
+    def statuses() -> list[str]:
+        caller: Any = connection.transport
+        answers, caller.got = caller.got, b""
+        return re.findall(r"HTTP/1.1 (\d+)", answers.decode())
+
+    def serve(*services: str) -> None:
+        destinations = tuple(
+            Destination(service=name, namespace="default", port=80, protocol="tcp", cluster="")
+            for name in services
+        )
+        Runtime.build(
+            engine, replace(engine.runtime.snapshot, destinations=destinations), engine.runtime, 0.0
+        ).commit()
+
+    connection.data_received(asking(1, 1, 2))
+    assert statuses() == ["404", "404", "404"]
+    serve("n1")
+    connection.data_received(asking(1, 1, 2, 1))
+    assert statuses() == ["400", "400", "404", "400"]
+    serve("n2")
+    connection.data_received(asking(1, 2))
+    assert statuses() == ["404", "400"]
 
 
 async def test_no_request_is_begun_while_the_answers_before_are_not_taken(
