@@ -125,8 +125,8 @@ class Journal(WritingReplica):
         return self._finish(out)
 
     def enter(self, drafts: Sequence[Record], now_ms: int) -> Merged:
-        """Take in one batch of drafts of this replica's own, in order and durable by now. The first of them may leave
-        numbers out (`pass_over`)."""
+        """Take in one batch of drafts of this replica's own, in order and durable by now; the caller has verified
+        them. The first of them may leave numbers out (`pass_over`)."""
         out = _Outcome()
         first = drafts[0]
         head = self._heads.get(first.writer, 0)
@@ -136,7 +136,7 @@ class Journal(WritingReplica):
             )
             self._absorb(behind, now_ms, out)
         for record in drafts[first.seq > head + 1 :]:
-            self._offer(record, now_ms, out)
+            self._offer(record, now_ms, out, verified=True)
         return self._finish(out)
 
     def absorb(self, delta: Delta, now_ms: int) -> Merged:
@@ -179,14 +179,14 @@ class Journal(WritingReplica):
 
     # ------------------------------------------------------------------ inside
 
-    def _offer(self, record: Record, now_ms: int, out: _Outcome) -> None:
+    def _offer(self, record: Record, now_ms: int, out: _Outcome, *, verified: bool = False) -> None:
         writer = record.writer
         head = self._heads.get(writer, 0)
         if writer in self._forks:
             out.refuse(record, _FORKED)
         elif record.seq <= head:
             self._compare(record, now_ms, out)
-        elif isinstance(self._judge(record, now_ms, out), Accept):
+        elif verified or isinstance(self._judge(record, now_ms, out), Accept):
             if record.seq == head + 1 and not self._recasting(writer):
                 if self._advance(writer, [record], out):
                     self._drain(writer, now_ms, out)

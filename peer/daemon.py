@@ -284,6 +284,7 @@ class Daemon:
             sockets=ListeningSockets(places, self.held),
             situation=self.outlook.situation,
             limits=config.limits,
+            read_ahead=self.folder.read_ahead,
             probation=Probation(proven_after_s),
         )
         self.driver.on_state = self.reactions.state_changed

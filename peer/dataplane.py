@@ -50,12 +50,14 @@ REST_S: Final = 60.0  # after one on which workers end though no policy is to bl
 
 @dataclass(slots=True)
 class DataPlane:
-    """Keeps one plane serving the newest situation. `situation` is asked for it when it is needed."""
+    """Keeps one plane serving the newest situation. `situation` is asked for it when it is needed; `read_ahead` before,
+    again and again while the rest of the loop runs, until it says that nothing is left to prepare."""
 
     plane: Plane
     sockets: ListeningSockets
     situation: Callable[[], Situation]
     limits: Limits
+    read_ahead: Callable[[], bool] = lambda: True
     probation: Probation[Mapping[str, PolicyEntry]] = field(default_factory=Probation)
     enforced: Mapping[bytes, int] = field(default_factory=dict)
     statuses: Mapping[str, Status] = field(default_factory=dict)
@@ -113,6 +115,10 @@ class DataPlane:
             await asyncio.sleep(min(SETTLE_S_MAX, max(SETTLE_S, took_s)))
             self._asked.clear()
             begun = loop.time()
+            while True:
+                if self.read_ahead():
+                    break
+                await asyncio.sleep(0)  # the loop has other things to do
             await self._refresh()
             took_s = loop.time() - begun
             if self.rejected:

@@ -33,6 +33,7 @@ from trust.identity import format_id, parse_id
 # What one node may put into everybody's snapshot. Far above what a host runs, far below what a data plane can take.
 SERVICES_PER_NODE_MAX: Final = 512
 PORTS_PER_NODE_MAX: Final = 2048
+FOLDED_AT_ONCE: Final = 50  # policies; some 5 ms
 REACHABLE: Final = (State.ALIVE, State.SUSPECT)
 
 
@@ -98,6 +99,10 @@ class Folder:
     def policies(self) -> tuple[PolicyEntry, ...]:
         """All policies with their live versions, in order of key; the same tuple until something changes."""
         return self._policies.all()
+
+    def read_ahead(self) -> bool:
+        """Look at some of the policies that have changed, for some milliseconds; whether that was all."""
+        return self._policies.read_ahead(FOLDED_AT_ONCE)
 
     def policies_of(self, keys: Iterable[str]) -> dict[str, PolicyEntry]:
         """Those of the policies `<Kind>/<namespace>/<name>` that there are, by key."""

@@ -11,8 +11,9 @@ Invariant: equal to `Rights.live` of the policy records of the journal that are 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict, SortedSet
 
 from crdt.clock import Dot
 from crdt.record import Context, Record
@@ -42,6 +43,7 @@ class PolicyFold:
         self._index = capabilities.index
         self._changed = self._index.follow()
         self._rights = capabilities.rights()
+        self._due: SortedSet[str] = SortedSet()  # to be folded anew
         self._refusals: dict[str, dict[bytes, Refusal]] = {}  # key -> writer
         self._words: dict[tuple[bytes, Reason], dict[str, str]] = {}  # by key
         self._standings: Standings[str] = Standings(registry)  # of writers and authors
@@ -57,6 +59,12 @@ class PolicyFold:
         if self._all is None:
             self._all = tuple(self._entries.values())
         return self._all
+
+    def read_ahead(self, most: int) -> bool:
+        """Fold this many of the keys that have changed, and say whether that was all: whoever asks next waits for the
+        rest only."""
+        self._catch_up(most)
+        return not self._due
 
     def get(self, keys: Iterable[str]) -> dict[str, PolicyEntry]:
         """Those of these policies that there are, by key."""
@@ -95,16 +103,17 @@ class PolicyFold:
 
     # ------------------------------------------------------------------ inside
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, most: int | None = None) -> None:
         rights = self._capabilities.rights()  # has the index catch up
-        keys = {key for kind, key in self._changed if kind == POLICY}
+        self._due.update(key for kind, key in self._changed if kind == POLICY)
         self._changed.clear()
         if rights is not self._rights:
             before, self._rights = self._rights, rights
-            keys.update(_affected(self._index.keys(POLICY), before, rights))
-        keys |= self._standings.moved()
-        for key in sorted(keys):
+            self._due.update(_affected(self._index.keys(POLICY), before, rights))
+        self._due.update(self._standings.moved())
+        for key in tuple(islice(self._due, most)):
             self._fold(key)
+            self._due.remove(key)
 
     def _fold(self, key: str) -> None:
         """Read all records of one key anew."""

@@ -134,6 +134,25 @@ async def test_a_burst_of_changes_is_one_snapshot(desk: Desk) -> None:
     assert len(desk.plane.applied) == 1
 
 
+async def test_what_has_to_be_prepared_is_in_pieces_between_which_the_loop_runs(desk: Desk) -> None:
+    steps: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    def read_ahead() -> bool:
+        assert steps[-1:] != ["piece"]  # something else ran in between
+        if steps.count("piece") == 3:
+            return True
+        steps.append("piece")
+        loop.call_soon(steps.append, "other")
+        return False
+
+    desk.dataplane.read_ahead = read_ahead
+    desk.becomes(heads={W: 1})
+    await desk.dataplane.wait_enforced({W: 1})
+    assert steps == ["piece", "other"] * 3
+    assert desk.asked == 1
+
+
 async def test_what_changes_nothing_for_the_plane_is_enforced_without_it(desk: Desk) -> None:
     desk.becomes(heads={W: 1})
     await desk.dataplane.wait_enforced({W: 1})

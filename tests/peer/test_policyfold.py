@@ -455,3 +455,15 @@ def test_an_author_without_the_right_does_not_stay_in_the_contexts_of_all_furthe
     one.publish(policy("a", 21))
     (version,) = one.fold.get([key_of("a")])[key_of("a")].versions
     assert version.resource["spec"]["number"] == 21
+
+
+def test_reading_ahead_takes_changes_in_pieces_and_whoever_asks_sees_all_of_them(world: Any) -> None:
+    (one,) = authors(world.mesh, 1)
+    for number in range(25):
+        one.publish(policy(f"p{number}", 1))
+    assert [one.fold.read_ahead(10) for _ in range(4)] == [False, False, True, True]
+    for number in range(25):
+        one.publish(policy(f"p{number}", 2))
+    assert not one.fold.read_ahead(10)
+    assert {entry.versions[0].resource["spec"]["number"] for entry in one.fold.all()} == {2}
+    assert one.fold.read_ahead(10)
