@@ -2,7 +2,7 @@
 
 At any time one ceremony can be under way: the one for the epoch after the newest that is known here. A signer sits
 down to it when it wishes for other signers, or when a fellow signer has spoken; a node that is to become a signer, when
-a signer speaks to it. Letters come and go through the `post`, whose wish counts is a matter of the `wishes`, who still
+a signer speaks to it. Letters come and go through the `post`, whose wish counts is a matter of the `counsel`, who still
 sits when all is over hears the outcome (`outcomes`), and a lost share is restored by the other signers (`mending`).
 
 When an epoch is sealed, in this order: this node's share is kept (`Custody.take`), the memory of the ceremony is
@@ -20,13 +20,16 @@ import logging
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from peer.appointing import Appointing
+from peer.counsel import Counsel
 from peer.custody import Custody
 from peer.io.keys import KeyFileError, Keys
 from peer.mending import Mending
 from peer.outcomes import Outcomes
-from peer.post import FRAME, REPAIR, WISH, Post, Traffic
+from peer.post import FRAME, ORDER, REFUSAL, REPAIR, WISH, Post, Traffic
+from peer.refusals import Asked
 from peer.sitting import Effect, Sitting, erased, forget_memory, remembered
-from peer.wishes import Judgement, Wishes
+from peer.wishes import Judgement
 from trust.ceremony.electorate import DIGEST_BYTES, Electorate
 from trust.ceremony.events import (
     CeremonyStatus,
@@ -35,6 +38,7 @@ from trust.ceremony.events import (
     Learned,
     Members,
     Received,
+    Refused,
     Rejected,
     Retrying,
     Sealed,
@@ -59,7 +63,8 @@ RETRY_S: Final = 5.0  # after the disk failed
 
 
 class Ceremonies:
-    """See the module's theory. `send(node, letter)` may lose; `now` is a clock (s) that never falls."""
+    """See the module's theory. `send(node, letter)` may lose; `now` is a clock (s) that never falls, `unix` the time of
+    day (s)."""
 
     def __init__(
         self,
@@ -71,14 +76,16 @@ class Ceremonies:
         judgement: Judgement,
         send: Callable[[bytes, bytes], None],
         now: Callable[[], float],
+        unix: Callable[[], float],
         timing: Timing | None = None,
     ) -> None:
         self._custody, self._keys = custody, keys
         self._identity, self._me = identity, identity.id
-        self._rules, self._judgement = rules, judgement
+        self._rules = rules
         self._now, self._timing = now, timing
         self._post = Post(send)
-        self._wishes = Wishes(judgement, rules)
+        self._counsel = Counsel(identity.id, self._post, judgement, rules, Appointing(identity, unix))
+        self._wishes = self._counsel.wishes
         self._outcomes = Outcomes(custody, now)
         self._mending = Mending(custody, identity.id, self._post, now)
         self._wake = asyncio.Event()
@@ -119,6 +126,11 @@ class Ceremonies:
         wanted = self._wishes.ask(keys, record)
         self.changed()
         return wanted
+
+    @property
+    def asked(self) -> Asked:
+        """What has become of what this peer's operator asked for, and of all orders."""
+        return self._counsel.asked
 
     @property
     def traffic(self) -> Traffic:
@@ -203,7 +215,7 @@ class Ceremonies:
         if self._newest >= 0 or any(share.group.epoch < record.epoch for share in self._custody.shares):
             self._retire_at = self._now() + RETIRE_S
         if self._newest >= 0:
-            self._wishes.forget()
+            self._counsel.forget()
             self._paced_until = self._now() + PACE_S
         self._newest = record.epoch
         self._told_wish = self._told_members = None
@@ -217,8 +229,8 @@ class Ceremonies:
         if record is None or self._me not in record.value.ids:
             self._look_at = now + IDLE_S
             return
-        self._wishes.judge(record)
-        self._members = self._judgement.members(record)
+        self._members = self._counsel.look(record)
+        self._counsel.show(now, record)
         if self._wishes.current is not None and self._sitting is None and self._may_follow(record):
             self._seat(self._sit(succession(record), record.epoch + 1))
 
@@ -231,7 +243,7 @@ class Ceremonies:
     def _seat(self, sitting: Sitting | None) -> None:
         self._sitting = sitting
         self._told_wish = self._told_members = None
-        self._members = self._judgement.members(self._custody.record)
+        self._members = self._counsel.look(self._custody.record)
 
     def _sit(self, electorate: Electorate, epoch: int) -> Sitting | None:
         if self._barred == epoch:
@@ -277,6 +289,7 @@ class Ceremonies:
     def _news(self) -> list[Input]:
         """What the machine was not told yet of members and wishes."""
         news: list[Input] = []
+        record = self._custody.record
         if self._members is not self._told_members:
             self._told_members = self._members
             news.append(self._members)
@@ -284,17 +297,9 @@ class Ceremonies:
         if wish != self._told_wish:
             self._told_wish = wish
             news.append(Wish(keys=wish))
-            self._tell_wish(wish)
+            if record is not None:
+                self._counsel.tell(wish, record)
         return news
-
-    def _tell_wish(self, wish: tuple[bytes, ...] | None) -> None:
-        record = self._custody.record
-        if record is None or wish is None or wish != self._wishes.own or self._me not in record.value.ids:
-            return
-        letter = self._wishes.letter(record)
-        for node in record.value.ids:
-            if node != self._me:
-                self._post.send(node, WISH, letter)
 
     def _read(self) -> dict[bytes, list[Input]]:
         """The letters that have come: those of a ceremony, by its name. The others are dealt with here."""
@@ -304,8 +309,8 @@ class Ceremonies:
                 name = content[:DIGEST_BYTES]
                 if self._knows(node, name):
                     frames.setdefault(name, []).append(Received(node=node, data=content))
-            elif sort == WISH:
-                self._hear_wish(node, content)
+            elif sort in {WISH, ORDER, REFUSAL}:
+                self._hear_wish(node, sort, content)
             elif sort == REPAIR and len(content) <= REPAIR_BYTES_MAX:
                 if self._mending.hear(node, content):
                     self._sitting = None
@@ -330,16 +335,13 @@ class Ceremonies:
             self._post.send(node, FRAME, outcome)
         return False
 
-    def _hear_wish(self, node: bytes, content: bytes) -> None:
+    def _hear_wish(self, node: bytes, sort: bytes, content: bytes) -> None:
         record = self._custody.record
-        if record is None or self._me not in record.value.ids or node not in record.value.ids:
+        if record is None or not self._counsel.hear(node, sort, content, record):
             return
-        try:
-            heard = self._wishes.hear(content, record)
-        except CeremonyError as error:
-            self._post.reject(node, str(error))
-            return
-        if heard and self._sitting is None and self._may_follow(record):
+        if sort == ORDER:
+            self._members = self._wishes.members
+        if self._sitting is None and self._may_follow(record):
             self._seat(self._sit(succession(record), record.epoch + 1))
 
     # -------------------------------------------------------------- what comes of it
@@ -362,6 +364,12 @@ class Ceremonies:
                         "awaited": ", ".join(awaited),
                     }  # fmt: skip
                     log.info("ceremony_retrying", extra={"fields": fields})
+                case Refused():
+                    fields = {
+                        "epoch": sitting.epoch, "attempt": effect.attempt, "opened_by": format_id(effect.node),
+                        "reason": effect.reason,
+                    }  # fmt: skip
+                    log.warning("opening_refused", extra={"fields": fields})
                 case Rejected():
                     self._post.reject(effect.node, effect.reason)
                 case _:
@@ -381,10 +389,20 @@ class Ceremonies:
             self.traffic.sealed += 1
             fields = {
                 "epoch": record.epoch, "threshold": record.group.threshold, "signers": len(record.value.keys),
-                "share": share is not None,
+                "share": share is not None, **self._change(record),
             }  # fmt: skip
             log.info("epoch_sealed", extra={"fields": fields})
         self._end(sitting)
+
+    def _change(self, record: EpochRecord) -> dict[str, str]:
+        """Who became a signer by it, and who is none any more."""
+        before = self._custody.chain.at(record.epoch - 1)
+        old = set() if before is None else set(before.value.ids)
+        new = set(record.value.ids)
+        return {
+            "joined": ", ".join(map(format_id, sorted(new - old))),
+            "left": ", ".join(map(format_id, sorted(old - new))),
+        }
 
     def _end(self, sitting: Sitting) -> None:
         sitting.forget()

@@ -15,8 +15,10 @@ from peer.enroll import EnrollError, revoke
 from peer.messages import Draft
 from peer.records import REVOCATION, revocation_key
 from peer.signing import Answering
+from trust.ceremony.events import CeremonyStatus
+from trust.epoch import EpochRecord
 from trust.errors import IdentityError, TrustError
-from trust.identity import format_id, parse_id, parse_spiffe, spiffe_node, spiffe_workload
+from trust.identity import format_id, node_id, parse_id, parse_spiffe, spiffe_node, spiffe_workload
 from trust.revocation import Revocation, revoke_self, serial_subject, signer_subject, subject_kind
 from trust.revoking import check_signers_left, request_revocation
 
@@ -53,6 +55,7 @@ class Governing:
             "margin": answering - threshold,
             "revocations": len(daemon.revocations),
             "ceremony": self._ceremony(),
+            "orders": self._orders(),
         }
 
     async def issuance_problem(self) -> tuple[str, str]:
@@ -89,6 +92,13 @@ class Governing:
         if status is not None and status.convicted:
             names = ", ".join(map(self._name_of, status.convicted))
             return f"signers have lied, which is proved; revoke them: {names}"
+        if status is not None and status.refused is not None:
+            node, why = status.refused
+            return f"it does not carry out the change of signers that {self._name_of(node)} proposes: {why}"
+        for order in self._orders():
+            return (
+                f"{order['by']} orders other signers, which it takes others to order too: gossamer ca status"
+            )
         return ""
 
     def _ceremony(self) -> Json | None:
@@ -101,8 +111,12 @@ class Governing:
             "stage": status.stage,
             "attempt": max(status.attempt, 0),
             "awaited": [self._name_of(node) for node in status.awaited],
+            "refused": self._refused(status),
             "convicted": [self._name_of(node) for node in status.convicted],
         }
+
+    def _refused(self, status: CeremonyStatus) -> str:
+        return "" if status.refused is None else f"{self._name_of(status.refused[0])}: {status.refused[1]}"
 
     async def reshare(self, names: Sequence[str], timeout_s: float) -> Json:
         """Move the root to other signers, or to the same ones with fresh shares; the group that came of it. Waits for
@@ -116,20 +130,20 @@ class Governing:
                 f"this peer is no signer; ask one of them: {', '.join(signers) or 'none is known yet'}",
                 code=2,
             )
+        ceremonies = daemon.succession.ceremonies
         try:
-            wanted = daemon.succession.ceremonies.ask(keys)
+            wanted = ceremonies.ask(keys)
         except TrustError as error:
             raise ApiError(str(error), code=2) from error
+        if ceremonies.asked.lacks:
+            raise ApiError(self._lacking(wanted, record), code=3)
         try:
             async with asyncio.timeout(timeout_s):
                 while (after := daemon.custody.record) is None or after.epoch == record.epoch:
                     await daemon.succession.until_changed()
         except TimeoutError:
-            awaited = ", ".join((self._ceremony() or {}).get("awaited", []))
             raise ApiError(
-                f"the signers have not changed within {timeout_s:g} s; it goes on"
-                + (f", waiting for {awaited}" if awaited else ""),
-                code=3,
+                f"the signers have not changed within {timeout_s:g} s; it goes on{self._hindered()}", code=3
             ) from None
         signers = [self._name_of(node) for node in after.value.ids]
         return {
@@ -138,6 +152,32 @@ class Governing:
             "signers": signers,
             "as_wished": after.value.keys == wanted,
         }
+
+    def _lacking(self, wanted: tuple[bytes, ...], record: EpochRecord) -> str:
+        """What an order waits for that goes further than signers go by themselves."""
+        asked = self._daemon.succession.ceremonies.asked
+        gave = [node for node, keys in asked.orders.items() if keys == wanted]
+        others = ", ".join(self._name_of(node) for node in record.value.ids if node not in gave)
+        return (
+            f"noted, and nothing changes yet: {asked.lacks}. So this takes the orders of "
+            f"{record.group.threshold} signers, and {len(gave)} of them gave it; give the same one at another of: "
+            f"{others}"
+        )
+
+    def _hindered(self) -> str:
+        """Who keeps a change of signers waiting, and who refuses it."""
+        awaited = ", ".join((self._ceremony() or {}).get("awaited", []))
+        refusals = self._daemon.succession.ceremonies.asked.refusals
+        refused = "; ".join(f"{self._name_of(node)} refuses: {words}" for node, words in refusals.items())
+        return (f", waiting for {awaited}" if awaited else "") + (f"; {refused}" if refused else "")
+
+    def _orders(self) -> list[Json]:
+        """Which signers' operators order which signers."""
+        orders = self._daemon.succession.ceremonies.asked.orders
+        return [
+            {"by": self._name_of(node), "signers": [self._name_of(node_id(key)) for key in keys]}
+            for node, keys in sorted(orders.items())
+        ]
 
     def _name_of(self, node: bytes) -> str:
         member = self._daemon.node.engine.member(node)

@@ -4,6 +4,8 @@ A letter is one byte that says its sort, and a content that is the business of w
 
     b"c" <frame>                 of a ceremony (`trust/ceremony/statement.py`), or of one that is over: its outcome
     b"w" <ceremony> <keys ...>   a signer wishes for these signers (`peer/wishes.py`)
+    b"o" <order>                 a signer shows what its operator orders (`trust/ceremony/appointment.py`)
+    b"n" <ceremony> <words>      a signer does not make the reader's wish or order its own, and why
     b"r" <message>               a share's repair (`trust/ceremony/repair.py`, `peer/mending.py`)
 
 Invariant: what waits is bounded, in all and for each node, in letters and in bytes; what finds no room is dropped and
@@ -21,7 +23,7 @@ from trust.identity import format_id
 
 log = logging.getLogger("gossamer.ceremony")
 
-FRAME, WISH, REPAIR = b"c", b"w", b"r"
+FRAME, WISH, ORDER, REFUSAL, REPAIR = b"c", b"w", b"o", b"n", b"r"
 LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
 INBOX_MAX: Final = 1024
 INBOX_EACH_MAX: Final = 256  # of one node

@@ -21,6 +21,7 @@ from trust.ceremony.events import (
     CeremonyStatus,
     Convicted,
     Input,
+    Refused,
     Rejected,
     Retrying,
     Sealed,
@@ -34,7 +35,7 @@ from trust.errors import CeremonyError
 from trust.groupkey import KeyShare
 from trust.identity import NodeIdentity
 
-Effect: TypeAlias = Send | Sealed | Convicted | Retrying | Rejected
+Effect: TypeAlias = Send | Sealed | Convicted | Retrying | Refused | Rejected
 
 _FILES: Final = "ceremony-*.key"
 _PREFIX: Final = "ceremony-"

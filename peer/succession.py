@@ -24,6 +24,7 @@ from peer.kin import Kin
 from peer.messages import Draft
 from peer.readmission import Readmission
 from peer.records import EPOCH, epoch_key
+from peer.seniority import Seniority
 from trust.authority import root_since
 from trust.ceremony.events import CeremonyStatus
 from trust.epoch import EpochRecord, decode_epoch
@@ -41,6 +42,7 @@ class Succession:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
         self._wake, self._changed = asyncio.Event(), asyncio.Event()
+        self.seniority = Seniority.of(daemon.config.data_dir, lambda: daemon.registry.credentials)
         self.candidates = Candidates(
             seen=daemon.node.engine.members,
             credentials=daemon.registry.credentials,
@@ -48,6 +50,8 @@ class Succession:
             trust_domain=daemon.membership.trust_domain,
             rules=daemon.config.ca.rules,
             now=time.monotonic,
+            me=daemon.identity.id,
+            joined=self.seniority.since,
         )
         self.ceremonies = Ceremonies(
             custody=daemon.custody,
@@ -57,6 +61,7 @@ class Succession:
             judgement=self.candidates,
             send=self._send,
             now=time.monotonic,
+            unix=daemon.clock.now,
         )
         self.letters = Letters(
             lambda node: daemon.outlook.dial(node, CEREMONY), node_of, self.ceremonies.receive
@@ -97,8 +102,10 @@ class Succession:
         self.epochs.take_in()
 
     async def run(self) -> None:
-        """Take part in ceremonies, for ever."""
-        await self.ceremonies.run()
+        """Take part in ceremonies, and note who becomes a member, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.ceremonies.run())
+            tasks.create_task(self.seniority.run())
 
     async def publish(self) -> None:
         """See to it that every epoch is in somebody's journal, for ever."""

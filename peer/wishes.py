@@ -1,14 +1,22 @@
 """Who should be the signers of the epoch to come: whose wish goes first, and which wish is refused.
 
-This peer's operator goes before this peer's own judgement, and that before the wish of a fellow signer, which is made
-this one's where it has none. So one signer that sees a reason is enough for all to sit down.
+What enough operators order goes first (`peer/appointing.py`), then what this peer's operator asks for, then this peer's
+own judgement, and that before the wish of a fellow signer, which is made this one's where it has none. So one signer
+that sees a reason is enough for all to sit down.
+
+No wish goes further than this peer would go with an opening that somebody else made (`trust/ceremony/bearing.py`),
+unless it is ordered. What its operator asks for beyond that waits for the orders of others, and `lacks` says why.
 
 Invariant: no wish that others brought stands here unchecked: all in it are known as members and not revoked, there are
-no more of them than the mesh would keep, and the threshold does not fall below what the mesh is set to.
+no more of them than the mesh would keep, the threshold does not fall below what the mesh is set to, and this elector
+can bear it.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
+from peer.appointing import Appointing
+from trust.ceremony.bearing import check_change
 from trust.ceremony.bodies import cut
 from trust.ceremony.electorate import DIGEST_BYTES, SIGNERS_MAX, by_id, check_electors
 from trust.ceremony.events import Members
@@ -31,37 +39,53 @@ class Judgement(Protocol):
 class Wishes:
     """See the module's theory. Wishes are public keys; None is for no change. `record` is always the newest epoch's."""
 
-    def __init__(self, judgement: Judgement, rules: SignerRules) -> None:
+    def __init__(self, judgement: Judgement, rules: SignerRules, appointing: Appointing) -> None:
         self._judgement = judgement
         self._rules = rules
+        self._appointing = appointing
+        self._members = Members(known=frozenset())
+        self._ordered: tuple[bytes, ...] | None = None  # by enough operators
         self._judged: tuple[bytes, ...] | None = None
         self._asked: tuple[bytes, ...] | None = None  # by this peer's operator
         self._hinted: tuple[bytes, ...] | None = None  # by a fellow signer
+        self.lacks = ""  # why what the operator asks for has to be ordered by others too; "" if it has not
 
     @property
     def own(self) -> tuple[bytes, ...] | None:
-        """This peer's, its operator's first."""
-        return self._asked or self._judged
+        """This peer's: what is ordered, then what its operator asks for."""
+        asked = None if self.lacks else self._asked
+        return self._ordered or asked or self._judged
 
     @property
     def current(self) -> tuple[bytes, ...] | None:
         """The one that counts here."""
         return self.own or self._hinted
 
+    @property
+    def members(self) -> Members:
+        """Those that were looked at last, with what is ordered."""
+        return self._members
+
     def forget(self) -> None:
         """Another epoch has begun: nobody has wished for the one after it yet."""
-        self._judged = self._asked = self._hinted = None
+        self._ordered = self._judged = self._asked = self._hinted = None
+        self.lacks = ""
 
     def judge(self, record: EpochRecord) -> None:
-        """Look again at who should be signers."""
+        """Look again at the members, and at who should be signers."""
+        self._look(record)
         self._judged = self._judgement.wish(record)
 
     def ask(self, keys: tuple[bytes, ...] | None, record: EpochRecord) -> tuple[bytes, ...]:
-        """The operator wishes for these, or for what this node thinks right; to the same signers for fresh shares. What
-        is wished for. Raises CeremonyError, and nothing has changed."""
+        """The operator wishes for these, which is an order, or for what this node thinks right; to the same signers for
+        fresh shares. What is wished for. Raises CeremonyError, and nothing has changed."""
+        self._look(record)
         wanted = by_id(keys) if keys is not None else self._judgement.wish(record) or record.value.keys
         self._check(wanted, record)
+        if keys is not None:
+            self._appointing.order(wanted, record)
         self._asked = wanted
+        self._look(record)
         return wanted
 
     def hear(self, content: bytes, record: EpochRecord) -> bool:
@@ -75,7 +99,9 @@ class Wishes:
         ):
             return False
         wanted = cut(keys, KEY_BYTES)
+        self._look(record)
         self._check(wanted, record)
+        self._bear(wanted, record)
         self._hinted = wanted
         return True
 
@@ -83,9 +109,36 @@ class Wishes:
         """This peer's own wish, for its fellow signers."""
         return succession(record).ceremony + b"".join(self.own or ())
 
+    def _look(self, record: EpochRecord) -> None:
+        members = self._judgement.members(record)
+        ordered = self._appointing.agreed(record, members.barred)
+        self._members = replace(members, ordered=frozenset(map(node_id, ordered)))
+        try:
+            self._check(ordered, record)
+            self._ordered = ordered
+        except CeremonyError:
+            self._ordered = (
+                None  # of strangers, or of somebody that is revoked: whoever ordered it was told so
+            )
+        if self._asked is not None:
+            self.lacks = self._objection(self._asked, record)
+
+    def _objection(self, wanted: tuple[bytes, ...], record: EpochRecord) -> str:
+        try:
+            self._bear(wanted, record)
+        except CeremonyError as error:
+            return str(error)
+        return ""
+
+    def _bear(self, wanted: tuple[bytes, ...], record: EpochRecord) -> None:
+        check_change(
+            [node_id(key) for key in wanted], self._rules.threshold_of(len(wanted)), succession(record),
+            self._rules, self._members,
+        )  # fmt: skip
+
     def _check(self, wanted: tuple[bytes, ...], record: EpochRecord) -> None:
         check_electors(wanted)
-        members, rules = self._judgement.members(record), self._rules
+        members, rules = self._members, self._rules
         for key in wanted:
             node = node_id(key)
             if node in members.barred:

@@ -99,6 +99,7 @@ def status(data_dir: Path, output: str) -> None:
             f"can issue:  {_issuing(bool(data.get('can_issue')), margin)}",
             f"revoked:    {data.get('revocations', 0)}",
             *_changing(data.get("ceremony")),
+            *_ordered(data.get("orders") or []),
             "",
         ]
     )
@@ -120,7 +121,14 @@ def _changing(ceremony: dict[str, Any] | None) -> list[str]:
         return []
     awaited = ", ".join(ceremony.get("awaited") or [])
     words = f"to epoch {ceremony.get('epoch')}, {ceremony.get('stage')}, attempt {ceremony.get('attempt')}"
-    return [f"changing:   {words}" + (f", waiting for {awaited}" if awaited else "")]
+    lines = [f"changing:   {words}" + (f", waiting for {awaited}" if awaited else "")]
+    if refused := ceremony.get("refused"):
+        lines.append(f"refused:    what was proposed by {refused}")
+    return lines
+
+
+def _ordered(orders: list[dict[str, Any]]) -> list[str]:
+    return [f"ordered:    {', '.join(each.get('signers') or [])}, at {each.get('by')}" for each in orders]
 
 
 def _issuing(can: bool, margin: int) -> str:
@@ -141,6 +149,10 @@ def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: st
 
     Without peers: to whom the signers think right, or to the same ones, which makes every share that leaked before
     worthless. The peer asked must be a signer.
+
+    Signers carry out by themselves what they see a reason for: seats that are free, signers that are revoked or gone.
+    Whatever goes further (a signer that serves is to go, somebody is to be preferred) takes the same order at as many
+    signers as the threshold says; until then this ends with status 3 and the reason.
     """
     with CallsPeer():
         result = client_of(data_dir).ca_reshare(signers, timeout)

@@ -29,12 +29,13 @@ class Opinion:
     wanted: tuple[bytes, ...] | None = None
     known: frozenset[bytes] = frozenset()
     barred: frozenset[bytes] = frozenset()
+    gone: frozenset[bytes] = frozenset()
 
     def wish(self, record: EpochRecord) -> tuple[bytes, ...] | None:
         return None if self.wanted is None or self.wanted == record.value.keys else self.wanted
 
     def members(self, _record: EpochRecord | None) -> Members:
-        return Members(known=self.known, barred=self.barred)
+        return Members(known=self.known, barred=self.barred, away=self.gone, gone=self.gone)
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Council:
         ceremonies = Ceremonies(
             custody=custody, keys=keys, identity=identity, rules=self.rules, judgement=opinion,
             send=lambda node, letter: self.post(identity.id, node, letter), now=lambda: self.now,
+            unix=lambda: 1_700_000_000 + self.now,
         )  # fmt: skip
         seat = self.seats[identity.id] = Seat(identity, keys, custody, ceremonies, opinion)
         self.down.discard(identity.id)

@@ -32,6 +32,7 @@ class Scene:
         self.candidates = Candidates(
             seen=lambda: self.members, credentials=self.credentials, revocations=self.revocations,
             trust_domain=DOMAIN, rules=SignerRules(), now=lambda: self.now,
+            me=self.world.mesh.member(0)[0].id, joined=lambda credential: credential.issued_at,
         )  # fmt: skip
 
     def join(self, number: int) -> Seen:
@@ -99,3 +100,48 @@ def test_a_revoked_signer_that_no_list_has_any_more_still_goes(scene):
         sorted((each.public_key for each in signers[1:]), key=node_id)
     )
     assert signers[0].id in scene.candidates.members(record).barred
+
+
+def test_an_elector_sees_who_is_away_gone_ripe_and_older(scene):
+    record, _, signers = founded(3)
+    for each in signers:
+        credential = replace(scene.join(each.id[0] or 1) and next(iter(scene.credentials.values())))
+        scene.credentials[each.id] = replace(credential, public_key=each.public_key)
+    scene.members[:] = [Seen(each.id) for each in signers]
+    early, late = scene.join(7), scene.join(8)
+    ages = {early.id: 100, late.id: 300}
+    scene.candidates.joined = lambda credential: ages.get(credential.node, 50)
+    scene.candidates.me = early.id
+    scene.candidates.look()
+    scene.members[0].live = False
+    members = scene.candidates.members(record)
+    assert (members.away, members.gone, members.ripe) == ({signers[0].id}, frozenset(), frozenset())
+    assert members.known == {each.id for each in [*signers, early, late]}
+    scene.now += SETTLE_S
+    members = scene.candidates.members(record)
+    assert members.ripe == {early.id, late.id}
+    assert members.rank[signers[1].id] == members.rank[early.id] == 100, (
+        "who was here before this node is alike to it"
+    )
+    assert members.rank[late.id] == 300
+    scene.now += scene.candidates.rules.gone_s
+    assert scene.candidates.members(record).gone == {signers[0].id}
+
+
+def test_the_seat_of_a_signer_that_an_epoch_went_on_without_is_held_while_it_is_away(scene):
+    record, _, signers = founded(3)
+    without = replace(record, value=replace(record.value, keys=record.value.keys[1:]))
+    out = next(each for each in signers if each.public_key == record.value.keys[0])
+    credential = scene.join(5) and next(iter(scene.credentials.values()))
+    for each in signers:
+        scene.credentials[each.id] = replace(credential, public_key=each.public_key)
+    scene.members[:] = [Seen(each.id, live=each is not out) for each in signers]
+    assert scene.candidates.members(without).held == 0, "this node has not seen it sign"
+    scene.candidates.members(record)
+    assert scene.candidates.members(without).held == 1
+    scene.members[[each.id for each in scene.members].index(out.id)].live = True
+    assert scene.candidates.members(without).held == 0
+    scene.members[[each.id for each in scene.members].index(out.id)].live = False
+    assert scene.candidates.members(without).held == 1
+    scene.now += scene.candidates.rules.gone_s
+    assert scene.candidates.members(without).held == 0

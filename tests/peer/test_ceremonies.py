@@ -26,7 +26,9 @@ def wanted(identities: list[NodeIdentity]) -> tuple[bytes, ...]:
 
 
 def wish_all(hall: Council, identities: list[NodeIdentity]) -> None:
+    """All of them see that these should sign, and that the others are gone."""
     for seat in hall.seats.values():
+        seat.opinion.gone = frozenset(hall.seats) - {each.id for each in identities}
         seat.opinion.wanted = wanted(identities)
         seat.ceremonies.changed()
 

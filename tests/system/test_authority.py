@@ -294,3 +294,16 @@ async def test_a_signer_that_is_gone_is_replaced_a_revoked_one_leaves_and_a_lost
     before = (await ask(first, "ca_status"))["epoch"]
     assert "2 of 3" in await first.command("ca", "reshare")
     assert (await ask(fourth, "ca_status"))["epoch"] >= before
+
+    # one operator alone takes nobody's seat; as many as have the root together may
+    code, _, err = await first.try_command("ca", "reshare", "node-1", "node-3")
+    assert code == 3
+    said = " ".join(err.split())
+    assert "would be left out, and it is a signer that is here" in said
+    assert "takes the orders of 2 signers, and 1 of them gave it" in said
+
+    async def told() -> bool:
+        return "node-1 orders other signers" in (await standing(third, "signer"))[1]
+
+    await until(told, "the other signers hear of the order", 20)
+    assert "2 of 2:" in await third.command("ca", "reshare", "node-1", "node-3")

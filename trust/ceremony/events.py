@@ -1,5 +1,6 @@
 """What goes into a ceremony's machine and what comes out of it, and how patient it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -57,10 +58,18 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """The members that may become signers, and those that must not, electors too (revoked). Node ids."""
+    """The members as this node sees them. Node ids. What an elector makes of them is said in `bearing`."""
 
-    known: frozenset[bytes]
-    barred: frozenset[bytes] = frozenset()
+    known: frozenset[bytes]  # they may become signers
+    barred: frozenset[bytes] = frozenset()  # they must not be, electors neither: revoked
+    away: frozenset[bytes] = frozenset()  # signers that are not among the living now
+    gone: frozenset[bytes] = (
+        frozenset()
+    )  # those of them that are away for so long that others take their seats
+    held: int = 0  # seats of those that were signers not long ago and are away, but not for so long
+    ripe: frozenset[bytes] = frozenset()  # no signers, and could be: here for long enough
+    rank: Mapping[bytes, int] = field(default_factory=dict)  # of `known`: the lower, the longer a member
+    ordered: frozenset[bytes] = frozenset()  # the group that operators ordered for this epoch; empty for none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +130,15 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """This elector does not carry out the opening of `attempt` by `node`."""
+
+    node: bytes
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """What `node` sent was malformed, forged or out of place."""
 
@@ -128,7 +146,7 @@ class Rejected:
     reason: str
 
 
-Output: TypeAlias = Store | Send | Sealed | Convicted | Retrying | Rejected
+Output: TypeAlias = Store | Send | Sealed | Convicted | Retrying | Refused | Rejected
 
 
 # ------------------------------------------------------------------ for people
@@ -144,3 +162,6 @@ class CeremonyStatus:
     awaited: tuple[bytes, ...]
     convicted: tuple[bytes, ...]
     sealed: bool
+    refused: tuple[bytes, str] | None = (
+        None  # the last opening this node did not carry out: whose it was, and why
+    )

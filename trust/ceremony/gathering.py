@@ -9,6 +9,7 @@ Invariant: an opening made here is justified (`lock.check_justified`): a quorum 
 over.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,13 +18,14 @@ from trust.ceremony.electorate import Electorate
 from trust.ceremony.growth import SignerRules
 from trust.ceremony.lock import Lock
 from trust.ceremony.selection import select
-from trust.ceremony.statement import Statement
+from trust.ceremony.statement import Statement, decode_statement
 from trust.identity import node_id
 
 BLAME_ATTEMPTS: Final = 4  # for how many attempts a blame is remembered
 BLAMED_MAX: Final = 16
 JOINS_MAX: Final = 64  # of nodes that are no electors: what they say of each other helps, no more
 _ABANDONS_BORNE: Final = 2  # of one participant, before it is blamed: a crash is no habit
+_REFUSALS_BORNE: Final = 8  # the same for refused openings: in so many attempts, views have become one
 
 
 class Standing:
@@ -49,6 +51,7 @@ class Gathering:
         self._standing = standing
         self._blamed: dict[bytes, int] = {}  # node id, the attempt that waited for it
         self._abandons: dict[bytes, int] = {}
+        self._refusals: dict[bytes, int] = {}
 
     def add(self, said: Statement) -> None:
         """Note a genuine JOIN, if it is the latest of its node."""
@@ -85,7 +88,13 @@ class Gathering:
     # -------------------------------------------------------------- blame
 
     def left(self, said: Statement, join: Join, number: int) -> None:
-        """A participant left the open attempt `number` early. Who tells for whom it waited is excused."""
+        """A participant left the open attempt `number` early. Who tells for whom it waited is excused, and for a while
+        who names itself: it refused what the attempt was opened with."""
+        if said.node in join.blamed:
+            self._refusals[said.node] = self._refusals.get(said.node, 0) + 1
+            if self._refusals[said.node] >= _REFUSALS_BORNE:
+                self._blamed[said.node] = number
+            return
         self._abandons[said.node] = self._abandons.get(said.node, 0) + (not join.blamed)
         if self._abandons[said.node] >= _ABANDONS_BORNE:
             self._blamed[said.node] = number
@@ -94,6 +103,22 @@ class Gathering:
         """This node has been waiting for `nodes` in attempt `number`."""
         for node in nodes:
             self._blamed[node] = number
+
+    def refuse(self, me: bytes, number: int) -> None:
+        """This node refuses what attempt `number` was opened with."""
+        self._blamed[me] = number
+
+    def excused(self, opening: Opening, me: bytes) -> frozenset[bytes]:
+        """Whom the opening may leave out for what they did in this ceremony: this node waited for them in vain, or as
+        many electors as have the root together say that they did, so that one of them is honest."""
+        group = self._electorate.group
+        joins = [decode_statement(each) for each in opening.joins]
+        said = Counter(
+            each for join in joins for each in decode_join(join.body).blamed if each not in (join.node, me)
+        )
+        needed = len(joins) + 1 if group is None else group.threshold
+        own = frozenset(self._blamed) - {me}
+        return own | {node for node, count in said.items() if count >= needed}
 
     def blamed(self, number: int) -> tuple[bytes, ...]:
         """Whom this node blames on entering attempt `number`; older blames are forgotten."""

@@ -3,16 +3,19 @@
 A statement counts if its author may have a say, has signed it, and its body has the form of its kind. What is said of
 an attempt that is not open here yet is kept until its opening comes; of one that was left, only joins and accusations
 still matter. An opening is taken from the attempt's leader alone, and only if it is justified (`lock`) and, to who
-has a vote, right (`selection`).
+has a vote, right and bearable (`selection`, `bearing`); an elector that refuses one says why, and leaves the attempt.
 
 Invariant: nothing enters the attempt, the joins or the convictions unchecked; what waits for an opening is bounded
 (EARLY_MAX), one statement for each kind and author. Whoever says two things at one place is accused.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from trust.ceremony.bodies import Opening, check_body, decode_join, decode_opening
 from trust.ceremony.course import JUMP_MAX, Course
+from trust.ceremony.events import Output, Refused
 from trust.ceremony.evidence import contradicts
 from trust.ceremony.growth import SignerRules
 from trust.ceremony.guilt import Guilt
@@ -32,13 +35,20 @@ class Hearing:
     place."""
 
     def __init__(
-        self, place: Place, rules: SignerRules, patience: Patience, course: Course, guilt: Guilt
+        self,
+        place: Place,
+        rules: SignerRules,
+        patience: Patience,
+        course: Course,
+        guilt: Guilt,
+        put: Callable[[Output], None],
     ) -> None:
         self._place = place
         self._rules = rules
         self._patience = patience
         self._course = course
         self._guilt = guilt
+        self._put = put
         self._early: dict[tuple[Kind, bytes], Statement] = {}
 
     def locked(self, node: bytes, frame: Locked) -> None:
@@ -129,13 +139,32 @@ class Hearing:
         opening = decode_opening(said.body)
         convicted = place.standing.convictions
         lock = check_justified(opening, said.attempt, place.electorate, convicted)
-        if lock is None and place.elects:
-            check_opening(
-                opening, place.electorate, self._rules, known=place.candidates, barred=place.standing.barred,
-                convicted=convicted,
-            )  # fmt: skip
+        if lock is None and place.elects and not self._bears(now, said, opening):
+            return
         if not place.elects and place.me not in opening.receiver_ids:
             return
         if said.attempt > attempt.number:
             self._course.start(now, said.attempt)
         self.adopt(now, said, opening, None if lock is None else lock.value)
+
+    def _bears(self, now: float, said: Statement, opening: Opening) -> bool:
+        """Whether this elector carries out what the leader opened with. If not it says so, by going on to the next
+        attempt, and blames nobody but itself: views differ for a while."""
+        place = self._place
+        seen = replace(place.seen, known=place.candidates)
+        try:
+            check_opening(
+                opening, place.electorate, self._rules, seen=seen, convicted=place.standing.convictions,
+                excused=place.gathering.excused(opening, place.me),
+            )  # fmt: skip
+        except CeremonyError as error:
+            refused = (said.node, str(error))
+            if place.refused != refused or place.refused_in != said.attempt:
+                place.refused, place.refused_in = refused, said.attempt
+                self._put(Refused(node=said.node, attempt=said.attempt, reason=str(error)))
+            place.gathering.refuse(place.me, said.attempt)
+            self._course.move_on(
+                now, said.attempt + 1, f"this node refuses its opening: {error}", (said.node,)
+            )
+            return False
+        return True

@@ -92,7 +92,7 @@ class Ceremony:
         self._course = Course(place, patience, self._put, recalled=memory is not None)
         self._guilt = Guilt(identity, place, self._course, self._put)
         self._decision = Decision(place, self._guilt, self._put)
-        self._hearing = Hearing(place, rules, patience, self._course, self._guilt)
+        self._hearing = Hearing(place, rules, patience, self._course, self._guilt, self._put)
         self._told = False
         self._answered: dict[bytes, float] = {}
         self._out: list[Output] = []
@@ -124,7 +124,7 @@ class Ceremony:
             case Wish():
                 place.wanted = None if given.keys is None else by_id(given.keys)
             case Members():
-                place.known, place.standing.barred = given.known, given.barred
+                place.seen, place.standing.barred = given, given.barred
             case Learned():
                 self._decision.learn(self._me, given.record)
             case Tick():

@@ -10,7 +10,7 @@ the machine before that was stored.
 from trust.ceremony.attempt import Attempt
 from trust.ceremony.bodies import decode_opening
 from trust.ceremony.electorate import Electorate
-from trust.ceremony.events import CeremonyStatus, Send
+from trust.ceremony.events import CeremonyStatus, Members, Send
 from trust.ceremony.evidence import judge
 from trust.ceremony.gathering import Gathering, Standing
 from trust.ceremony.lock import Lock
@@ -36,7 +36,11 @@ class Place:
         self.record: EpochRecord | None = None  # the outcome
         self.heard_lock: Lock | None = None  # the highest that others told
         self.wanted: tuple[bytes, ...] | None = None  # public keys: who should be the signers
-        self.known: frozenset[bytes] = frozenset()  # node ids: who may
+        self.seen = Members(known=frozenset())  # who may, as this node sees it
+        self.refused: tuple[bytes, str] | None = (
+            None  # the last opening that was not carried out: whose, and why
+        )
+        self.refused_in = -1  # its attempt
         self.unstored = False
 
     # -------------------------------------------------------------- who
@@ -65,7 +69,7 @@ class Place:
     @property
     def candidates(self) -> frozenset[bytes]:
         """Whom this node knows as one that may sign."""
-        return self.known | {node_id(key) for key in self.wanted or ()}
+        return self.seen.known | {node_id(key) for key in self.wanted or ()}
 
     @property
     def members(self) -> set[bytes]:
@@ -107,6 +111,7 @@ class Place:
             awaited=tuple(sorted(self.awaited())),
             convicted=tuple(sorted(self.standing.convictions)),
             sealed=self.record is not None,
+            refused=self.refused,
         )
 
     # -------------------------------------------------------------- memory

@@ -11,14 +11,17 @@ Who waits for somebody cannot go on itself: blame of a node that blames others i
 does not send may be what it has been waiting for. A liar that blames an honest node to get off thereby makes an edge
 itself.
 
-Invariant: what is chosen passes `check_opening` at every elector that knows the same nodes and the same rules.
+Invariant: what is chosen passes `check_opening` at every elector that knows the same nodes and the same rules, and has
+been waiting for the same ones in vain.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from trust.ceremony.bearing import check_change
 from trust.ceremony.bodies import Opening
 from trust.ceremony.electorate import Electorate, by_id
+from trust.ceremony.events import Members
 from trust.ceremony.growth import SignerRules
 from trust.errors import CeremonyError
 from trust.identity import node_id
@@ -119,14 +122,14 @@ def check_opening(
     electorate: Electorate,
     rules: SignerRules,
     *,
-    known: Collection[bytes],
-    barred: Collection[bytes],
+    seen: Members,
     convicted: Collection[bytes],
+    excused: Collection[bytes] = (),
 ) -> None:
-    """Raise CeremonyError unless this elector can bear what a leader chose. `known` are the ids of members that may
-    sign, `barred` those that may not any more."""
+    """Raise CeremonyError unless this elector can bear what a leader chose, among the members it sees. `excused` (node
+    ids) may be left out for what they did in this ceremony, `convicted` have to be."""
     ids = set(opening.receiver_ids)
-    if unwanted := ids & (set(barred) | set(convicted)):
+    if unwanted := ids & (seen.barred | set(convicted)):
         raise CeremonyError(f"{len(unwanted)} of the new signers are revoked or convicted")
     if opening.threshold != rules.threshold_of(len(ids)):
         raise CeremonyError(
@@ -140,10 +143,11 @@ def check_opening(
         return
     if len(opening.dealers) != electorate.group.threshold or not set(opening.dealers) <= set(electorate.ids):
         raise CeremonyError("exactly as many signers as the threshold says deal")
-    if not ids <= set(known) | set(electorate.ids):
+    if not ids <= seen.known | set(electorate.ids):
         raise CeremonyError("one of the new signers is not known here as one that may sign")
     if opening.threshold < least_threshold(electorate, rules):
         raise CeremonyError(f"the threshold would fall to {opening.threshold}")
+    check_change(ids, opening.threshold, electorate, rules, seen, excused={*excused, *convicted})
 
 
 def _by_blame(nodes: Collection[bytes], edges: set[tuple[bytes, bytes]], attempt: int) -> list[bytes]:

@@ -18,6 +18,7 @@ from trust.ceremony.events import (
     Members,
     Output,
     Received,
+    Refused,
     Rejected,
     Retrying,
     Sealed,
@@ -69,6 +70,7 @@ class Node:
     convicted: list[Convicted] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     retrying: list[Retrying] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     replay: list[Input] = field(default_factory=list)  # what the driver tells a machine that starts
 
 
@@ -205,6 +207,8 @@ class Network:
                 node.rejected.append(output)
             case Retrying():
                 node.retrying.append(output)
+            case Refused():
+                node.refused.append(output)
 
     def _carry(self, source: bytes, target: bytes, data: bytes) -> None:
         altered = self.alter(source, target, data)
@@ -306,13 +310,13 @@ def reshare(
     rules: SignerRules | None = None,
     absent: Iterable[bytes] = (),
 ) -> tuple[Network, Electorate]:
-    """A network in which the signers of `record` are about to hand over to `new`."""
+    """A network in which the signers of `record` are about to hand over to `new`, by an operator's order."""
     electorate = succession(record)
     network = Network(seed, faults)
     rules = rules or SignerRules(signers=len(new))
     everyone = {each.id: each for each in [*old, *new]}
     wish = Wish(keys=tuple(each.public_key for each in new))
-    members = Members(known=frozenset(everyone))
+    members = Members(known=frozenset(everyone), ordered=frozenset(each.id for each in new))
     gone = set(absent)
     for id_, each in everyone.items():
         if id_ not in gone:

@@ -24,7 +24,18 @@ from tests.trust.ceremony.network import (
 from tests.trust.secret import interpolate
 from trust.authority import SoleAuthority
 from trust.ceremony.electorate import founding
-from trust.ceremony.events import Learned, Output, Received, Rejected, Sealed, Send, Store, Tick, Wish
+from trust.ceremony.events import (
+    Learned,
+    Members,
+    Output,
+    Received,
+    Rejected,
+    Sealed,
+    Send,
+    Store,
+    Tick,
+    Wish,
+)
 from trust.ceremony.growth import SignerRules
 from trust.ceremony.machine import Ceremony
 from trust.ceremony.resharing import expected_constant, scalar_of_seed
@@ -297,8 +308,8 @@ def test_two_wishes_for_one_epoch_lead_to_one_outcome() -> None:
     for seed in range(6):
         network, electorate = reshare(record, shares, old, [*old, *first, *second], seed=seed)
         for at, each in enumerate(old):
-            wish = [*old, *(first if at % 2 else second)]
-            network.nodes[each.id].replay[1:] = [Wish(keys=tuple(one.public_key for one in wish))]
+            wish = Wish(keys=tuple(one.public_key for one in [*old, *(first if at % 2 else second)]))
+            network.nodes[each.id].replay[:] = [Members(known=everyone), wish]
         half = {old[0].id}
         network.faults = Faults(
             cut=lambda a, b, now, half=half, end=20 * (seed % 3): now < end and (a in half) != (b in half)
