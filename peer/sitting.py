@@ -6,6 +6,8 @@ after the last of them covers them all, and one write is enough.
 
     keys/ceremony-0000000007.key    the memory of the ceremony for epoch 7; secret, gone once the epoch's share is kept
 
+Each memory takes the place of the one before, whose bytes are overwritten: it held the seed of a dealing and shares.
+
 Invariant: outputs are returned only after the memory that backs them is durable.
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from peer.io.keys import KeyFileError, Keys, erase_private, read_private, write_private
+from peer.io.keys import KeyFileError, Keys, erase_private, read_private, replace_secret
 from trust.ceremony.electorate import Electorate
 from trust.ceremony.events import (
     CeremonyStatus,
@@ -112,7 +114,7 @@ class Sitting:
                 else:
                     effects.append(output)
         if memory is not None:
-            await asyncio.to_thread(write_private, self._path, memory)
+            await asyncio.to_thread(replace_secret, self._path, memory)
         return effects
 
     def forget(self) -> None:

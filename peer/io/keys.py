@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 from peer.io.stale import Boot, file_mark
 
@@ -63,6 +63,8 @@ class Keys:
             make_directory(directory)
             directory.chmod(0o700)
             for leftover in directory.glob("*" + _TEMPORARY):
+                with contextlib.suppress(OSError):  # what cannot be written can still be removed
+                    _overwrite(leftover)
                 leftover.unlink()
         except OSError as error:
             raise KeyFileError(f"{directory}: {reason(directory, error)}") from error
@@ -171,6 +173,7 @@ def write_private(path: Path, data: bytes) -> None:
             temporary.replace(path)
         except OSError:
             with contextlib.suppress(OSError):  # the first failure is the one to tell
+                _overwrite(temporary)
                 temporary.unlink()
             raise
         fsync_directory(path.parent)
@@ -178,20 +181,47 @@ def write_private(path: Path, data: bytes) -> None:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def replace_secret(path: Path, data: bytes) -> None:
+    """Like `write_private`, and what was there before is overwritten once the new content is durable: a file that is
+    renamed over leaves its bytes behind. Raises KeyFileError: the content is the old or, where only the overwriting
+    failed, the new."""
+    with contextlib.ExitStack() as held:
+        try:
+            before = held.enter_context(path.open("r+b")) if path.exists() else None
+        except OSError as error:
+            raise KeyFileError(f"{path}: cannot be opened: {error.strerror}") from error
+        write_private(path, data)
+        try:
+            if before is not None:
+                _fill(before)
+        except OSError as error:
+            raise KeyFileError(f"{path}: what it held before cannot be erased: {error.strerror}") from error
+
+
 def erase_private(path: Path) -> None:
     """Overwrite the file and remove it, durable when it returns; nothing where there is none. What a file system keeps
     elsewhere (a journal, a snapshot, a worn block) is out of reach. Raises KeyFileError."""
     try:
-        with path.open("r+b") as stream:
-            stream.write(bytes(os.fstat(stream.fileno()).st_size))
-            stream.flush()
-            os.fsync(stream.fileno())
+        _overwrite(path)
         path.unlink()
         fsync_directory(path.parent)
     except FileNotFoundError:
         return
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be removed: {error.strerror}") from error
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as stream:
+        _fill(stream)
+
+
+def _fill(stream: BinaryIO) -> None:
+    """Zeros in the place of all that is there, durable."""
+    stream.seek(0)
+    stream.write(bytes(os.fstat(stream.fileno()).st_size))
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def reason(path: Path, error: OSError) -> str:

@@ -302,7 +302,7 @@ async def test_a_full_disk_keeps_everything_back_and_is_got_over(tmp_path, monke
     real = memory_path(full.keys, 1)
     from peer import sitting
 
-    write = sitting.write_private
+    write = sitting.replace_secret
 
     def fails(path: object, data: bytes) -> None:
         if path == real:
@@ -314,7 +314,7 @@ async def test_a_full_disk_keeps_everything_back_and_is_got_over(tmp_path, monke
         (posted.append(letter) if source == everyone[0].id and letter[:1] == FRAME else None) or letter
     )
     with monkeypatch.context() as patch:
-        patch.setattr("peer.sitting.write_private", fails)
+        patch.setattr("peer.sitting.replace_secret", fails)
         wish_all(hall, everyone)
         for seat in hall.seats.values():
             seat.opinion.wanted = None

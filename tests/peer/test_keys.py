@@ -1,5 +1,6 @@
 """Key files: written whole or not at all, private or refused, and a boot number that never comes twice."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.io.keys import BOOT_MAX, KeyFile, KeyFileError, Keys
+from peer.io.keys import BOOT_MAX, KeyFile, KeyFileError, Keys, replace_secret
 
 SEED = bytes(range(32))
 
@@ -144,3 +145,37 @@ def test_boot_numbers_do_not_wrap(keys):
     keys.path(KeyFile.BOOT).write_bytes(str(BOOT_MAX).encode())
     with pytest.raises(KeyFileError, match="no boot number is left"):
         keys.next_boot(1)
+
+
+def test_what_a_secret_held_before_is_overwritten_and_not_left_on_the_disk(tmp_path):
+    keys = Keys.open(tmp_path)
+    path, aside = keys.directory / "ceremony-1.key", tmp_path / "aside"
+    replace_secret(path, b"the first")
+    aside.hardlink_to(path)  # the same bytes on the disk, under a name that stays
+    replace_secret(path, b"the second")
+    assert path.read_bytes() == b"the second"
+    assert aside.read_bytes() == bytes(9)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_overwritten_is_told_and_the_new_content_is_there(tmp_path, monkeypatch):
+    path = tmp_path / "secret"
+    replace_secret(path, b"the first")
+
+    def fails(_stream):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr("peer.io.keys._fill", fails)
+    with pytest.raises(KeyFileError, match="held before cannot be erased"):
+        replace_secret(path, b"the second")
+    assert path.read_bytes() == b"the second"
+
+
+def test_what_a_crash_left_half_written_is_overwritten_before_it_goes(tmp_path):
+    keys = Keys.open(tmp_path)
+    leftover, aside = keys.directory / "ceremony-1.key.tmp", tmp_path / "aside"
+    leftover.write_bytes(b"half")
+    aside.hardlink_to(leftover)
+    Keys.open(tmp_path)
+    assert not leftover.exists()
+    assert aside.read_bytes() == bytes(4)
