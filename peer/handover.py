@@ -18,7 +18,8 @@ a week, so that after that time at the latest new tokens work again.
 
 An old signer that lies can leave uses out, as one that gives shares for everything can, and is outnumbered by the
 others. It can also name uses that never were and so make tokens useless: HANDED_MAX bounds how much of the ledger that
-takes, LASTS_S_MAX how long.
+takes, LASTS_S_MAX how long. Signers that are honest never come to HANDED_MAX, for they admit nobody beyond
+ADMITTED_MAX. Whose ledger is larger all the same hands over nothing and says so: a part would make tokens usable twice.
 
 Invariant: `settled` moves on only after everything it promises is on disk.
 """
@@ -46,7 +47,7 @@ log = logging.getLogger("gossamer.signing")
 
 SETTLED: Final = "tokens_settled"  # the name under which the store keeps it
 PAGE: Final = 4096
-HANDED_MAX: Final = SPENDS_MAX // 4  # by one signer: more uses than that are not believed
+HANDED_MAX: Final = SPENDS_MAX // 2  # by one signer: more uses than that are not believed
 # A token does not outlive the credential of who made it. What would be kept for ever fills the ledger for good.
 LASTS_S_MAX: Final = CREDENTIAL_TTL_S_MAX + 2 * ORDER_SKEW_S_MAX
 RETRY_S_MIN: Final = 0.5
@@ -106,6 +107,7 @@ class Handover:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told: dict[int, str] = {}  # why not, by epoch
+        self._too_many = -1  # the epoch for which the ledger was too large to be handed over
         self.spending = Spending(ledger, store, settled=lambda: self.settled, newest=self._newest)
         custody.changed(self._custody_changed)
 
@@ -236,8 +238,10 @@ class Handover:
                 return body[:500].decode(errors="replace")
             if tag == _ALL:
                 return [spend for spend in spends if spend.expires_at > self._now()]
-            if tag != _MORE or len(body) % _USE.size or len(spends) + len(body) // _USE.size > HANDED_MAX:
+            if tag != _MORE or len(body) % _USE.size:
                 return "handed over what is no ledger"
+            if len(spends) + len(body) // _USE.size > HANDED_MAX:
+                return f"handed over more than {HANDED_MAX} uses of tokens, which is more than is believed"
             page = [
                 Spend(token_id=token, node=holder, expires_at=ends)
                 for token, holder, ends in _USE.iter_unpack(body)
@@ -289,4 +293,15 @@ class Handover:
             return f"did not sign in epoch {epoch - 1}"
         if self._settled.epoch < epoch - 1:
             return f"does not know yet itself what was used before epoch {epoch - 1}"
+        if (uses := len(self.spending.ledger)) > HANDED_MAX:
+            words = (
+                f"counts {uses} uses of tokens, more than the {HANDED_MAX} that can be handed over: it waits until "
+                "tokens have expired"
+            )
+            if self._too_many != epoch:
+                self._too_many = epoch
+                log.error(
+                    "ledger_too_large", extra={"fields": {"epoch": epoch, "uses": uses, "reason": words}}
+                )
+            return words
         return ""

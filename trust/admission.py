@@ -70,6 +70,9 @@ __all__ = [
 
 REQUEST_BYTES_MAX: Final = 6000
 SPENDS_MAX: Final = 65_536
+# Of n signers each use is with t, a majority: all their ledgers together have less than twice as many, so that what
+# honest signers counted can always be handed over (`peer/handover.py`).
+ADMITTED_MAX: Final = SPENDS_MAX // 4
 
 _JOIN_LABEL: Final = b"gossamer/join/1"
 _RENEW_LABEL: Final = b"gossamer/renew/1"
@@ -183,7 +186,7 @@ class Spend:
 
 
 class TokenLedger:
-    """Which nodes came in with which token. Bounded: when it is full it admits nobody new until tokens expire."""
+    """Which nodes came in with which token. Bounded: at ADMITTED_MAX it admits nobody new until tokens expire."""
 
     __slots__ = ("_count", "_spent")
 
@@ -205,8 +208,11 @@ class TokenLedger:
                 if invitation.uses == 1
                 else f"the join token has been used {invitation.uses} times, as often as it may: ask for a new one"
             )
-        if self._count >= SPENDS_MAX:
-            raise TokenError("too many hosts joined lately: try again when older tokens have expired")
+        if self._count >= ADMITTED_MAX:
+            raise TokenError(
+                f"{self._count} hosts joined with tokens that are still valid, and no more than {ADMITTED_MAX} are "
+                "kept count of: too many hosts joined lately; try again when older tokens have expired"
+            )
         return Spend(token_id=invitation.id, node=node, expires_at=invitation.expires_at)
 
     def record(self, spend: Spend) -> None:

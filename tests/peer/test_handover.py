@@ -12,7 +12,7 @@ from peer.io.store import StoreError
 from peer.io.stream import SPENT
 from peer.signing import DeniedError, LaterError
 from tests.peer.team import Seat, Team
-from trust.admission import Spend, TokenLedger
+from trust.admission import ADMITTED_MAX, Spend, TokenLedger
 
 
 async def settle(seats: Iterable[Seat], epoch: int) -> None:
@@ -168,14 +168,39 @@ async def test_a_large_ledger_comes_in_pages_and_expired_uses_stay_away(team: Te
 
 
 async def test_more_uses_than_can_be_are_not_believed(team: Team, monkeypatch: Any) -> None:
-    assert HANDED_MAX > 10_000
+    assert HANDED_MAX >= 2 * ADMITTED_MAX > 10_000
     monkeypatch.setattr(handover, "HANDED_MAX", 10)
     signing, _ = await changed(team, keep=4)
-    for number in range(11):
-        spend = Spend(token_id=bytes([number]) * 16, node=bytes(16), expires_at=2**40)
-        team.seats[0].handover.spending.ledger.record(spend)
-    assert "what is no ledger" in await asked(team.seats[0], signing[-1], 1)
+    fill(team, 11)
+    monkeypatch.setattr(Handover, "_refusal", lambda *_: "")  # a liar's
+    assert "more than 10 uses of tokens" in await asked(team.seats[0], signing[-1], 1)
     assert len(signing[-1].handover.spending.ledger) == 0
+
+
+def fill(team: Team, count: int) -> None:
+    """So many uses in the first signer's ledger."""
+    now = int(team.live.now())
+    for number in range(count):
+        spend = Spend(token_id=bytes([number]) * 16, node=bytes(16), expires_at=now + 600)
+        team.seats[0].handover.spending.ledger.record(spend)
+
+
+async def test_a_ledger_that_is_too_large_is_kept_back_whole_and_loudly_until_tokens_expire(
+    team: Team, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(handover, "HANDED_MAX", 10)
+    signing, _ = await changed(team, keep=4)
+    fill(team, 10)
+    assert await asked(team.seats[0], signing[-1], 1) == ""
+    fill(team, 11)
+    for _ in range(2):
+        answer = await signing[-1].handover._ask(team.seats[0].node, 1)
+        assert isinstance(answer, str), "no part of it is handed over"
+        assert "counts 11 uses of tokens, more than the 10 that can be handed over" in answer
+    told = [each for each in caplog.records if each.message == "ledger_too_large"]
+    assert len(told) == 1
+    team.seats[0].handover.spending.ledger.prune(team.live.now() + 600)
+    assert await asked(team.seats[0], signing[-1], 1) == ""
 
 
 async def test_uses_that_no_store_could_keep_are_not_believed(team: Team) -> None:

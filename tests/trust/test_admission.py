@@ -257,7 +257,7 @@ class TestLedger:
             mesh.ledger.check(long.invitation, newcomer(2).id)
 
     def test_admits_nobody_new_when_it_is_full(self, mesh, monkeypatch) -> None:
-        monkeypatch.setattr(admission, "SPENDS_MAX", 2)
+        monkeypatch.setattr(admission, "ADMITTED_MAX", 2)
         token = mesh.token(uses=9)
         for number in (1, 2, 1):
             issue(mesh, request_join(newcomer(number), token, "beta", NOW))
