@@ -30,7 +30,7 @@ from trust.admission import Token, TokenLedger, found, issue_credential, parse_t
 from trust.authority import Authority, read_root, root_certificate, root_fingerprint
 from trust.ceremony.alone import founded_alone
 from trust.credential import Credential, decode_credential, verify_credential
-from trust.errors import CredentialError, TrustError
+from trust.errors import BootstrapError, CredentialError, TrustError
 from trust.held import HeldAuthority
 from trust.identity import SEED_BYTES, NodeIdentity
 from trust.revocation import RevocationSet
@@ -125,6 +125,11 @@ async def _found_together(
     config: Config, keys: Keys, identity: NodeIdentity, now: Callable[[], float], say: Callable[[str], None]
 ) -> Established:
     """A mesh of several, or this founder's way into it when it runs already. Raises EstablishError, KeyFileError."""
+    if config.bootstrap_secret is not None and keys.read(KeyFile.FOUNDERS) is None:
+        try:
+            config.bootstrap_secret.check(now())  # who has begun goes on: its key is its claim
+        except BootstrapError as error:
+            raise EstablishError(str(error)) from error
     site = Site(
         name=config.name,
         bind=config.bind,

@@ -6,7 +6,9 @@ join token with a founder's rights; who proved the bootstrap secret that this pe
 `gossamer token create` makes; anybody else the words to ask for one. The token goes over the stream on which both have
 proved themselves, admits one node, and is good for TOKEN_S.
 
-A founder's claim ends FOUNDER_S after the founding and with its first revocation, even when that has expired: the key
+The secret opens the mesh for SECRET_S after the founding and never beyond its own end: it was handed round to make a
+mesh, and stays in unit files and shell histories when the mesh has long been made. A founder that comes later has its
+key. That claim ends FOUNDER_S after the founding and with its first revocation, even when that has expired: the key
 of a host that was given up years ago must not open the mesh to whoever finds it.
 
 Invariant: who proved neither gets nothing but words, and tokens are made at most once in PAUSE_S.
@@ -28,7 +30,7 @@ from trust.bootstrap import BootstrapSecret, Card
 from trust.codec import Reader, pack
 from trust.credential import CREDENTIAL_TTL_S_MAX, Credential
 from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
-from trust.errors import BootstrapError, TokenError, TrustError
+from trust.errors import BootstrapError, TokenError, TrustError, span
 from trust.identity import NodeIdentity, format_id, spiffe_node
 from trust.invitation import TOKEN_CHARS_MAX, Token, create_token, parse_token
 from trust.revocation import RENEWAL_GRACE_S, RevocationSet
@@ -40,6 +42,7 @@ TOKEN_S: Final = 120.0
 FOUNDER_S: Final = float(
     CREDENTIAL_TTL_S_MAX + RENEWAL_GRACE_S
 )  # as long as its first credential can be renewed
+SECRET_S: Final = 86_400.0  # a day in which whoever was late on the day of the founding still comes
 PAUSE_S: Final = 0.2
 
 
@@ -127,8 +130,8 @@ class Readmission:
             return REFUSED + f"it is of trust domain {credential.trust_domain!r}".encode()
         try:
             self.revoked.check(subject)
-            if not founder and self.secret is None:
-                return REFUSED + b"join it with a token (made by `gossamer token create` on a member)"
+            if not founder and (words := self._secret_is_none()):
+                return REFUSED + words.encode()
             if self.now() < self._last + PAUSE_S:
                 return LATER + b"others are being let in"
             self._last = self.now()
@@ -142,6 +145,17 @@ class Readmission:
         except TrustError as error:
             return REFUSED + str(error).encode()[:400]
         return GRANTED + pack([token.text, record.encode()])
+
+    def _secret_is_none(self) -> str:
+        """Why the secret lets nobody in, and what does; "" if it does."""
+        instead = "join it with a token (made by `gossamer token create` on a member)"
+        if self.secret is None:
+            return instead
+        ends = self.founded_at + SECRET_S
+        if self.secret.expires_at:
+            ends = min(ends, self.secret.expires_at)
+        late_s = self.now() - ends
+        return f"the bootstrap secret let peers in until {span(late_s)} ago: {instead}" if late_s >= 0 else ""
 
     def _own_card(self) -> Card:
         if self._card is None:

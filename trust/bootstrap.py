@@ -10,8 +10,11 @@ two ends then prove themselves inside, in both directions:
   know the secret cannot make. Without a secret a peer is believed on first use, and people compare the fingerprint of
   what was founded.
 
-A bootstrap token is that secret as text, `gsb1.…`: 32 random bytes, so that nobody who listens can guess it, and four
-of their hash, so that a copying mistake is told from a wrong secret. It can be made anywhere.
+A bootstrap token is that secret as text, `gsb1.…`: 32 random bytes, so that nobody who listens can guess it, the moment
+at which it ends, and four bytes of their hash, so that a copying mistake is told from a wrong secret. It can be made
+anywhere. The moment is part of what is proved: the same bytes with another end are another secret. Tokens of before
+have no end of their own (36 bytes); members of a mesh that runs stop honouring either some time after its founding
+(`peer/readmission.py`).
 
 Invariant: a proof holds for one role, one secret, two nonces and one certificate; no error contains the secret.
 """
@@ -27,8 +30,8 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from trust.codec import Field, Reader, pack, signed_bytes
-from trust.errors import BootstrapError, IdentityError
+from trust.codec import UNIX_S_MAX, Field, Reader, pack, signed_bytes
+from trust.errors import BootstrapError, IdentityError, span
 from trust.identity import (
     KEY_BYTES,
     SIGNATURE_BYTES,
@@ -48,6 +51,7 @@ CARD_BYTES_MAX: Final = 512
 EXPECT_MAX: Final = 16  # as many as a group has signers
 
 _CHECK_BYTES: Final = 4
+_END_BYTES: Final = 5  # until the year 36,812
 _CHECK: Final = b"gossamer/bootstrap-check/1\0"
 _KEY: Final = b"gossamer/bootstrap-key/1"
 _CARD: Final = b"gossamer/founder-card/1"
@@ -62,22 +66,34 @@ class BootstrapSecret:
     """What all founders were given. `repr` does not show it; `text` is the token."""
 
     secret: bytes = field(repr=False)
+    expires_at: int = 0  # Unix s; 0 for none of its own
 
     @property
     def text(self) -> str:
-        return BOOTSTRAP_PREFIX + base64.urlsafe_b64encode(self.secret + _check(self.secret)).decode().rstrip(
-            "="
-        )
+        data = self.secret + self._end()
+        return BOOTSTRAP_PREFIX + base64.urlsafe_b64encode(data + _check(data)).decode().rstrip("=")
+
+    def check(self, now: float) -> None:
+        """Raise BootstrapError if it has ended at `now` (Unix s)."""
+        if self.expires_at and now >= self.expires_at:
+            raise BootstrapError(
+                f"the bootstrap token ended {span(now - self.expires_at)} ago: make another one for all founders "
+                "(gossamer token create --bootstrap), or join the mesh with a token of a member if it runs already"
+            )
+
+    def _end(self) -> bytes:
+        return self.expires_at.to_bytes(_END_BYTES, "big") if self.expires_at else b""
 
     def mac(self, role: str, transcript: bytes) -> bytes:
         """32 bytes that only who knows the secret can make."""
-        key = HKDF(SHA256(), 32, salt=None, info=_KEY).derive(self.secret)
+        key = HKDF(SHA256(), 32, salt=None, info=_KEY + self._end()).derive(self.secret)
         return hmac.digest(key, role.encode() + b"\0" + transcript, "sha256")
 
 
-def new_bootstrap_secret(entropy: Callable[[int], bytes]) -> BootstrapSecret:
-    """A fresh one."""
-    return BootstrapSecret(entropy(SECRET_BYTES))
+def new_bootstrap_secret(entropy: Callable[[int], bytes], expires_at: int) -> BootstrapSecret:
+    """A fresh one, good until `expires_at` (Unix s)."""
+    assert 0 < expires_at <= UNIX_S_MAX, "a moment"
+    return BootstrapSecret(entropy(SECRET_BYTES), expires_at)
 
 
 def parse_bootstrap(text: str) -> BootstrapSecret:
@@ -93,8 +109,9 @@ def parse_bootstrap(text: str) -> BootstrapSecret:
         data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         data = b""
-    secret = BootstrapSecret(data[:SECRET_BYTES])
-    if len(data) != SECRET_BYTES + _CHECK_BYTES or secret.text != text.strip():
+    end = data[SECRET_BYTES:-_CHECK_BYTES]
+    secret = BootstrapSecret(data[:SECRET_BYTES], int.from_bytes(end, "big"))
+    if len(data) < SECRET_BYTES + _CHECK_BYTES or len(end) > _END_BYTES or secret.text != text.strip():
         raise BootstrapError("the bootstrap token is damaged: copy it again, whole")
     return secret
 

@@ -1,6 +1,7 @@
 """`token` and `ca`: who may join, and who certifies."""
 
 import secrets
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ import click
 from peer.commands.options import DURATION, CallsPeer, client_of, data_dir_option, output_option
 from peer.render import Column, print_data, print_lines
 
+TOKEN_S: Final = 3600.0
+BOOTSTRAP_S: Final = 86_400.0  # long enough to give it to all founders, in whatever way
 _STATES: Final = {"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim", "revoked": "red"}
 
 
@@ -22,7 +25,10 @@ def token() -> None:
     "--service", "services", multiple=True, metavar="NAMESPACE/NAME",
     help='A service the peer may offer, with * for any part; repeatable (default "*/*").',
 )  # fmt: skip
-@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long the token is good for.")
+@click.option(
+    "--ttl", type=DURATION, default=None,
+    help="How long the token is good for (default 1h; 1d with --bootstrap).",
+)  # fmt: skip
 @click.option(
     "--uses", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Peers it admits."
 )
@@ -39,7 +45,7 @@ def token() -> None:
 @output_option
 def create(
     services: tuple[str, ...],
-    ttl: float,
+    ttl: float | None,
     uses: int,
     no_publish: bool,
     no_invite: bool,
@@ -52,7 +58,8 @@ def create(
     if bootstrap:
         from trust.bootstrap import new_bootstrap_secret
 
-        text = new_bootstrap_secret(secrets.token_bytes).text
+        lasts_s = BOOTSTRAP_S if ttl is None else ttl
+        text = new_bootstrap_secret(secrets.token_bytes, int(time.time() + lasts_s)).text
         if output == "table":
             print_lines([text])
         else:
@@ -62,7 +69,7 @@ def create(
     with CallsPeer():
         text = client_of(data_dir).token_create(
             services=patterns,
-            ttl_s=ttl,
+            ttl_s=TOKEN_S if ttl is None else ttl,
             uses=uses,
             publish=not no_publish,
             invite=not no_invite,

@@ -12,6 +12,7 @@ from peer.establish import EstablishError, establish
 from peer.io.keys import KeyFile, KeyFileError, Keys, write_private
 from trust.admission import create_token
 from trust.authority import SoleAuthority
+from trust.bootstrap import BootstrapSecret
 from trust.credential import CREDENTIAL_TTL_S, decode_credential
 from trust.held import HeldAuthority
 from trust.revocation import RENEWAL_GRACE_S
@@ -140,6 +141,13 @@ async def test_nobody_becomes_a_member_by_accident(config: Any, keys: Keys, live
         await establish(config, keys, live.now)
     with pytest.raises(EstablishError):
         await establish(replace(config, token="gsm1.nonsense"), keys, live.now)
+
+
+async def test_a_bootstrap_token_that_has_ended_founds_nothing(config: Any, keys: Keys, live: Any) -> None:
+    ended = BootstrapSecret(b"s" * 32, int(live.now()) - 7200)
+    with pytest.raises(EstablishError, match="the bootstrap token ended 2 hours ago: make another one"):
+        await establish(replace(config, bootstrap_expect=3, bootstrap_secret=ended), keys, live.now)
+    assert keys.read(KeyFile.FOUNDERS) is None
 
 
 async def test_seeds_that_do_not_answer_are_tried_for_a_while_and_named(

@@ -1,11 +1,13 @@
 """Who comes to found a mesh that runs: founders and those with its secret are let in, others are told what to do."""
 
+from dataclasses import replace
+
 import pytest
 
 from peer.acquaintance import Introducer, UnacquaintedError, der_of, passing_certificate
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, FOUND, Hello, StreamError
-from peer.readmission import FOUNDER_S, GRANTED, LATER, TOKEN, Readmission
+from peer.readmission import FOUNDER_S, GRANTED, LATER, SECRET_S, TOKEN, Readmission
 from trust.admission import parse_token
 from trust.authority import root_since
 from trust.bootstrap import BootstrapSecret, Card
@@ -124,10 +126,28 @@ async def test_a_founder_s_claim_ends_when_its_first_credential_cannot_be_renewe
     assert token.invitation.govern
     one.readmission.founded_at = one.clock - FOUNDER_S - 5
     one.clock += 1
-    token, _ = token_in(await one.ask(FOUNDER, SECRET))
-    assert not token.invitation.govern, "it has the secret, as others have"
+    assert b"join it with a token" in await one.ask(FOUNDER, SECRET)
     one.readmission.secret = None
     assert b"join it with a token" in await one.ask(FOUNDER, None)
+
+
+async def test_the_secret_opens_the_mesh_for_a_day_and_founders_for_longer(gate):
+    one = await gate(SECRET)
+    one.readmission.founded_at = one.clock - SECRET_S + 60
+    token_in(await one.ask(STRANGER, SECRET))
+    one.clock += 7200
+    answer = await one.ask(STRANGER, SECRET)
+    assert b"the bootstrap secret let peers in until 1 hour ago: join it with a token" in answer
+    token_in(await one.ask(FOUNDER, SECRET))
+
+
+async def test_the_secret_opens_nothing_beyond_its_own_end(gate):
+    one = await gate(SECRET)
+    one.readmission.founded_at = one.clock
+    one.readmission.secret = ended = replace(SECRET, expires_at=int(one.clock) + 100)
+    token_in(await one.ask(STRANGER, ended))
+    one.clock += 101
+    assert b"the bootstrap secret let peers in until" in await one.ask(STRANGER, ended)
 
 
 async def test_tokens_are_made_one_at_a_time(gate):

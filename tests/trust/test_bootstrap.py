@@ -19,6 +19,7 @@ from trust.bootstrap import (
     prove,
     transcript,
 )
+from trust.codec import UNIX_S_MAX
 from trust.errors import BootstrapError, TrustError
 from trust.identity import NodeIdentity
 
@@ -35,10 +36,23 @@ def card(identity: NodeIdentity, **changes: object) -> Card:
 
 
 def test_a_token_is_read_as_it_was_made_and_never_printed() -> None:
-    secret = new_bootstrap_secret(random.Random(1).randbytes)
+    secret = new_bootstrap_secret(random.Random(1).randbytes, 1_800_000_000)
     assert parse_bootstrap(f" {secret.text}\n") == secret
     assert secret.text not in repr(secret)
     assert secret.secret.hex() not in repr(secret)
+
+
+def test_a_token_ends_and_its_end_is_part_of_the_secret() -> None:
+    secret = new_bootstrap_secret(random.Random(1).randbytes, 1_800_000_000)
+    secret.check(1_800_000_000 - 1)
+    with pytest.raises(BootstrapError, match="ended 2 hours ago: make another one"):
+        secret.check(1_800_000_000 + 7200)
+    later = replace(secret, expires_at=secret.expires_at + 1)
+    assert parse_bootstrap(later.text) == later != secret
+    assert later.mac("caller", b"t") != secret.mac("caller", b"t")
+    SECRET.check(2**40)
+    assert parse_bootstrap(SECRET.text) == SECRET, "one of before has no end of its own"
+    assert parse_bootstrap(replace(secret, expires_at=UNIX_S_MAX).text).expires_at == UNIX_S_MAX
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """`token create`, `ca status`, `ca revoke` and `leave --revoke`."""
 
+import time
+
 import pytest
 
 from peer.commands.trust import _changing, _issuing
@@ -28,6 +30,13 @@ def test_a_bootstrap_token_is_made_without_a_peer(gossamer, served):
     assert parse_bootstrap(ended.out).text + "\n" == ended.out
     assert gossamer("token", "create", "--bootstrap").out != ended.out
     parse_bootstrap(gossamer("token", "create", "--bootstrap", "-o", "json").data["token"])
+
+
+@pytest.mark.parametrize(("words", "lasts_s"), [((), 86_400), (("--ttl", "2h"), 7200)])
+def test_a_bootstrap_token_ends(gossamer, served, words, lasts_s):
+    before = time.time()
+    secret = parse_bootstrap(gossamer("token", "create", "--bootstrap", *words).out)
+    assert before - 1 <= secret.expires_at - lasts_s <= time.time()
 
 
 def test_ca_reshare_tells_the_group_that_came_of_it(gossamer, served):
