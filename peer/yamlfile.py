@@ -5,7 +5,7 @@ level and for known sections; values below are constructed by the safe loader.
 
 Invariant: a returned entry has a unique name and the line it was written on; anything else raises YamlFileError
 naming the file. Bounded: FILE_BYTES_MAX. Nothing but a regular file is opened for reading, so that nobody waits for a
-pipe or a device.
+pipe or a device whose other end nobody has; a pipe that was open when this process began has one.
 """
 
 import os
@@ -47,7 +47,11 @@ class Entry:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading; waits for no other end. Raises OSError, NotAFileError among them."""
+    """A regular file, open for reading; waits for no other end. Raises OSError, NotAFileError among them.
+
+    `/dev/stdin` and `/dev/fd/N` may also be pipes, as of `-f <(...)` in a shell: somebody writes to them already."""
+    if stat.S_ISFIFO(path.stat().st_mode) and _is_inherited(path):
+        return path.open("rb")
     _check_regular(path.stat())  # opening a device may already do something
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -56,6 +60,12 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def _is_inherited(path: Path) -> bool:
+    """It names a descriptor of this process, by /proc/self/fd or a link there, and no pipe in the file system."""
+    named = path.readlink() if path.is_symlink() else path
+    return Path("/proc/self/fd").resolve() in (path.parent.resolve(), named.parent.resolve())
 
 
 def _check_regular(status: os.stat_result) -> None:

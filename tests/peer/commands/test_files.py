@@ -87,6 +87,13 @@ def test_what_is_neither_file_nor_directory_is_named_and_not_waited_for(gossamer
     assert "apply" not in [name for name, _ in served.api.calls]
 
 
+@pytest.mark.parametrize("argument", ["/dev/stdin", "/dev/fd/0", "<(cat {})"])
+def test_a_pipe_that_is_open_already_is_read(route, argument):
+    command = f"cat {route} | {shlex.quote(sys.executable)} -m peer.cli validate -f {argument.format(route)}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 class Unreadable(io.FileIO):
     """A file that must not be read."""
 
