@@ -24,14 +24,25 @@ FLUSH_INTERVAL_S: Final = 0.1
 class AccessLog:
     """Collects lines; `flush` hands what there is to the writing thread."""
 
-    __slots__ = ("_lines", "_queue", "_second", "_second_text", "_size", "_thread", "on_dropped")
+    __slots__ = (
+        "_lines",
+        "_now_ms",
+        "_now_text",
+        "_queue",
+        "_second",
+        "_second_text",
+        "_size",
+        "_thread",
+        "on_dropped",
+    )
 
     def __init__(self, fd: int) -> None:
         self._lines: list[str] = []
         self._size = 0
         self.on_dropped: Callable[[int], None] = lambda lines: None
         self._queue: queue.Queue[tuple[int, bytes] | None] = queue.Queue(BATCHES_MAX)
-        self._second = -1
+        self._now_ms = self._second = -1
+        self._now_text = ""
         self._second_text = ""
         self._thread = threading.Thread(
             target=_write_batches, args=(fd, self._queue), daemon=True, name="access log"
@@ -39,13 +50,16 @@ class AccessLog:
         self._thread.start()
 
     def timestamp(self) -> str:
-        """Now, as RFC 3339 in UTC with milliseconds. The part down to the second is formatted once a second."""
-        now_s = time.time()
-        second = int(now_s)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._second_text}{int((now_s - second) * 1000):03d}Z"
+        """Now, as RFC 3339 in UTC with milliseconds. Formatted once a millisecond, down to the second once a second."""
+        now_ms = int(time.time() * 1000)
+        if now_ms != self._now_ms:
+            self._now_ms = now_ms
+            second, millisecond = divmod(now_ms, 1000)
+            if second != self._second:
+                self._second = second
+                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._now_text = f"{self._second_text}{millisecond:03d}Z"
+        return self._now_text
 
     def write(self, line: str) -> None:
         """One line without its newline. The caller flushes every `FLUSH_INTERVAL_S`."""

@@ -14,9 +14,9 @@ from proxy.embedded.trace import trace_id
 
 def count(exchange: Exchange, edge: Edge, duration_ms: float) -> None:
     """Add the request to what `edge` has counted."""
+    label = label_of(exchange.grpc_status) if exchange.grpc_status else ""
     edge.count(
-        exchange.status, exchange.flags, duration_ms, exchange.bytes_in, exchange.bytes_out,
-        label_of(exchange.grpc_status),
+        exchange.status, exchange.flags, duration_ms, exchange.bytes_in, exchange.bytes_out, label
     )  # fmt: skip
 
 

@@ -95,12 +95,11 @@ class Answers(Timed):
     def _framing(self, exchange: "Exchange", response: Response) -> bytes:
         """The lines that say how long the body is, and whether the connection stays."""
         request = exchange.request
-        body = response.body
         close_delimited = self._encode = False
-        if body >= 0:
+        if response.body >= 0:
             if response.status == 204:
                 length = b""
-            elif body or response.length_told:
+            elif response.length_told:
                 length = b"content-length: %b\r\n" % response.length_told
             elif request.method == "HEAD" or response.status == 304:
                 length = b""

@@ -73,6 +73,8 @@ class Incoming(Exchange):
         inbound = self._inbound
         if inbound is not None:
             count(self, inbound.edge_from(self.engine.recorder, self._caller), duration_ms)
+        if self.engine.access_log is None:
+            return
         log(
             self, duration_ms, reporter="destination", source=self._caller,
             destination=inbound.name if inbound is not None else "",

@@ -304,8 +304,13 @@ class Outgoing(Exchange):
             if self._budgeted:
                 cluster.budget.release()
         target, leg = self._target, self._leg
-        for edge in self._edges() if load is None or leg is None else (leg.edge,):
-            count(self, edge, duration_ms)
+        if load is not None and leg is not None:
+            count(self, leg.edge, duration_ms)
+        else:
+            for edge in self._edges():
+                count(self, edge, duration_ms)
+        if self.engine.access_log is None:
+            return
         log(
             self, duration_ms, reporter="source", source=listening.identity,
             destination=cluster.name if cluster is not None else target.name if target is not None else "",

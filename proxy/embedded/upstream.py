@@ -183,11 +183,11 @@ class Upstream(asyncio.Protocol, Timed):
                 self._break(error.reason)
                 return
             data = data[end:]
-            if response.status == 101:
-                self._switch(exchange, response, data)
-                return
             if response.status >= 200:
                 self._take_final(exchange, response, data)
+                return
+            if response.status == 101:
+                self._switch(exchange, response, data)
                 return
             exchange.on_informational(response)
             exchange = self.exchange

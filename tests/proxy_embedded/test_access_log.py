@@ -2,12 +2,15 @@
 
 import json
 import os
-import re
+import time
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.embedded import access_log
 from proxy.embedded.access_log import BATCHES_MAX, AccessLog, format_line, format_request
 
 
@@ -73,10 +76,23 @@ def test_a_reader_that_does_not_read_costs_lines_not_time() -> None:
     os.close(writer)
 
 
-def test_the_time_is_utc_with_milliseconds() -> None:
+def test_the_time_is_utc_with_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     log = AccessLog(writer)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", log.timestamp())
+    for now_s, text in (
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (0.0009, "1970-01-01T00:00:00.000Z"),
+        (0.0015, "1970-01-01T00:00:00.001Z"),
+        (1_700_000_000.25, "2023-11-14T22:13:20.250Z"),
+        (1_700_000_000.9995, "2023-11-14T22:13:20.999Z"),
+        (1_700_000_001.0, "2023-11-14T22:13:21.000Z"),
+        (1_699_999_999.5, "2023-11-14T22:13:19.500Z"),  # a clock that was set back
+    ):
+        monkeypatch.setattr(
+            access_log, "time", SimpleNamespace(**{**vars(time), "time": lambda at=now_s: at})
+        )
+        assert log.timestamp() == text
+    monkeypatch.undo()
     log.close(5)
     os.close(reader)
     os.close(writer)
