@@ -29,6 +29,7 @@ from typing import Final
 from unittest.mock import patch
 
 from peer import cosigner as cosigner_module
+from peer.applicants import Applicants
 from peer.channels import Channels, node_of
 from peer.cosigner import Cosigner
 from peer.custody import Custody
@@ -184,7 +185,7 @@ class Peer:
         spending = Spending(self.rules.ledger, _store, settled=Settled, newest=lambda: 0)
         self.cosigner = Cosigner(
             custody=self.custody, rules=self.rules, node=node, spending=spending, now=time.time,
-            entropy=secrets.token_bytes, member_of=node_of,
+            entropy=secrets.token_bytes, member_of=node_of, applicants=Applicants(each=10**9, together=10**9),
         )  # fmt: skip
         self.ports: dict[bytes, int] = {}
         self.channels = Channels(

@@ -8,7 +8,8 @@ A coordinator is believed nothing. Each share is given for bytes that this node 
 request (`trust/order.py`), by its own clock, revocations and ledger of tokens.
 
 Coordinators are paced: who asks faster than RATE_PER_S, beyond BURST at once, is read no faster, so that the streams of
-a flood fill up and nobody else's do. It takes a third of a core. Of what is refused, few words get into the log.
+a flood fill up and nobody else's do. It takes a third of a core. Applicants are paced too, through whomever they ask
+(`peer/applicants.py`). Of what is refused, few words get into the log.
 
 The use of a token is on this host's disk before the share leaves (`peer/spending.py`), and the policy is applied again
 afterwards: what was revoked while the disk was busy is not signed.
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from peer.applicants import Applicants
 from peer.custody import Custody
 from peer.io.store import StoreError
 from peer.io.stream import FrameStream, StreamError
@@ -92,7 +94,9 @@ class Cosigner:
         entropy: Callable[[int], bytes],
         member_of: Callable[[FrameStream], bytes | None],
         config: SignerConfig | None = None,
+        applicants: Applicants | None = None,
     ) -> None:
+        self._applicants = applicants or Applicants()
         self._custody, self._rules, self._node = custody, rules, node
         self._spending, self._now, self._member_of = spending, now, member_of
         self._verdict: bytes | Denied = Denied(detail="nothing was asked")
@@ -199,6 +203,9 @@ class Cosigner:
         """The bytes to be signed, or why not. What it takes in turns of the loop it takes before the last look."""
         try:
             order, draft = self._judge(coordinator, request.request)
+            now = asyncio.get_running_loop().time()
+            if draft.applicant and (words := self._applicants.refusal(draft.applicant, order.request, now)):
+                return self._deny(order, coordinator, Denied(detail=words, reason=Reason.LATER))
             if order.kind is Kind.CREDENTIAL:
                 unready = self._spending.unready(draft, request.epoch)
                 if unready:

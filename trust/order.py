@@ -23,7 +23,7 @@ from typing import Final, assert_never
 from trust.admission import JoinRequest, Spend, TokenLedger, decode_request, draft_credential
 from trust.authority import ROOT_TTL_S, CertificateDraft, draft_root
 from trust.codec import Reader, pack
-from trust.credential import CLOCK_SKEW_S_MAX, CREDENTIAL_TTL_S, SERIAL_BYTES, Credential
+from trust.credential import CLOCK_SKEW_S_MAX, CREDENTIAL_TTL_S, SERIAL_BYTES, Credential, decode_credential
 from trust.errors import AuthorityError, OrderError, span
 from trust.founding import decode_founding, draft_founding
 from trust.groupkey import GroupKey
@@ -113,6 +113,7 @@ class Draft:
     finish: Callable[[bytes], bytes]
     spend: Spend | None = None
     vouched_at: int = 0  # of a use: when the one who made the token got the credential in it (Unix s)
+    applicant: bytes = b""  # node id of whoever signed the request; b"" where nobody did
 
     def assemble(self, signature: bytes) -> bytes:
         """What was asked for, in its wire form. Raises AuthorityError if that is not the root's signature."""
@@ -191,13 +192,15 @@ def _credential_draft(credential: Credential, rules: Rules) -> Draft:
         message=credential.signing_bytes(),
         root_public=rules.root_public,
         finish=lambda signature: credential.signed(signature).encode(),
+        applicant=credential.node,
     )
 
 
 def _derive_svid(order: Order, rules: Rules) -> Draft:
     _check_ttl(order, "a certificate", rules.svid_ttl_s_max)
+    request = decode_svid_request(order.request)
     svid = draft_svid(
-        decode_svid_request(order.request),
+        request,
         rules.root_certificate,
         trust_domain=rules.trust_domain,
         now=order.issued_at,
@@ -205,7 +208,7 @@ def _derive_svid(order: Order, rules: Rules) -> Draft:
         revoked=rules.revoked,
         ttl_s=order.ttl_s,
     )
-    return _certificate_draft(svid, rules)
+    return replace(_certificate_draft(svid, rules), applicant=decode_credential(request.credential).node)
 
 
 def _derive_root(order: Order, rules: Rules) -> Draft:
@@ -229,8 +232,9 @@ def _certificate_draft(certificate: CertificateDraft, rules: Rules) -> Draft:
 def _derive_revocation(order: Order, rules: Rules) -> Draft:
     if order.ttl_s:
         raise OrderError("a revocation has the lifetime of what it revokes")
+    request = decode_revocation_request(order.request)
     revocation = draft_revocation(
-        decode_revocation_request(order.request),
+        request,
         rules.root_public,
         trust_domain=rules.trust_domain,
         now=order.issued_at,
@@ -242,6 +246,7 @@ def _derive_revocation(order: Order, rules: Rules) -> Draft:
         message=revocation.signing_bytes(),
         root_public=rules.root_public,
         finish=lambda signature: revocation.signed(signature).encode(),
+        applicant=decode_credential(request.credential).node,
     )
 
 

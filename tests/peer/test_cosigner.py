@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from peer import cosigner
+from peer.applicants import Applicants
 from peer.cosigner import UNANSWERED_MAX
 from peer.io.store import Store, StoreError
 from peer.io.stream import SIGN, FrameStream, connect, greet
@@ -110,6 +111,29 @@ async def test_with_a_full_disk_a_signer_puts_off_and_certifies_on(team: Team) -
         assert (reply.reason, reply.detail) == (Reason.LATER, "this signer cannot write to its disk")
     certificate = order_of(team, Kind.SVID, team.svid(member).encode())
     assert isinstance(await share_of(seat, certificate), ShareReply)
+
+
+async def test_an_applicant_that_asks_too_often_is_told_when_to_come_again_and_spends_nothing(
+    team: Team,
+) -> None:
+    seat, member = team.seats[0], team.seats[1]
+    seat.parts.cosigner._applicants = Applicants(each=1, together=3)
+    orders = []
+    for _ in range(3):
+        orders.append(order_of(team, Kind.SVID, team.svid(member).encode()))
+        team.live.advance_s += 1  # another request
+    for coordinator in (COORDINATOR, b"another node ..."):
+        assert isinstance(await share_of(seat, orders[0], coordinator=coordinator), ShareReply), "one request"
+    reply = await share_of(seat, orders[1], coordinator=b"another node ...")
+    assert isinstance(reply, RefusalReply)
+    assert reply.reason is Reason.LATER
+    assert "asks for more than 1 signatures a minute: try again in" in reply.detail
+    seat.parts.cosigner._applicants = Applicants(together=1)
+    assert isinstance(await share_of(seat, orders[2]), ShareReply)
+    reply = await share_of(seat, admission(team, team.token(), 1))
+    assert isinstance(reply, RefusalReply)
+    assert "all applicants together" in reply.detail
+    assert seat.disk == []
 
 
 async def test_what_was_revoked_while_the_disk_was_busy_is_not_signed(team: Team) -> None:
