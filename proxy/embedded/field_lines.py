@@ -24,7 +24,7 @@ STEERING: Final = frozenset(
 RESPONSE_STEERING: Final = STEERING - {b"host", b"expect"}
 _FORGOTTEN: Final = frozenset(
     (b"traceparent", b"tracestate", b"x-request-id", b"authorization", b"proxy-authorization", b"cookie",
-     b"set-cookie", b"etag", b"location")
+     b"set-cookie", b"x-api-key", b"x-auth-token", b"etag", b"location")
 )  # fmt: skip
 
 

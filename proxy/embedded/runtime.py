@@ -71,7 +71,7 @@ class Runtime:
         self._by_service: dict[tuple[str, str], Target] = {}
         self._names: dict[tuple[bytes, str], Target] = {}
         self._pools: dict[PoolKey, Supplier] = {}
-        self._legs: dict[tuple[Listening, EndpointLoad], Leg] = {}
+        self._legs: dict[tuple[Listening, EndpointLoad], Leg] = {}  # as many as the snapshot has of both
         self._tls_identities: dict[str, TlsIdentity] = {}
         self._tls_key = ""
         self._commits: list[Callable[[], None]] = []

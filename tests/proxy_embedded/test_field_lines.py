@@ -30,7 +30,7 @@ def test_what_steers_only_requests_travels_in_a_response(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"Authorization", b"cookie", b"Set-Cookie", b"Proxy-Authorization", b"traceparent"]
+    "name", [b"Authorization", b"cookie", b"Set-Cookie", b"Proxy-Authorization", b"X-Api-Key", b"traceparent"]
 )
 def test_secrets_and_what_never_repeats_are_not_remembered(name: bytes) -> None:
     requests, responses = RequestLines(), ResponseLines()
