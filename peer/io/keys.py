@@ -174,6 +174,7 @@ def write_private(path: Path, data: bytes) -> None:
         except OSError:
             with contextlib.suppress(OSError):  # the first failure is the one to tell
                 _overwrite(temporary)
+            with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
         fsync_directory(path.parent)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import msgpack
+from hpack import HPACKDecodingError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,10 @@ FILLED: dict[str, Any] = {"size_max": 4096, "bytes_max": 4096, "versions": (1, 2
 ELSEWHERE = {
     "peer.io.stale.decode_boot"
 }  # reads what this peer wrote to its own database, behind a checksum of SQLite's
+
+OTHERS = {
+    "proxy.embedded.http2_huffman.decode": HPACKDecodingError
+}  # a stand-in for a library's, with its error
 
 Decoder = Callable[[bytes], object]
 
@@ -134,5 +139,5 @@ def test_whatever_the_bytes_a_decoder_returns_or_raises_what_it_promises(data: b
         try:
             decode(data)
         except Exception as error:
-            if not promised(error):
+            if not promised(error) and type(error) is not OTHERS.get(name):
                 raise AssertionError(f"{name}: {error!r}") from error
