@@ -71,6 +71,7 @@ from proxy.plane import OldWorker, Plane
 from trust.bundle import TrustBundle
 from trust.identity import format_id
 from trust.order import Rules
+from trust.svid import Svid
 
 log = logging.getLogger("gossamer.peer")
 
@@ -345,4 +346,10 @@ class Daemon:
 
     def observe(self) -> None:
         """Take in what the data plane has counted."""
-        self.traffic.observe(self.dataplane.plane.observations(), time.monotonic())
+        telemetry = self.dataplane.plane.observations()
+        self.traffic.observe(telemetry, time.monotonic())
+        self.sightings.met_by_plane(telemetry.met)
+
+    def read_peer(self, der: bytes) -> Svid:
+        """What a certificate says that the root signed. Raises SvidError."""
+        return self._bundle.read_peer(der)

@@ -1,10 +1,10 @@
 """Certificates met in handshakes: shown to the nodes they are made out to, which deny what they never asked for.
 
-Every member this peer has a stream with showed a certificate. Each one is sent, once, to the node it is made out to,
-at the address by which the mesh knows that node (purpose `seen`). A node that is shown one it never asked for
-publishes a denial (`trust/transparency.py`), which every peer's metrics and `check` tell from then on. Whoever
-uses a misissued certificate on the gossip port of one honest member is found out by it. Certificates that only the
-data plane meets are not shown yet.
+Every member this peer has a stream with showed a certificate, and so did every caller and server its data plane shook
+hands with (`proxy/embedded/met.py`). Each one is sent, once, to the node it is made out to, at the address by which the
+mesh knows that node (purpose `seen`). A node that is shown one it never asked for publishes a denial
+(`trust/transparency.py`), which every peer's metrics and `check` tell from then on. Whoever uses a misissued
+certificate towards one honest member, or a service on its host, is found out by it.
 
 Invariant: bounded in what is remembered, waits, and is taken from one stream; nothing here can end the peer.
 """
@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from crdt.record import Record
@@ -62,18 +62,38 @@ class Sightings:
         assert isinstance(connection, PeerObject)
         if connection.peer is None:
             return
-        digest = hashlib.sha256(connection.peer_der).digest()
+        if self._is_new(connection.peer_der):
+            self._take(connection.peer, connection.peer_der)
+
+    def met_by_plane(self, certificates: Iterable[bytes]) -> None:
+        """The data plane's handshakes, where each of these (DER) passed every check."""
+        for der in certificates:
+            if not self._is_new(der):
+                continue
+            try:
+                svid = self._daemon.read_peer(der)
+            except SvidError as error:
+                log.warning("sighting_unread", extra={"fields": {"reason": str(error)}})
+            else:
+                self._take(svid, der)
+
+    def _is_new(self, der: bytes) -> bool:
+        digest = hashlib.sha256(der).digest()
         if digest in self._met:
-            return
+            return False
         self._met[digest] = None
         if len(self._met) > MET_MAX:
             self._met.popitem(last=False)
-        if connection.peer.node == self._daemon.identity.id:
-            self._judge(connection.peer, connection.peer_der)
+        return True
+
+    def _take(self, svid: Svid, der: bytes) -> None:
+        """One that nobody here has met before."""
+        if svid.node == self._daemon.identity.id:
+            self._judge(svid, der)
         elif len(self._waiting) >= WAITING_MAX:
             self.untold += 1
         else:
-            self._waiting.append((connection.peer.node, connection.peer_der))
+            self._waiting.append((svid.node, der))
             self._wake.set()
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:

@@ -89,6 +89,7 @@ class Telemetry:
     counters: Mapping[str, int]  # deltas of named counters: retries, tls_handshake_failed, head_rejected, ...
     ejections: tuple[Ejection, ...]  # a state, not a delta
     connections: int  # a state: open downstream connections
+    met: tuple[bytes, ...] = ()  # certificates (DER) that callers and servers showed, each once as a rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

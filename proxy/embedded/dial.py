@@ -73,6 +73,7 @@ class Dial(Timed):
 
     def _established(self, stream: TlsStream) -> asyncio.Protocol:
         self._engine.streams.add(stream)
+        self._engine.met.note(stream.ssl_object)
         if self._negotiated is not None:
             return self._negotiated(stream.ssl_object.selected_alpn_protocol() or "")
         return self._protocol

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 from proxy.breaker import Breaker
 from proxy.embedded.access_log import AccessLog, format_line
 from proxy.embedded.clusters import Cluster
+from proxy.embedded.met import MetCertificates
 from proxy.embedded.telemetry import Recorder
 from proxy.embedded.tls_stream import TlsStream
 from proxy.embedded.trace import RequestIds
@@ -57,7 +58,7 @@ class Engine:
 
     __slots__ = (
         "_drained", "_log", "access_log", "active", "clusters", "connections", "draining", "generation", "limits",
-        "loop", "make_breaker", "pipes", "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime",
+        "loop", "make_breaker", "met", "pipes", "pool_idle_s", "pools", "recorder", "request_ids", "rng", "runtime",
         "streams", "troubled", "wheel",
     )  # fmt: skip
 
@@ -69,6 +70,7 @@ class Engine:
         self.request_ids = RequestIds(rng)
         self.wheel = TimerWheel(loop)
         self.recorder = Recorder()
+        self.met = MetCertificates()
         self.make_breaker: Callable[[ClusterPolicy], Breaker] = lambda cluster: Breaker(cluster.breaker)
         self._log = access_log
         self.access_log: AccessLog | None = None  # where requests are logged, unless the snapshot says not to

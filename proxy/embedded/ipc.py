@@ -65,12 +65,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Telemetry since the last report; ejections and connections as they are."""
+    """Telemetry since the last report; ejections and connections as they are. `met`: certificates (DER)."""
 
     series: list[tuple[Series, SeriesDelta]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     ejections: tuple[Ejection, ...] = ()
     connections: int = 0
+    met: tuple[bytes, ...] = ()
 
 
 Message = Apply | Drain | Started | Outcome | Report
@@ -141,10 +142,10 @@ def _pack_report(report: Report) -> list[Any]:
         for s, d in report.series
     ]  # fmt: skip
     ejections = [[e.cluster, e.endpoint, e.node, e.reason, e.remaining_s, e.count] for e in report.ejections]
-    return [series, report.counters, ejections, report.connections]
+    return [series, report.counters, ejections, report.connections, report.met]
 
 
-def _unpack_report(series: Any, counters: Any, ejections: Any, connections: Any) -> Report:
+def _unpack_report(series: Any, counters: Any, ejections: Any, connections: Any, met: Any = ()) -> Report:
     return Report(
         [(Series(*row[:12]), SeriesDelta(*row[12:])) for row in series],
         {str(name): int(count) for name, count in counters.items()},
@@ -153,6 +154,7 @@ def _unpack_report(series: Any, counters: Any, ejections: Any, connections: Any)
             for c, e, n, r, s, k in ejections
         ),
         int(connections),
+        tuple(bytes(der) for der in met),
     )
 
 

@@ -170,6 +170,7 @@ class _InboundAcceptance(Timed):
         engine.wheel.forget(self)
         engine.on_connection_end(self)
         engine.streams.add(stream)
+        engine.met.note(stream.ssl_object)
         peer = cast(PeerObject, stream.ssl_object)
         assert peer.peer is not None, "the context demands a certificate"
         inbound = engine.runtime.inbound.get(peer.sni)

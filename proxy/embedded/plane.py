@@ -25,6 +25,7 @@ from proxy.plane import Applied, Ejection, Fault, OldWorker, Rejected, Series, S
 from proxy.snapshot import SNAPSHOT_BYTES_MAX, Snapshot, encode_snapshot
 
 APPLY_TIMEOUT_S: Final = 30.0
+MET_MAX: Final = 512  # certificates kept until they are asked for; what does not fit is counted
 DEATHS_MAX: Final = 2  # of a worker, while it is given a snapshot: then it is the snapshot's doing
 
 _GRAVITY: Final[tuple[Fault, ...]] = ("deadly", "snapshot", "plane")
@@ -58,6 +59,7 @@ class EmbeddedPlane:
         self._counters: dict[str, int] = {}
         self._ejections: dict[int, tuple[Ejection, ...]] = {}
         self._connections: dict[int, int] = {}
+        self._met: dict[bytes, None] = {}
         self._restarts_told = 0
         self._predecessors: list[Predecessor] = []
         self._drain_predecessors_s = 0.0
@@ -147,6 +149,7 @@ class EmbeddedPlane:
     def observations(self) -> Telemetry:
         series, self._series = self._series, {}
         counters, self._counters = self._counters, {}
+        met, self._met = self._met, {}
         restarts = sum(worker.restarts for worker in self._workers)
         if restarts > self._restarts_told:
             counters["worker_restarts"] = restarts - self._restarts_told
@@ -156,6 +159,7 @@ class EmbeddedPlane:
             counters=counters,
             ejections=tuple(ejection for part in self._ejections.values() for ejection in part),
             connections=sum(self._connections.values()),
+            met=tuple(met),
         )
 
     async def drain(self, timeout_s: float) -> None:
@@ -220,9 +224,17 @@ class EmbeddedPlane:
             else:
                 add_delta(total, delta)
         for name, count in report.counters.items():
-            self._counters[name] = self._counters.get(name, 0) + count
+            self._count(name, count)
+        for der in report.met:
+            if len(self._met) < MET_MAX or der in self._met:
+                self._met[der] = None
+            else:
+                self._count("certificates_untold", 1)
         self._ejections[number] = report.ejections
         self._connections[number] = report.connections
+
+    def _count(self, name: str, count: int) -> None:
+        self._counters[name] = self._counters.get(name, 0) + count
 
 
 def _too_large(order: Order) -> str:

@@ -234,8 +234,13 @@ class Worker(asyncio.Protocol):
     def _report(self) -> None:
         if self._seat is not None and self._servers:
             self._seat.tell()
-        series, counters = self._engine.recorder.take()
-        report = Report(series, counters, self._engine.ejections(), len(self._engine.connections))
+        engine = self._engine
+        met = tuple(engine.met.take())
+        if engine.met.untold:
+            engine.recorder.increment("certificates_untold", engine.met.untold)
+            engine.met.untold = 0
+        series, counters = engine.recorder.take()
+        report = Report(series, counters, engine.ejections(), len(engine.connections), met)
         self._send(report)
 
     async def tick(self) -> None:

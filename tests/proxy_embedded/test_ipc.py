@@ -39,7 +39,7 @@ MESSAGES: list[Message] = [
     Outcome(7, ""),
     Outcome(7, "why not"),
     Outcome(7, "why not", ("HTTPRoute/default/r", "AuthorizationPolicy/default/p")),
-    Report([(SERIES, SeriesDelta(requests=3, duration_sum_ms=1.5))], {"retries": 2}, (EJECTION,), 9),
+    Report([(SERIES, SeriesDelta(requests=3, duration_sum_ms=1.5))], {"retries": 2}, (EJECTION,), 9, (b"certificate",)),
     Report(),
 ]  # fmt: skip
 
