@@ -125,15 +125,32 @@ def draft_svid(
         raise SvidError(f"a certificate lives for at most {span(SVID_TTL_S_MAX)}, {ttl_s} s were asked for")
     # What a credential vouches for does not outlive it.
     life_s = min(ttl_s, credential.expires_at - now)
+    return draft_leaf(
+        root_der,
+        trust_domain=trust_domain,
+        node=credential.node,
+        uri=wanted.uri,
+        public=public,
+        serial=serial_number(serial),
+        # Half of a short life must not lie in the past, or it would be due for renewal as soon as it is issued.
+        not_before=now - min(BACKDATE_S, life_s // 4),
+        not_after=now + life_s,
+    )
+
+
+def draft_leaf(
+    root_der: bytes, *, trust_domain: str, node: bytes, uri: str, public: ec.EllipticCurvePublicKey, serial: int,
+    not_before: int, not_after: int,
+) -> CertificateDraft:  # fmt: skip
+    """The one shape that leafs of this mesh have: nothing else is in them. No policy is applied."""
     return draft(
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, format_id(credential.node))]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, format_id(node))]))
         .issuer_name(root_name(trust_domain))
         .public_key(public)
-        .serial_number(serial_number(serial))
-        # Half of a short life must not lie in the past, or it would be due for renewal as soon as it is issued.
-        .not_valid_before(instant(now - min(BACKDATE_S, life_s // 4)))
-        .not_valid_after(instant(now + life_s))
+        .serial_number(serial)
+        .not_valid_before(instant(not_before))
+        .not_valid_after(instant(not_after))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(ca=False), critical=True)
         .add_extension(
@@ -142,9 +159,7 @@ def draft_svid(
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(_authority_key_identifier(root_der), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(wanted.uri)]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
     )
 
 
