@@ -121,6 +121,10 @@ class PeerApi(Protocol):
         revocations}: `margin` is how many signers more may stop answering before nothing is issued (below zero: how
         many are missing). Asks the signers, which takes two seconds at most."""
 
+    async def ca_issued(self) -> list[Json]:
+        """[{identity, node, serial, fingerprint, notBefore, notAfter, issuedAt, by, recordedBy, epoch}] of the
+        certificates that are valid and that the signers have recorded, newest first; names where they are known."""
+
     async def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
         """Move the root's shares to these signers (names or ids; none: whom this signer thinks right, or the same).
         {epoch, threshold, signers: [name], as_wished}. Only a signer can be asked. Code 3: not within `timeout_s`, and

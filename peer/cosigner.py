@@ -40,6 +40,7 @@ from trust.sessionwire import (
     CommitRequest,
     Reason,
     RefusalReply,
+    ShareReply,
     ShareRequest,
     ToCoordinator,
     ToSigner,
@@ -81,7 +82,8 @@ class _Pace:
 
 
 class Cosigner:
-    """Answers coordinators. `now` is Unix time, `member_of` tells whose stream it is."""
+    """Answers coordinators. `now` is Unix time, `member_of` tells whose stream it is; `shared` is told of each share of
+    a certificate's signature, and for whom."""
 
     def __init__(
         self,
@@ -93,12 +95,14 @@ class Cosigner:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         member_of: Callable[[FrameStream], bytes | None],
+        shared: Callable[[Order, Draft, bytes], None] = lambda _order, _draft, _coordinator: None,
         config: SignerConfig | None = None,
         applicants: Applicants | None = None,
     ) -> None:
         self._applicants = applicants or Applicants()
         self._custody, self._rules, self._node = custody, rules, node
         self._spending, self._now, self._member_of = spending, now, member_of
+        self._shared = shared
         self._verdict: bytes | Denied = Denied(detail="nothing was asked")
         self._signer = Signer(custody.shares, lambda *_: self._verdict, entropy, config)
         self._refused: Counter[str] = Counter()
@@ -157,10 +161,18 @@ class Cosigner:
             case CommitRequest():
                 reply = self._step(coordinator, message)
             case ShareRequest():
+                judged: tuple[Order, Draft] | Denied | None = None
                 if message.epoch in self._signer.epochs:
-                    self._verdict = await self._judged(coordinator, message)
+                    judged = await self._judged(coordinator, message)
+                    self._verdict = judged if isinstance(judged, Denied) else judged[1].message
                     self._follow_custody()
                 reply = self._step(coordinator, message)
+                if (
+                    isinstance(reply, ShareReply)
+                    and isinstance(judged, tuple)
+                    and judged[0].kind is Kind.SVID
+                ):
+                    self._shared(*judged, coordinator)
             case _:
                 assert_never(message)
         if isinstance(reply, RefusalReply):
@@ -199,8 +211,8 @@ class Cosigner:
 
     # -------------------------------------------------------------- the policy
 
-    async def _judged(self, coordinator: bytes, request: ShareRequest) -> bytes | Denied:
-        """The bytes to be signed, or why not. What it takes in turns of the loop it takes before the last look."""
+    async def _judged(self, coordinator: bytes, request: ShareRequest) -> tuple[Order, Draft] | Denied:
+        """What is to be signed, or why not. What it takes in turns of the loop it takes before the last look."""
         try:
             order, draft = self._judge(coordinator, request.request)
             now = asyncio.get_running_loop().time()
@@ -217,7 +229,7 @@ class Cosigner:
         except StoreError as error:
             log.error("share_withheld", extra={"fields": {"reason": str(error)}})
             return Denied(detail="this signer cannot write to its disk", reason=Reason.LATER)
-        return draft.message
+        return order, draft
 
     def _judge(self, coordinator: bytes, request: bytes) -> tuple[Order, Draft]:
         order = decode_order(request)

@@ -42,6 +42,7 @@ from peer.io.keys import Keys
 from peer.io.store import Batch, Store
 from peer.io.stream import CEREMONY, FOUND, KIN, SEEN, SIGN, SPENT, FrameStream
 from peer.io.udp import GossipDatagrams
+from peer.issuances import Issuances
 from peer.issuer import Issuer
 from peer.lifecycle import Lifecycle
 from peer.local import LocalServices
@@ -71,7 +72,6 @@ from proxy.plane import OldWorker, Plane
 from trust.bundle import TrustBundle
 from trust.identity import format_id
 from trust.order import Rules
-from trust.svid import Svid
 
 log = logging.getLogger("gossamer.peer")
 
@@ -179,6 +179,7 @@ class Daemon:
         self.datagrams: GossipDatagrams | None = None
 
     def _make_trust(self, restored: Restored) -> None:
+        self.issuances = Issuances(self)
         self._make_signing(restored)
         self.asked = AskedKeys.of(self.config.data_dir, self.clock.now(), first_start=self._first_start)
         self.sightings = Sightings(self, self.asked)
@@ -246,6 +247,7 @@ class Daemon:
             now=self.clock.now,
             entropy=secrets.token_bytes,
             member_of=self._member_of,
+            shared=self.issuances.shared,
         )
         self.signing = Signing(
             custody=self.custody,
@@ -261,6 +263,7 @@ class Daemon:
             rules=rules,
             now=self.clock.now,
             svid_ttl_s=int(self.config.svid.ttl_s),
+            signed=self.issuances.signed,
         )
 
     async def _dial_signer(self, node: bytes) -> FrameStream:
@@ -349,7 +352,3 @@ class Daemon:
         telemetry = self.dataplane.plane.observations()
         self.traffic.observe(telemetry, time.monotonic())
         self.sightings.met_by_plane(telemetry.met)
-
-    def read_peer(self, der: bytes) -> Svid:
-        """What a certificate says that the root signed. Raises SvidError."""
-        return self._bundle.read_peer(der)

@@ -165,6 +165,17 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
             "Certificates that the node they are made out to did not ask for.",
             lambda: sum(1 for _ in daemon.sightings.standing()),
         ),
+        make("issuances_recorded", "Certificates in the signers' log.", lambda: len(daemon.issuances.log)),
+        make(
+            "certificates_unrecorded",
+            "Certificates in use that no signer has recorded for minutes.",
+            lambda: len(daemon.issuances.unrecorded()),
+        ),
+        make(
+            "issuances_refused_total",
+            "Certificates that found no place to wait for the log, or in it.",
+            lambda: daemon.issuances.recording.refused + daemon.issuances.awaiting.forgotten,
+        ),
         make("revocations", "Revocations in force.", lambda: len(daemon.revocations)),
         make(
             "renewals_failing", "Identities whose renewal fails now.", lambda: len(daemon.certifier.failures)

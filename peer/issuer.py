@@ -54,6 +54,7 @@ class Issuer:
     rules: Rules
     now: Callable[[], float]
     svid_ttl_s: int = SVID_TTL_S
+    signed: Callable[[bytes], None] = lambda _der: None  # told of each certificate
     _complaints: Complaints = field(default_factory=Complaints)
 
     @property
@@ -98,7 +99,9 @@ class Issuer:
     async def svid(self, request: bytes | SvidRequest) -> bytes:
         """The certificate (DER) for a request. Raises TrustError, LaterError among them."""
         encoded = request.encode() if isinstance(request, SvidRequest) else request
-        return await self._issue(Kind.SVID, encoded, self.svid_ttl_s)
+        der = await self._issue(Kind.SVID, encoded, self.svid_ttl_s)
+        self.signed(der)
+        return der
 
     async def revocation(self, request: bytes | RevocationRequest) -> Revocation:
         """What a request to revoke comes to. Raises TrustError, LaterError among them."""

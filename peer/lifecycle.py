@@ -71,6 +71,7 @@ class Lifecycle:
         daemon.spawn(daemon.succession.run(), "ceremonies")
         daemon.spawn(daemon.succession.publish(), "telling of epochs")
         daemon.spawn(daemon.sightings.run(), "sightings")
+        daemon.spawn(daemon.issuances.run(), "log of certificates")
         daemon.spawn(daemon.upkeep.run(), "upkeep")
         if not daemon.memory.blank and not self.takes_over:
             self.serve()

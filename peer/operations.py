@@ -4,6 +4,7 @@ Invariant: nothing here holds state of its own.
 """
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -128,6 +129,23 @@ class Operations:
 
     async def ca_status(self) -> Json:
         return await self._governing.status()
+
+    async def ca_issued(self) -> list[Json]:
+        return [
+            {
+                "identity": svid.spiffe,
+                "node": self._named(svid.node),
+                "serial": svid.serial.hex(),
+                "fingerprint": hashlib.sha256(entry.der).hexdigest(),
+                "notBefore": svid.not_before,
+                "notAfter": svid.not_after,
+                "issuedAt": entry.issued.issued_at,
+                "by": self._named(entry.issued.by or svid.node),
+                "recordedBy": self._named(entry.writer),
+                "epoch": entry.epoch,
+            }
+            for entry, svid in await self._daemon.issuances.listing()
+        ]
 
     async def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
         return await self._governing.reshare(signers, timeout_s)
@@ -272,6 +290,7 @@ class Operations:
         for name, problem, level in self._certificate_problems():
             add(name, problem, "valid", level=level)
         add("misissuance", self._misissued(), "no certificate that nobody asked for")
+        add("issuance log", self._unrecorded(), "every certificate in use is recorded", level="warn")
         add("disk", daemon.disk.problem, "writes are durable")
         add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
         bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
@@ -335,6 +354,18 @@ class Operations:
         problems = daemon.files.problems
         add("service files", problems[0] if problems else "", "all read")
         return rows
+
+    def _unrecorded(self) -> str:
+        """Certificates in use that no signer has recorded, and who recorded what the root never signed."""
+        found = [
+            f"no signer has recorded the certificate of {each.svid.spiffe} with serial {each.svid.serial.hex()}"
+            for each in self._daemon.issuances.unrecorded()
+        ]
+        found += [
+            f"{self._named(writer)} has recorded certificates that the root did not sign"
+            for writer in sorted(self._daemon.issuances.log.liars)
+        ]
+        return "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
     def _misissued(self) -> str:
         """What the root signed, and the node it is made out to did not ask for."""

@@ -82,6 +82,7 @@ class Reactions:
         if node is not None:
             self._daemon.channels.present(node)
         save_certificates(self._daemon.keys, self._daemon.certifier.held.values())
+        self._daemon.issuances.hold(self._daemon.certifier.held.values())
         self._daemon.dataplane.changed()
         self._daemon.tell_changed()
 

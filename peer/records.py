@@ -6,6 +6,7 @@
     closure     key `<namespace>` or `*`         who governs; never taken back
     revocation  key `<what>/<end>/<hash>`        carries its own proof: signed by the mesh root or by the holder
     denial      key printed serial of a certificate  the node it is made out to, which did not ask for it
+    issuance    key number of a place           any member, of certificates that prove themselves (`issuelog.py`)
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
     quota       key `<Kind>/<namespace>/<name>`  any member, of itself: what it used of that limit (`crdt/counter.py`)
     epoch       key `<epoch>/<hash>`             carries its own proof: signed by the mesh root; never taken back
@@ -37,6 +38,7 @@ from crdt.journal import Accept, Refuse, Verdict, Wait
 from crdt.record import Record
 from gossip.crypto import REAL, Crypto
 from peer.catalog import Health, ServicePort
+from peer.issuelog import ISSUANCE, PAGE_BYTES_MAX, page_fault
 from peer.notice import QUARANTINE_BYTES_MAX, NoticeError, decode_notice
 from proxy.resources.fields import LABEL
 from trust.credential import Credential, decode_credential
@@ -62,6 +64,7 @@ PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     CLOSURE: 64,
     QUARANTINE: QUARANTINE_BYTES_MAX,
     DENIAL: DENIAL_BYTES_MAX,
+    ISSUANCE: PAGE_BYTES_MAX,
     QUOTA: TALLY_BYTES_MAX,
     EPOCH: RECORD_BYTES_MAX,
 }
@@ -398,5 +401,6 @@ _RULES: Final[Mapping[str, Callable[[Registry, Record, Credential], str]]] = {
     CLOSURE: _judge_closure,
     QUARANTINE: _judge_quarantine,
     DENIAL: _judge_denial,
+    ISSUANCE: lambda _registry, record, _credential: page_fault(record),
     QUOTA: _judge_quota,
 }

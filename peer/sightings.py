@@ -71,7 +71,7 @@ class Sightings:
             if not self._is_new(der):
                 continue
             try:
-                svid = self._daemon.read_peer(der)
+                svid = self._daemon.bundle.read_peer(der)
             except SvidError as error:
                 log.warning("sighting_unread", extra={"fields": {"reason": str(error)}})
             else:
@@ -88,6 +88,7 @@ class Sightings:
 
     def _take(self, svid: Svid, der: bytes) -> None:
         """One that nobody here has met before."""
+        self._daemon.issuances.met(svid, der)
         if svid.node == self._daemon.identity.id:
             self._judge(svid, der)
         elif len(self._waiting) >= WAITING_MAX:
@@ -97,23 +98,33 @@ class Sightings:
             self._wake.set()
 
     async def serve(self, stream: FrameStream, _purpose: bytes) -> None:
-        """Look at the certificates a member has met (a handler of `peer/io/listen.py`)."""
+        """Look at the certificates a member has met, and on a signer at those it has had signed (a handler of
+        `peer/io/listen.py`)."""
         if not isinstance(stream.ssl_object, PeerObject) or stream.ssl_object.peer is None:
             raise StreamError("certificates are shown by members")
-        daemon = self._daemon
+        daemon, by = self._daemon, stream.ssl_object.peer.node
         for _ in range(TAKEN_MAX):
             der = await stream.read()
             if not der:
                 return
             try:
-                svid = read_denial(
-                    der[: DENIAL_BYTES_MAX + 1],
-                    root_public=daemon.membership.root_public,
-                    trust_domain=daemon.membership.trust_domain,
-                    writer=daemon.identity.id,
-                )
+                svid = daemon.bundle.read_peer(der[: DENIAL_BYTES_MAX + 1])
+                if svid.node == daemon.identity.id:
+                    self._judge(svid, der)
+                if daemon.issuances.records:
+                    daemon.issuances.shown(svid, der, by)
+                elif svid.node != daemon.identity.id:
+                    raise SvidError(f"it is made out to {format_id(svid.node)}")
             except SvidError as error:
                 raise StreamError(f"shown what is no certificate of this node: {error}") from error
+
+    def recorded(self, der: bytes) -> None:
+        """A certificate that the log has in this node's name, which the root signed."""
+        try:
+            svid = self._daemon.bundle.read_peer(der)
+        except SvidError as error:
+            log.warning("sighting_unread", extra={"fields": {"reason": str(error)}})
+        else:
             self._judge(svid, der)
 
     def _judge(self, svid: Svid, der: bytes) -> None:
@@ -134,7 +145,7 @@ class Sightings:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._show(*self._waiting.popleft())
+                await self.show(*self._waiting.popleft())
             try:
                 await self._publish()
             except ApiError as error:
@@ -142,7 +153,8 @@ class Sightings:
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
-    async def _show(self, node: bytes, der: bytes) -> None:
+    async def show(self, node: bytes, der: bytes) -> None:
+        """Show a certificate to a member that lives. Whether it was looked at is not told."""
         member = self._daemon.node.engine.member(node)
         if member is None or not member.live:
             return

@@ -155,6 +155,9 @@ class AdminClient:
     def ca_status(self) -> Json:
         return self._object("GET", "/v1/ca")
 
+    def ca_issued(self) -> list[Json]:
+        return self._list("GET", "/v1/ca/issued")
+
     def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
         body: Json = {"signers": list(signers), "timeout_s": timeout_s}
         return self._object("POST", "/v1/ca/reshare", body, timeout_s=TIMEOUT_S + timeout_s)

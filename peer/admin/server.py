@@ -162,6 +162,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.get("/v1/stat", _stat),
             web.get("/v1/check", _check),
             web.get("/v1/ca", _ca_status),
+            web.get("/v1/ca/issued", _ca_issued),
             web.post("/v1/ca/reshare", _ca_reshare),
             web.get("/v1/metrics", _metrics),
         ]
@@ -283,6 +284,10 @@ async def _check(request: web.Request) -> web.Response:
 
 async def _ca_status(request: web.Request) -> web.Response:
     return reply(await request.app[_API].ca_status())
+
+
+async def _ca_issued(request: web.Request) -> web.Response:
+    return reply(await request.app[_API].ca_issued())
 
 
 async def _ca_reshare(request: web.Request) -> web.Response:

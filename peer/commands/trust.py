@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,6 +122,32 @@ def status(data_dir: Path, output: str) -> None:
         ],
         empty="no signers known",
     )
+
+
+@ca.command("issued")
+@data_dir_option
+@output_option
+def issued(data_dir: Path, output: str) -> None:
+    """List the certificates that are valid and that the signers have recorded, newest first."""
+    with CallsPeer():
+        rows = client_of(data_dir).ca_issued()
+    print_data(
+        rows,
+        output,
+        [
+            Column("IDENTITY", "identity", fold=True),
+            Column("ISSUED", lambda row: _moment(row.get("issuedAt"))),
+            Column("EXPIRES", lambda row: _moment(row.get("notAfter"))),
+            Column("BY", "by"),
+            Column("RECORDED BY", "recordedBy"),
+            Column("SERIAL", "serial", squeeze=True),
+        ],
+        empty="no certificate is recorded yet: signers write them down once a minute",
+    )
+
+
+def _moment(unix_s: Any) -> str:
+    return datetime.fromtimestamp(int(unix_s or 0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _changing(ceremony: dict[str, Any] | None) -> list[str]:

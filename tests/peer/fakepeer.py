@@ -157,6 +157,16 @@ class FakePeer:
         status |= {"answering": 1, "margin": 0, "revocations": 2}
         return self._answer("ca_status", status | {"can_issue": True})
 
+    async def ca_issued(self) -> list[Json]:
+        row = {
+            "identity": "spiffe://m/node/x",
+            "node": "one",
+            "serial": "0a",
+            "issuedAt": 1000,
+            "notAfter": 4600,
+        }
+        return self._answer("ca_issued", [row | {"by": "one", "recordedBy": "two", "epoch": 3}])
+
     async def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
         result = {"epoch": 3, "threshold": 2, "signers": ["one", "two", "three"], "as_wished": True}
         return self._answer("ca_reshare", result, list(signers), timeout_s)

@@ -112,7 +112,7 @@ async def nothing_leaked(mesh: LocalMesh, http: aiohttp.ClientSession, secrets: 
                 places[str(path)] = path.read_bytes()
         assert any("store.db" in place for place in places)
         if peer.process is not None and peer.process.returncode is None:
-            for call in ("health", "members", "check", "stat", "ca_status"):
+            for call in ("health", "members", "check", "stat", "ca_status", "ca_issued"):
                 places[call] = repr(await ask(peer, call)).encode()
             async with http.get(f"http://{peer.host}:15020/metrics") as answer:
                 places["metrics"] = await answer.read()

@@ -57,6 +57,13 @@ def test_a_change_of_signers_is_told():
     assert _changing(ceremony | {"awaited": []}) == ["changing:   to epoch 4, dealing, attempt 1"]
 
 
+def test_ca_issued(gossamer):
+    ended = gossamer("ca", "issued")
+    assert "spiffe://m/node/x" in ended.out
+    assert "1970-01-01T00:16:40Z" in ended.out
+    assert gossamer("ca", "issued", "-o", "json").data[0]["recordedBy"] == "two"
+
+
 def test_ca_status(gossamer):
     ended = gossamer("ca", "status")
     assert "threshold:  1 of 1" in ended.out
