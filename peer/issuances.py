@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from peer.api import ApiError
 from peer.awaiting import FRESH_S, Awaiting, Certificate, Share
 from peer.issuelog import Entry, IssueLog
-from peer.recording import Recording, spare
+from peer.recording import WRITTEN_S, Recording, spare
 from trust.credential import decode_credential
 from trust.errors import SvidError, TrustError
 from trust.identity import format_id
@@ -125,13 +125,14 @@ class Issuances:
             await self._write(now)
 
     async def _show(self, certificate: Certificate) -> None:
-        """To a signer, another one each time. Who is a signer itself needs no other."""
+        """To a signer: to the same one as everybody in this minute, for one page makes fewer streams than several; and
+        to others where that has not helped. Who is a signer itself needs no other."""
         daemon, svid = self._daemon, certificate.svid
         if self.records:
             self._take(svid, certificate.der, daemon.identity.id)
             return
-        record = daemon.custody.record
-        signers = [] if record is None else sorted(record.value.ids, key=lambda each: _rank(each, svid))
+        record, minute = daemon.custody.record, int(self._now() // WRITTEN_S)
+        signers = [] if record is None else sorted(record.value.ids, key=lambda each: _rank(each, minute))
         live = [each for each in signers if (m := daemon.node.engine.member(each)) is not None and m.live]
         if live:
             await daemon.sightings.show(live[(certificate.tries - 1) % len(live)], certificate.der)
@@ -216,5 +217,5 @@ class Issuances:
         return self._daemon.clock.now()
 
 
-def _rank(signer: bytes, svid: Svid) -> bytes:
-    return hashlib.sha256(signer + svid.serial).digest()
+def _rank(signer: bytes, minute: int) -> bytes:
+    return hashlib.sha256(signer + minute.to_bytes(8, "big")).digest()

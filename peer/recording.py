@@ -1,10 +1,10 @@
 """A signer's part of the log: what it has heard was issued, written on pages of its own journal.
 
-Certificates are written down once a minute, by all signers in the same moment of their clocks. A page is larger than a
-datagram, so it travels in the streams that compare journals, and those that are opened for one page bring the others
-along; `benchmarks/issuance.py` has what other ways cost. A page whose certificates have all expired, with an allowance
-for clocks that differ, gives its place to the next one, so that the log is as large as what is valid and needs no
-tombstones; what a crowd leaves behind beyond that is deleted in the end.
+What came within a minute is written down when it is over, and within a minute everybody shows his certificates to the
+same signer. A page is larger than a datagram, so it travels in the streams that compare journals, and the fewer there
+are the better; `benchmarks/issuance.py` has what other ways cost. A page whose certificates have all expired, with an
+allowance for clocks that differ, gives its place to the next one, so that the log is as large as what is valid and
+needs no tombstones; what a crowd leaves behind beyond that is deleted in the end.
 
 Invariant: what waits, and each page, is bounded; what is full is counted and loses nothing that was written.
 """

@@ -108,6 +108,9 @@ class FrameStream:
                 await self._writer.wait_closed()
         except (OSError, ssl.SSLError):
             self._writer.transport.abort()  # the other side did not say goodbye in time
+        except asyncio.CancelledError:
+            self._writer.transport.abort()  # nobody is left to wait for it
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
