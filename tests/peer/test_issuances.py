@@ -156,7 +156,11 @@ async def test_nobody_can_put_into_the_log_what_the_root_did_not_sign(
     assert one.daemon.issuances.log.find(entry.leaf) is None  # what is true beside it does not count either
 
 
-async def test_only_signers_write_down_what_others_show(hosts: Any, until: Any) -> None:  # noqa: F811
+async def test_only_signers_write_down_what_others_show(
+    hosts: Any,  # noqa: F811
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one, two = await pair(hosts)
     await until(lambda: len(two.daemon.issuances.log) == 2)
     _, der = misissued(one, one)
@@ -169,3 +173,5 @@ async def test_only_signers_write_down_what_others_show(hosts: Any, until: Any) 
         ("host-1", "host-1"),
         ("host-2", "host-1"),
     }
+    monkeypatch.setattr("peer.issuances.LISTED_MAX", 2)
+    assert len(await two.operations.ca_issued()) == 2

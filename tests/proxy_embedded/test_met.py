@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.embedded import met
+from proxy.embedded import met, plane
+from proxy.embedded.ipc import Report
 from proxy.embedded.met import MetCertificates
 from trust.svid import Svid
 from trust.tls import PeerObject
@@ -66,3 +67,13 @@ def test_the_least_recently_met_is_forgotten_first(shown: Any, monkeypatch: pyte
     for der in (b"1", b"2"):
         certificates.note(shown(der))
     assert certificates.take() == [b"2"]
+
+
+def test_what_the_workers_tell_waits_once_and_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plane, "MET_MAX", 2)
+    both = plane.EmbeddedPlane()
+    both._on_report(0, Report(met=(b"1", b"2")))
+    both._on_report(1, Report(met=(b"1", b"3")))
+    seen = both.observations()
+    assert (seen.met, seen.counters) == ((b"1", b"2"), {"certificates_untold": 1})
+    assert both.observations().met == ()
