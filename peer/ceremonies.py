@@ -23,6 +23,7 @@ from typing import Final, assert_never
 from peer.appointing import Appointing
 from peer.counsel import Counsel
 from peer.custody import Custody
+from peer.favours import Favours
 from peer.io.keys import KeyFileError, Keys
 from peer.mending import Mending
 from peer.outcomes import Outcomes
@@ -50,7 +51,7 @@ from trust.ceremony.events import (
 from trust.ceremony.growth import SignerRules
 from trust.ceremony.repair import REPAIR_BYTES_MAX
 from trust.epoch import EpochRecord, succession
-from trust.errors import CeremonyError, EpochError
+from trust.errors import CeremonyError, EpochError, span
 from trust.identity import NodeIdentity, format_id
 
 log = logging.getLogger("gossamer.ceremony")
@@ -100,6 +101,7 @@ class Ceremonies:
         self._retire_at: float | None = None
         self._newest = -1
         self._paced_until = 0.0
+        self._favours = Favours()
 
     def __repr__(self) -> str:
         return f"Ceremonies({self._custody!r}, sitting={self._sitting!r}, inbox={len(self._post)})"
@@ -215,6 +217,7 @@ class Ceremonies:
         if self._newest >= 0 or any(share.group.epoch < record.epoch for share in self._custody.shares):
             self._retire_at = self._now() + RETIRE_S
         if self._newest >= 0:
+            self._favours.sealed(self._now(), record.value.keys, self._wishes.own)
             self._counsel.forget()
             self._paced_until = self._now() + PACE_S
         self._newest = record.epoch
@@ -235,10 +238,14 @@ class Ceremonies:
             self._seat(self._sit(succession(record), record.epoch + 1))
 
     def _may_follow(self, record: EpochRecord) -> bool:
-        """Whether to sit down to the next ceremony now. No signer alone makes the others change from epoch to epoch as
-        fast as they can: a chain has an end (EPOCHS_MAX), and journals keep it."""
-        elects = self._me in record.value.ids
-        return not elects or self._wishes.own is not None or self._now() >= self._paced_until
+        """Whether to sit down to the next ceremony now. No signer alone makes the others change from epoch to epoch:
+        neither as fast as they can, nor, without a reason of theirs, more often than `favours` says."""
+        if self._me not in record.value.ids or self._wishes.commanded or self._wishes.backed(record):
+            return True
+        own, now = self._wishes.own, self._now()
+        if not self._favours.needed(own):
+            return True
+        return now >= self._paced_until and self._favours.wait_s(now) <= 0
 
     def _seat(self, sitting: Sitting | None) -> None:
         self._sitting = sitting
@@ -343,6 +350,10 @@ class Ceremonies:
             self._members = self._wishes.members
         if self._sitting is None and self._may_follow(record):
             self._seat(self._sit(succession(record), record.epoch + 1))
+        elif self._sitting is None and (wait_s := self._favours.wait_s(self._now())) > 0:
+            self._counsel.put_off(
+                node, f"it has no reason itself, and follows others again in {span(wait_s)}", record
+            )
 
     # -------------------------------------------------------------- what comes of it
 

@@ -71,12 +71,18 @@ class Counsel:
             self._refusals.hear(node, content, record)
             return False
         try:
-            heard = self.wishes.hear(content, record) if sort == WISH else self._ordered(content, record)
+            heard = (
+                self.wishes.hear(node, content, record) if sort == WISH else self._ordered(content, record)
+            )
         except CeremonyError as error:
             self._post.reject(node, str(error))
             self._refusals.tell(node, str(error), record)
             return False
         return heard and self.wishes.current is not None
+
+    def put_off(self, node: bytes, reason: str, record: EpochRecord) -> None:
+        """This peer does not follow now what `node` wishes for."""
+        self._refusals.tell(node, reason, record)
 
     def _ordered(self, content: bytes, record: EpochRecord) -> bool:
         new = self._appointing.hear(content, record)

@@ -48,6 +48,7 @@ class Wishes:
         self._judged: tuple[bytes, ...] | None = None
         self._asked: tuple[bytes, ...] | None = None  # by this peer's operator
         self._hinted: tuple[bytes, ...] | None = None  # by a fellow signer
+        self._hinters: dict[bytes, tuple[bytes, ...]] = {}  # by each fellow signer (node id) that wished
         self.lacks = ""  # why what the operator asks for has to be ordered by others too; "" if it has not
 
     @property
@@ -55,6 +56,11 @@ class Wishes:
         """This peer's: what is ordered, then what its operator asks for."""
         asked = None if self.lacks else self._asked
         return self._ordered or asked or self._judged
+
+    @property
+    def commanded(self) -> bool:
+        """Whether operators want a change, this peer's or enough others."""
+        return self._ordered is not None or (self._asked is not None and not self.lacks)
 
     @property
     def current(self) -> tuple[bytes, ...] | None:
@@ -69,6 +75,7 @@ class Wishes:
     def forget(self) -> None:
         """Another epoch has begun: nobody has wished for the one after it yet."""
         self._ordered = self._judged = self._asked = self._hinted = None
+        self._hinters.clear()
         self.lacks = ""
 
     def judge(self, record: EpochRecord) -> None:
@@ -88,9 +95,9 @@ class Wishes:
         self._look(record)
         return wanted
 
-    def hear(self, content: bytes, record: EpochRecord) -> bool:
-        """A fellow signer's letter. Whether it is a wish for the epoch to come. Raises CeremonyError: it is one that
-        is refused."""
+    def hear(self, node: bytes, content: bytes, record: EpochRecord) -> bool:
+        """A letter of `node`, a fellow signer. Whether it is a wish for the epoch to come. Raises CeremonyError: it is
+        one that is refused."""
         name, keys = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if (
             name != succession(record).ceremony
@@ -103,7 +110,13 @@ class Wishes:
         self._check(wanted, record)
         self._bear(wanted, record)
         self._hinted = wanted
+        self._hinters[node] = wanted
         return True
+
+    def backed(self, record: EpochRecord) -> bool:
+        """Whether as many signers as have the root together wish for what counts here."""
+        wishing = sum(each == self.current for each in self._hinters.values())
+        return self.current is not None and wishing >= record.group.threshold
 
     def letter(self, record: EpochRecord) -> bytes:
         """This peer's own wish, for its fellow signers."""

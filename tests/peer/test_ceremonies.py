@@ -5,6 +5,7 @@ import secrets
 import pytest
 
 from peer.ceremonies import PACE_S, RETIRE_S, RETRY_S
+from peer.favours import FAVOURS_MAX, FAVOURS_S
 from peer.io.keys import KeyFileError
 from peer.mending import REPAIR_AFTER_S
 from peer.post import FRAME, INBOX_EACH_BYTES_MAX, INBOX_EACH_MAX, INBOX_MAX, LETTER_BYTES_MAX, REPAIR, WISH
@@ -115,6 +116,41 @@ async def test_one_signer_alone_cannot_hurry_the_others_from_epoch_to_epoch(tmp_
         seat.ceremonies.ask(None)
     await hall.until(hall.at(3))
     assert hall.now - begun < 2, "what all of them wish for needs no pause"
+
+
+async def test_one_signer_alone_cannot_use_up_the_epochs(tmp_path):
+    """Whoever has no reason for them helps with so many; then it takes a reason, orders, or hours."""
+    hall, everyone = council(tmp_path, 3, 2)
+    one = hall.seats[everyone[0].id].ceremonies
+    three = [each.id for each in everyone[:3]]
+    for epoch in range(1, FAVOURS_MAX + 1):
+        one.ask(None)
+        await hall.until(hall.at(epoch, three))
+    one.ask(None)
+    await hall.after(3 * PACE_S)
+    assert {hall.seats[node].custody.record.epoch for node in three} == {FAVOURS_MAX}
+    words = set(one.asked.refusals.values())
+    assert words == {"it has no reason itself, and follows others again in 5 hours"}
+    hall.seats[everyone[1].id].ceremonies.ask(None)
+    await hall.until(hall.at(FAVOURS_MAX + 1, three))
+    signers = {hall.seats[node].custody.record.value.ids for node in three}
+    assert signers == {tuple(three)}, (
+        "as many as have the root can do it: the third follows, and keeps its seat"
+    )
+    for seat in hall.seats.values():
+        for record in one._custody.chain.records:
+            seat.custody.learn(record)
+    wish_all(hall, everyone)  # all of them see a reason
+    await hall.until(hall.at(FAVOURS_MAX + 2))
+    check(hall, FAVOURS_MAX + 2, everyone)
+    for seat in hall.seats.values():
+        seat.opinion.wanted = None
+    one.ask(None)
+    await hall.after(3 * PACE_S)
+    assert not hall.at(FAVOURS_MAX + 3)()
+    hall.now += FAVOURS_S
+    one.ask(None)
+    await hall.until(hall.at(FAVOURS_MAX + 3))
 
 
 async def test_what_is_asked_for_right_after_a_change_is_not_forgotten(tmp_path):
