@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from peer.commands.trust import _changing, _issuing
+from peer.commands.trust import _changing, _issuing, _ordered
 from tests.peer.fakepeer import NODE
 from trust.bootstrap import parse_bootstrap
 
@@ -105,3 +105,12 @@ def test_leave_revoke_gives_the_identity_up(gossamer, served):
     assert gossamer("leave", "--revoke", "--reason", "sold").code == 0
     assert served.api.calls == [("leave", ("sold",))]
     assert gossamer("leave", "--reason", "sold").code == 2
+
+
+def test_ca_status_tells_orders_and_what_was_refused():
+    assert _ordered([{"by": "one", "signers": ["two", "three"]}]) == ["ordered:    two, three, at one"]
+    assert _ordered([]) == []
+    lines = _changing(
+        {"epoch": 3, "stage": "gathering", "attempt": 1, "refused": "two: node x would be left out"}
+    )
+    assert lines[1:] == ["refused:    what was proposed by two: node x would be left out"]
