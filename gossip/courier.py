@@ -158,7 +158,7 @@ class Courier:
                 riders.append(update)
                 room -= item_bytes(update)
         if not self._broadcasts:
-            return Body(message=message, known_boot=entry.link.boot, updates=tuple(riders), payloads=())
+            return Body(message, entry.link.boot, tuple(riders), ())
         queued, payloads = self._broadcasts.fill(
             max(0, room),
             self._config.retransmits(self._roster.size),
@@ -168,12 +168,7 @@ class Courier:
             records=entry.member.live,
         )
         self.riders += len(queued) + len(payloads)
-        return Body(
-            message=message,
-            known_boot=entry.link.boot,
-            updates=(*riders, *queued),
-            payloads=tuple(payloads),
-        )
+        return Body(message, entry.link.boot, (*riders, *queued), tuple(payloads))
 
     def open(self, now: float, data: bytes) -> Opened:
         """The authenticated content of a datagram. Raises MalformedError or ForgedError; then nothing changed but
@@ -190,7 +185,7 @@ class Courier:
         if packet.boot < link.boot:
             raise ForgedError(f"{member.name} speaks from boot {packet.boot}, its boot is {link.boot}")
         familiar = packet.boot == link.boot
-        if familiar and not link.window.fresh(packet.counter):
+        if familiar and not link.fresh(packet.counter):
             raise ForgedError(f"a datagram of {member.name} seen before")
         expired = now >= member.credential.expires_at
         if (expired or not familiar) and not self._strangers.take(now):
@@ -230,7 +225,7 @@ class Courier:
 
     def _accept(self, entry: Entry, packet: Packet, plain: bytes) -> Opened:
         link: Link = entry.link
-        link.window.accept(packet.counter)
+        link.accept(packet.counter)
         entry.hearsay_until = 0.0  # it speaks for itself
         try:
             body = decode_body(plain)

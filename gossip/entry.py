@@ -20,11 +20,11 @@ NO_EVIDENCE: Final[Mapping[bytes, Suspect]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
-class Link:
-    """What is known of the datagram path to one member. `boot` is the latest that authenticated."""
+class Link(ReplayWindow):
+    """What is known of the datagram path to one member. `boot` is the latest that authenticated; the link is itself the
+    window of that boot's counters, so that who meets thousands of members has one object less for each."""
 
     boot: int = 0
-    window: ReplayWindow = field(default_factory=ReplayWindow)
     counter: int | None = (
         None  # of the last datagram sent to it; outlives its restarts, as our key for it does
     )
@@ -39,7 +39,7 @@ class Link:
     def enter(self, boot: int) -> None:
         """A new life of the peer: old counters, and what its old life knew of us, mean nothing now."""
         self.boot = boot
-        self.window = ReplayWindow()
+        self.highest, self.seen = -1, 0
         self.doubt()
         self.proved = None
 

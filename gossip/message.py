@@ -132,10 +132,10 @@ def decode_body(data: bytes) -> Body:
     kind, numbers, target, heads, flags, updates, payloads = values
     sequence, known_boot = _NUMBERS.unpack(as_bytes(numbers, "numbers", size=_NUMBERS.size))
     return Body(
-        message=_message(kind, sequence, target, heads, flags),
-        known_boot=known_boot,
-        updates=_items(updates, "updates", size_max=STATEMENT_BYTES_MAX),
-        payloads=_items(payloads, "payloads", size_max=PAYLOAD_BYTES_MAX),
+        _message(kind, sequence, target, heads, flags),
+        known_boot,
+        _items(updates, "updates", size_max=STATEMENT_BYTES_MAX),
+        _items(payloads, "payloads", size_max=PAYLOAD_BYTES_MAX),
     )
 
 

@@ -48,6 +48,7 @@ class Roster:
         self._known = IdOrder(census.ids)  # everybody, this node excluded
         self._order = IdOrder(census.ids)  # everybody live, this node included
         self._order.add(own)
+        self._own_rank: int | None = None  # until the order changes
         self._known.remove(own)
         self._holders: dict[tuple[str, int], tuple[bytes, ...]] = {}  # live, the last announced last
         self._burials = Burials()
@@ -157,7 +158,9 @@ class Roster:
     @property
     def own_rank(self) -> int:
         """This node's rank among the live ids."""
-        return self._order.rank(self._own)
+        if self._own_rank is None:
+            self._own_rank = self._order.rank(self._own)
+        return self._own_rank
 
     def at_rank(self, rank: int) -> bytes:
         """The live id of that rank; perhaps this node's."""
@@ -307,6 +310,7 @@ class Roster:
         self.others += by if member.live else 0
         node, address = member.id, member.address
         if member.live:
+            self._own_rank = None
             if by > 0:
                 self._order.add(node)
             else:

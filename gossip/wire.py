@@ -19,6 +19,7 @@ Invariant: a body is returned only if it authenticates, and each (sender, boot, 
 
 import struct
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -104,15 +105,7 @@ def parse(data: bytes, versions: tuple[int, int]) -> Packet:
             raise MalformedError(f"an introduction of {length} bytes")
         introduction = data[start : start + length]
         start += length
-    return Packet(
-        version=version,
-        sender=sender,
-        boot=boot,
-        counter=counter,
-        introduction=introduction,
-        associated=data[:start],
-        sealed=data[start:],
-    )
+    return Packet(version, sender, boot, counter, introduction, data[:start], data[start:])
 
 
 def seal(
@@ -135,30 +128,28 @@ def unseal(cipher: Cipher, packet: Packet) -> bytes:
         raise ForgedError("does not authenticate") from error
 
 
+@dataclass(slots=True)
 class ReplayWindow:
     """Which counters of one (sender, boot) have been seen: the highest and the 63 below it (RFC 6479's purpose,
     at the size DTLS uses). Older ones count as seen."""
 
-    __slots__ = ("_bits", "_highest")
-
-    def __init__(self) -> None:
-        self._highest = -1
-        self._bits = 0
+    highest: int = -1
+    seen: int = 0  # bit b: the counter that many below the highest
 
     def fresh(self, counter: int) -> bool:
         """Whether `counter` may still be accepted."""
-        behind = self._highest - counter
-        return behind < 0 or (behind < WINDOW and not self._bits >> behind & 1)
+        behind = self.highest - counter
+        return behind < 0 or (behind < WINDOW and not self.seen >> behind & 1)
 
     def accept(self, counter: int) -> None:
         """Mark an authenticated counter as seen."""
-        behind = self._highest - counter
+        behind = self.highest - counter
         if behind < 0:
             shift = min(-behind, WINDOW)
-            self._bits = (self._bits << shift | 1) & (1 << WINDOW) - 1
-            self._highest = counter
+            self.seen = (self.seen << shift | 1) & (1 << WINDOW) - 1
+            self.highest = counter
         else:
-            self._bits |= 1 << behind
+            self.seen |= 1 << behind
 
 
 class KeyRing:

@@ -50,6 +50,8 @@ class Complaints:
     @property
     def deadline(self) -> float | None:
         """When `due` has something to say."""
+        if not self._windows:
+            return None  # nearly always
         return min((window.ends_at for window in self._windows.values() if window.untold), default=None)
 
     def tell(self, now: float, culprit: bytes | None, note: Note) -> list[Note]:

@@ -89,6 +89,11 @@ class ModelCipher:
         assert len(receiver) == TAG_BYTES, "a node id is as long as a tag"
         self._tag, self._costs, self._meter = receiver, costs, meter
 
+    def to(self, receiver: bytes) -> "ModelCipher":
+        """Itself, for that receiver from now on."""
+        self._tag = receiver
+        return self
+
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         self._meter.s += self._costs.seal_s
         return data + self._tag
@@ -102,17 +107,17 @@ class ModelCipher:
 
 
 class ModelKeyRing:
-    """Stands in for `gossip.wire.KeyRing`. A cipher is made when it is asked for: that takes less than to look one of
-    thousands up."""
+    """Stands in for `gossip.wire.KeyRing`. What `sending` gives seals for that receiver until it is asked for another:
+    one for each of thousands would take time to make, and more to look up."""
 
-    __slots__ = ("_costs", "_meter", "_opens")
+    __slots__ = ("_opens", "_seals")
 
     def __init__(self, own: bytes, costs: Costs, meter: Meter) -> None:
-        self._costs, self._meter = costs, meter
         self._opens = ModelCipher(own, costs, meter)
+        self._seals = ModelCipher(own, costs, meter)
 
     def sending(self, receiver: bytes, agreement_key: bytes, boot: int) -> ModelCipher:
-        return ModelCipher(receiver, self._costs, self._meter)
+        return self._seals.to(receiver)
 
     def receiving(self, sender: bytes, agreement_key: bytes, boot: int, *, keep: bool) -> ModelCipher:
         return self._opens

@@ -1,9 +1,8 @@
-"""The loop: one heap of events, and what becomes of each input a host's process gets and each output its node gives.
+"""The loop: events in order, and what becomes of each input a host's process gets and each output its node gives.
 
-An event is a tuple `(time, sequence, handler, first, second)`: no object and no closure is made for it, and since no
-two have the same sequence, comparing never goes further. A host has one timer entry that counts; an entry that is not
-at `host.scheduled` any more was overtaken and is dropped when its time comes. With the overhead of some 4 us an event,
-the speed of a world is that of its nodes.
+An event is a tuple `(time, sequence, handler, first, second)` (simulations/schedule.py): no object and no closure is
+made for it. A host has one timer entry that counts; an entry that is not at `host.scheduled` any more was overtaken and
+is dropped when its time comes. With the overhead of some 4 us an event, the speed of a world is that of its nodes.
 
 Time is Unix seconds; it stands still while a node is stepped. What the node's work costs (`Costs`) makes the host busy
 afterwards, and what it sends leaves at the end of that.
@@ -12,7 +11,6 @@ Invariant: events happen in the order of (time, sequence); a node is never stepp
 """
 
 from collections.abc import Callable
-from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final
 
@@ -43,14 +41,13 @@ from peer.messages import (
 from simulations.crypto import Costs, Meter
 from simulations.host import Host, Item
 from simulations.network import Network
+from simulations.schedule import Schedule
 from simulations.streams import Greeting, Streams
 from simulations.trace import Trace
 
 TICKS_AT_ONCE_MAX: Final = 1000
 ROUNDING_S: Final = 1e-6  # what Unix seconds in a float may be off by
 _TICK: Final = Tick()
-
-Event = tuple[float, int, Callable[[Any, Any], None], Any, Any]
 
 
 class SimulationError(Exception):
@@ -76,8 +73,9 @@ class Loop:
         self.on_written: list[Callable[[Host, Written], None]] = []
         self.on_note: list[Callable[[Host, Note], None]] = []
         self._meter = meter
-        self._heap: list[Event] = []
-        self._sequence = 0
+        self._schedule = Schedule()
+        self.push = self._schedule.put
+        self._on_timer, self._on_datagram = self._timer, self._datagram  # bound once, not for each event
         self._by_address: dict[Address, Host] = {}
         self._obeying: dict[type, Callable[[Host, Any], None]] = {
             SendDatagram: self._send,
@@ -94,15 +92,11 @@ class Loop:
             Evicted: _ignore,
         }
 
-    def push(self, at: float, handler: Callable[[Any, Any], None], first: Any, second: Any) -> None:
-        """Call `handler(first, second)` at that time."""
-        self._sequence += 1
-        heappush(self._heap, (at, self._sequence, handler, first, second))
-
     def run_to(self, end: float) -> None:
-        heap, count = self._heap, 0
-        while heap and heap[0][0] <= end:
-            self.now, _, handler, first, second = heappop(heap)
+        """Let everything happen that is due by `end`."""
+        count = 0
+        for at, _, handler, first, second in self._schedule.upto(end):
+            self.now = at
             count += 1
             handler(first, second)
         self.now = end
@@ -189,8 +183,7 @@ class Loop:
         if at < host.scheduled:
             host.timer_at = at
             host.scheduled = at = max(at, self.now)
-            self._sequence += 1
-            heappush(self._heap, (at, self._sequence, self._timer, host, at))
+            self.push(at, self._on_timer, host, at)
 
     def _timer(self, host: Host, at: float) -> None:
         if at != host.scheduled:
@@ -276,16 +269,14 @@ class Loop:
         if network.plain:
             within = network.within
             at = self.leaves + within.base_s + within.jitter_s * network.rng.random()
-            self._sequence += 1
-            event = DatagramReceived(source=host.address, data=data)
-            heappush(self._heap, (at, self._sequence, self._datagram, target, event))
+            self.push(at, self._on_datagram, target, DatagramReceived(source=host.address, data=data))
             return
         for delay_s in network.delays_s(host.index, target.index):
             arrives = network.damaged(data) if network.corruption else data
             if not arrives:
                 continue
             event = DatagramReceived(source=host.address, data=arrives)
-            self.push(self.leaves + delay_s, self._datagram, target, event)
+            self.push(self.leaves + delay_s, self._on_datagram, target, event)
 
     def _persist(self, host: Host, batch: Persist) -> None:
         if host.disk.want(batch):

@@ -306,9 +306,23 @@ def test_suspicions_stay_single_until_there_is_a_verdict() -> None:
 
 def test_a_new_life_of_a_peer_forgets_what_its_old_one_knew() -> None:
     link = entry_of("m").link
-    link.window.accept(10)
+    link.accept(10)
     link.learn(knows_us=True)
     link.proved = ("10.0.0.1", 1)
     link.enter(2)
     assert (link.boot, link.knows_us, link.doubted, link.proved) == (2, False, True, None)
-    assert link.window.fresh(10)
+    assert link.fresh(10)
+
+
+def test_the_own_rank_follows_those_who_come_and_go() -> None:
+    roster, own = roster_of(0), identity_of("own").id
+    names = [f"m{index}" for index in range(12)]
+    for name in names:
+        assert roster.add(entry_of(name))
+        assert roster.own_rank == sum(entry.member.id < own for entry in roster.live())
+    assert 0 < roster.own_rank < len(names)
+    for name in names:
+        entry = roster.get(identity_of(name).id)
+        assert entry is not None
+        roster.change(entry, replace(entry.member, state=State.DEAD))
+        assert roster.own_rank == sum(entry.member.id < own for entry in roster.live())
