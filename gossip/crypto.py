@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from gossip.wire import KeyRing, Keys
 from trust.credential import Credential, verify_credential
 from trust.identity import NodeIdentity, verify
+from trust.roots import Root
 
 
 class Crypto(Protocol):
@@ -21,7 +22,7 @@ class Crypto(Protocol):
         ...
 
     def verify_credential(
-        self, credential: Credential, root_public: bytes, trust_domain: str, now: int | None
+        self, credential: Credential, root_public: Root, trust_domain: str, now: int | None
     ) -> None:
         """Raises TrustError unless the mesh root signed it for this trust domain and it is valid at `now`."""
         ...
@@ -38,7 +39,7 @@ class RealCrypto:
         return verify(public_key, message, signature)
 
     def verify_credential(
-        self, credential: Credential, root_public: bytes, trust_domain: str, now: int | None
+        self, credential: Credential, root_public: Root, trust_domain: str, now: int | None
     ) -> None:
         verify_credential(credential, root_public, trust_domain, now)
 

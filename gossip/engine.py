@@ -46,6 +46,7 @@ from gossip.parts import Parts
 from gossip.sync import MemberExchange
 from trust.credential import Credential
 from trust.identity import NodeIdentity, format_id
+from trust.roots import Root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Engine:
         config: GossipConfig,
         identity: NodeIdentity,
         credential: Credential,
-        trust_root: bytes,
+        trust_root: Root,
         address: Address,
         boot: int,
         zone: str,

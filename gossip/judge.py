@@ -39,6 +39,7 @@ from gossip.suspicion import Suspicions
 from trust.credential import Credential, decode_credential
 from trust.errors import TrustError
 from trust.identity import format_id
+from trust.roots import Root
 
 STREAMED_TOLD_MAX: Final = 64  # while more waits to be told, what streams bring spreads by streams
 HEARSAY_S: Final = 5.0  # a member told of by a stream is known from nothing else for this long
@@ -55,7 +56,7 @@ class Judge:
         roster: Roster,
         broadcasts: Broadcasts,
         health: LocalHealth,
-        trust_root: bytes,
+        trust_root: Root,
         crypto: Crypto,
     ) -> None:
         self._config = config

@@ -34,6 +34,7 @@ from gossip.view import MemberList
 from gossip.wire import common_version
 from trust.credential import Credential
 from trust.identity import NodeIdentity
+from trust.roots import Root
 
 SUMMONS_MAX: Final = CHUNK_ITEMS_MAX  # of one step: a chunk of a stream is never about more members
 RECALLED_MAX: Final = (
@@ -50,7 +51,7 @@ class Parts:
         config: GossipConfig,
         identity: NodeIdentity,
         credential: Credential,
-        trust_root: bytes,
+        trust_root: Root,
         address: Address,
         boot: int,
         zone: str,

@@ -21,6 +21,7 @@ from gossip.wire import TAG_BYTES
 from trust.credential import CREDENTIAL_TTL_S_MAX, Credential
 from trust.errors import CredentialError
 from trust.identity import KEY_BYTES, SIGNATURE_BYTES, node_id
+from trust.roots import Root, newest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +140,13 @@ class ModelCrypto:
         return len(public_key) == KEY_BYTES and _sign(public_key, message) == signature
 
     def verify_credential(
-        self, credential: Credential, root_public: bytes, trust_domain: str, now: float | None
+        self, credential: Credential, root_public: Root, trust_domain: str, now: float | None
     ) -> None:
         """Raises CredentialError."""
         self.meter.s += self.costs.verify_s
         if credential.trust_domain != trust_domain:
             raise CredentialError(f"the credential of {credential.name} is for another trust domain")
-        if _sign(root_public, credential.signing_bytes()) != credential.signature:
+        if _sign(newest_of(root_public), credential.signing_bytes()) != credential.signature:
             raise CredentialError(f"the credential of {credential.name} is not signed by the root")
         if credential.expires_at - credential.issued_at > CREDENTIAL_TTL_S_MAX:
             raise CredentialError(f"the credential of {credential.name} is valid for too long")

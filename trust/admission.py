@@ -48,6 +48,7 @@ from trust.invitation import (
     verify_token,
 )
 from trust.revocation import RENEWAL_GRACE_S, RevocationSet
+from trust.roots import NOT_SIGNED, Root, refusal, signer_of
 from trust.selfproving import check_moment
 
 __all__ = [
@@ -270,10 +271,11 @@ def found(
 
 
 def draft_credential(
-    request: Request, root_public: bytes, *, trust_domain: str, now: int, serial: bytes, ledger: TokenLedger,
-    revoked: RevocationSet, ttl_s: int = CREDENTIAL_TTL_S,
+    request: Request, root_public: Root, *, trust_domain: str, now: int, serial: bytes, ledger: TokenLedger,
+    revoked: RevocationSet, ttl_s: int = CREDENTIAL_TTL_S, carries: Callable[[bytes], bool] = lambda _node: True,
 ) -> Issued:  # fmt: skip
-    """Judge a request; the credential still lacks its signature. Raises TokenError, AdmissionError,
+    """Judge a request; the credential still lacks its signature. Of those whom a compromised root vouches for, only the
+    nodes are given a credential that the mesh `carries` over. Raises TokenError, AdmissionError,
     CredentialError or RevokedError. Changes nothing."""
     check_moment(request.requested_at, now, "", AdmissionError)
     if not 0 < ttl_s <= CREDENTIAL_TTL_S_MAX:
@@ -285,7 +287,7 @@ def draft_credential(
         case JoinRequest():
             granted, spend = _judge_join(request, root_public, trust_domain, now, ledger, revoked)
         case RenewRequest():
-            granted = _judge_renewal(request, root_public, trust_domain, now)
+            granted = _judge_renewal(request, root_public, trust_domain, now, carries)
         case _:
             assert_never(request)
     revoked.check_credential(granted)
@@ -320,7 +322,7 @@ def issue_credential(
 
 def _judge_join(
     request: JoinRequest,
-    root_public: bytes,
+    root_public: Root,
     trust_domain: str,
     now: int,
     ledger: TokenLedger,
@@ -333,6 +335,8 @@ def _judge_join(
             f"the join token is for trust domain {invitation.trust_domain!r}, not {trust_domain!r}"
         )
     revoked.check_credential(invitation.issuer)
+    if _doubtful(invitation.issuer, root_public):
+        raise TokenError("the join token is of a root that was given up as compromised: ask for a new one")
     message = request.signing_bytes()
     if not verify(invitation.token_key, message, request.token_proof):
         raise TokenError("whoever asks to join does not hold the token: the proof by its key does not match")
@@ -354,7 +358,9 @@ def _judge_join(
     return granted, ledger.check(invitation, granted.node)
 
 
-def _judge_renewal(request: RenewRequest, root_public: bytes, trust_domain: str, now: int) -> Credential:
+def _judge_renewal(
+    request: RenewRequest, root_public: Root, trust_domain: str, now: int, carries: Callable[[bytes], bool]
+) -> Credential:
     old = decode_credential(request.credential)
     # A credential that ran out within the grace is judged as of its last second.
     if now - old.expires_at > RENEWAL_GRACE_S:
@@ -362,10 +368,27 @@ def _judge_renewal(request: RenewRequest, root_public: bytes, trust_domain: str,
             f"the credential of {old.name} expired {span(now - old.expires_at)} ago, "
             f"which is too long to renew it: join again with a new token"
         )
-    verify_credential(old, root_public, trust_domain, min(now, old.expires_at - 1))
+    signed, signature = old.signing_bytes(), old.signature
+    reason = refusal(root_public, signed, signature, now, grace_s=RENEWAL_GRACE_S)
+    if reason and reason != NOT_SIGNED:
+        raise CredentialError(f"the credential of {old.name} {reason}")
+    signer = signer_of(root_public, signed, signature)  # the root may have been retired within the grace
+    verify_credential(old, signer, trust_domain, min(now, old.expires_at - 1))
+    if _doubtful(old, root_public) and not carries(old.node):
+        raise CredentialError(
+            f"the credential of {old.name} is signed by a root that was given up as compromised, and it was not known "
+            "as a member then: join again with a new token"
+        )
     if not verify(old.public_key, request.signing_bytes(), request.signature):
         raise AdmissionError(f"the request to renew is not signed by the key of {old.name}")
     return old
+
+
+def _doubtful(credential: Credential, root: Root) -> bool:
+    """Whether somebody else than the signers may have made it."""
+    if isinstance(root, bytes):
+        return False
+    return root.compromised(signer_of(root, credential.signing_bytes(), credential.signature))
 
 
 def _sign(authority: Authority, credential: Credential) -> Credential:

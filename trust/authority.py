@@ -1,6 +1,6 @@
 """The mesh root as something that signs, and the certificate that names it.
 
-`Authority` is all that issuance may know of the root key: a public key that never changes and `sign`, which turns
+`Authority` is all that issuance may know of the root key: its public key and `sign`, which turns
 bytes into a plain Ed25519 signature. Who holds the key, and in how many pieces (RFC 9591), stays behind it.
 Issuance therefore comes in two halves everywhere: a *draft* (pure policy: what exactly is to be signed, derived
 from the request alone, so that each of t signers can derive it for itself and compare) and the *assembly* of the
@@ -61,7 +61,7 @@ class Authority(Protocol):
 
     @property
     def root_public(self) -> bytes:
-        """The Ed25519 public key (32 bytes), the same for as long as the mesh lives."""
+        """The Ed25519 public key (32 bytes), whoever holds its shares."""
 
     @property
     def epoch(self) -> int:

@@ -34,8 +34,8 @@ from trust.identity import (
     format_id,
     node_id,
     spiffe_node,
-    verify,
 )
+from trust.roots import NOT_SIGNED, Root, refusal
 
 CREDENTIAL_BYTES_MAX: Final = 512
 CREDENTIAL_TTL_S: Final = (
@@ -209,18 +209,17 @@ def decode_credential(data: bytes) -> Credential:
 
 
 def verify_credential(
-    credential: Credential, root_public: bytes, trust_domain: str, now: float | None
+    credential: Credential, root_public: Root, trust_domain: str, now: float | None
 ) -> None:
     """Raise CredentialError unless the root of `trust_domain` signed it and it is valid at `now` (Unix s). With
-    `now` None validity is not judged: records signed long ago stay true."""
+    `now` None neither its validity nor that of the root is judged: records signed long ago stay true."""
     if credential.trust_domain != trust_domain:
         raise CredentialError(
             f"the credential of {credential.name} is for trust domain {credential.trust_domain!r}, not {trust_domain!r}"
         )
-    if not verify(root_public, credential.signing_bytes(), credential.signature):
-        raise CredentialError(
-            f"the credential of {credential.name} is not signed by the root of {trust_domain!r}"
-        )
+    if reason := refusal(root_public, credential.signing_bytes(), credential.signature, now):
+        words = f"is not signed by the root of {trust_domain!r}" if reason == NOT_SIGNED else reason
+        raise CredentialError(f"the credential of {credential.name} {words}")
     if credential.expires_at - credential.issued_at > CREDENTIAL_TTL_S_MAX:
         raise CredentialError(f"the credential of {credential.name} is valid for longer than the mesh allows")
     if now is None:

@@ -1,4 +1,4 @@
-"""Epoch records: who the signers are, linear from one epoch to the next, the root being the same for ever.
+"""Epoch records: who the signers are, linear from one epoch to the next, the root being the same until a rollover.
 
 A record names the group (threshold, verifying shares), the signers' node keys and the record before it. It counts when
 
@@ -14,6 +14,9 @@ to check of that one only that the root is the pinned one.
 
 If liars bring two records of one epoch about all the same (`ceremony.electorate` says when), both are of the same root
 and everybody follows the same one (`choose`), whatever came first.
+
+Where the mesh goes over to another root (`trust/rollover.py`), the first record of the new root takes the place of the
+next epoch of the old one: no electors' votes decide that, but the old root's signature.
 
 Invariant: a `Chain` only holds records each of which was decided by the signers of the one before.
 """
@@ -194,15 +197,15 @@ def succession(record: EpochRecord) -> Electorate:
 
 
 class Chain:
-    """The epochs of one mesh, from the founding on, or from a record that was verified before (`trusted`). Feed it what
-    comes, in any order, as often as it comes."""
+    """The epochs of one mesh, from the founding of `root_public` on, or from a record that was verified before
+    (`trusted`). Feed it what comes, in any order, as often as it comes."""
 
-    __slots__ = ("_by_previous", "_chain", "_root", "_trusted")
+    __slots__ = ("_by_previous", "_chain", "_crossings", "_root", "_trusted")
 
     def __init__(self, root_public: bytes, trusted: EpochRecord | None = None) -> None:
-        assert trusted is None or trusted.group.public == root_public, "the record is of this root"
         self._root = root_public
         self._trusted = trusted
+        self._crossings: dict[bytes, EpochRecord] = {}  # by the record before
         self._by_previous: dict[bytes, dict[bytes, EpochRecord]] = {}
         self._chain: list[EpochRecord] = [] if trusted is None else [trusted]
 
@@ -228,7 +231,7 @@ class Chain:
 
     def known(self, digest: bytes) -> bool:
         """Whether the record with this digest is here, be it in force or not."""
-        if any(record.digest == digest for record in self._chain[:1]):
+        if any(record.digest == digest for record in (*self._chain[:1], *self._crossings.values())):
             return True
         return any(digest in siblings for siblings in self._by_previous.values())
 
@@ -239,6 +242,8 @@ class Chain:
         """Whether this changed which epoch is in force. A record that comes before its predecessor is refused and has
         to come again; one from before `trusted` changes nothing. Raises EpochError."""
         if self._trusted is not None and record.epoch <= self._trusted.epoch:
+            return False
+        if any(record.digest == each.digest for each in self._crossings.values()):
             return False
         if record.epoch == 0:
             self._check_founding(record)
@@ -257,6 +262,22 @@ class Chain:
         self._chain = self._follow()
         return self.latest is not was
 
+    def cross(self, before: bytes, record: EpochRecord) -> bool:
+        """Go over to the root of `record` after the epoch with digest `before`: a rollover that was verified says so
+        (`trust/rollover.py`). What the old signers decided after that epoch counts no more. Whether this changed which
+        epoch is in force. Raises EpochError."""
+        leading = next((each for each in self._chain if each.digest == before), None)
+        if leading is None:
+            raise EpochError(f"the new root follows on an epoch that is not known here, {record.epoch - 1}")
+        if record.epoch != leading.epoch + 1 or not record.value.proven:
+            raise EpochError(f"the new root does not begin with epoch {leading.epoch + 1}, proved")
+        if record.group.public == leading.group.public:
+            raise EpochError("a root does not follow on itself")
+        self._crossings.setdefault(before, record)
+        was = self.latest
+        self._chain = self._follow()
+        return self.latest is not was
+
     def _check_founding(self, record: EpochRecord) -> None:
         if record.group.public != self._root or not record.value.proven:
             raise EpochError("epoch 0 is not signed by the root of this mesh")
@@ -265,6 +286,9 @@ class Chain:
         known = self.at(epoch)
         if known is not None and known.digest == digest:
             return known
+        for crossing in self._crossings.values():
+            if crossing.digest == digest:
+                return crossing
         for siblings in self._by_previous.values():
             if digest in siblings:
                 return siblings[digest]
@@ -278,9 +302,13 @@ class Chain:
             if record.epoch == 0
         ]
         chain = [self._trusted or choose(founding)]
-        while (siblings := self._by_previous.get(chain[-1].digest)) is not None:
-            chain.append(choose(siblings.values()))
+        while (after := self._after(chain[-1].digest)) is not None:
+            chain.append(after)
         return chain
+
+    def _after(self, digest: bytes) -> EpochRecord | None:
+        siblings = self._by_previous.get(digest)
+        return self._crossings.get(digest) or (None if siblings is None else choose(siblings.values()))
 
 
 def choose(records: Iterable[EpochRecord]) -> EpochRecord:

@@ -53,6 +53,11 @@ class OrderError(TrustError):
     """What a coordinator wants signed is malformed, or no signer may sign it. No state was changed."""
 
 
+class UnheardRootError(OrderError):
+    """The order is of a root that is none of the mesh's as far as is known here. It may be known later. No state was
+    changed."""
+
+
 class GroupError(TrustError):
     """Bytes are no scalar or point of the group, or an identifier is zero or there twice. No state was changed."""
 
@@ -81,6 +86,11 @@ class CeremonyError(TrustError):
 
 class EpochError(TrustError):
     """An epoch record is malformed, undecided, unproven, or does not follow on the one before. No state was changed."""
+
+
+class RolloverError(TrustError):
+    """What says that one root follows on another is malformed, not signed by both, or leads from no root that is
+    known. No state was changed."""
 
 
 def span(seconds: float) -> str:

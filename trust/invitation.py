@@ -36,6 +36,7 @@ from trust.credential import (
 )
 from trust.errors import CredentialError, IdentityError, TokenError, span
 from trust.identity import KEY_BYTES, SIGNATURE_BYTES, NodeIdentity, verify
+from trust.roots import Root, Roots, signer_of
 
 PREFIX: Final = "gsm1."
 SECRET_BYTES: Final = 16
@@ -141,7 +142,7 @@ class Token:
 
 
 def create_token(
-    identity: NodeIdentity, credential: Credential, *, root_public: bytes, seeds: Sequence[tuple[str, int]],
+    identity: NodeIdentity, credential: Credential, *, root_public: Root, seeds: Sequence[tuple[str, int]],
     services: Sequence[str], now: float, entropy: Callable[[int], bytes],
     ttl_s: float = TOKEN_TTL_S, uses: int = 1, publish: bool = True, invite: bool = False, govern: bool = False,
 ) -> Token:  # fmt: skip
@@ -160,9 +161,10 @@ def create_token(
             check_pattern(pattern)
     except IdentityError as error:
         raise TokenError(str(error)) from None
+    pinned = _vouching(credential, root_public, now + ttl_s)
     secret = entropy(SECRET_BYTES)
     invitation = Invitation(
-        root_fingerprint=root_fingerprint(root_public),
+        root_fingerprint=root_fingerprint(pinned),
         seeds=tuple(seeds),
         token_key=bytes(_token_key(secret).verify_key),
         services=tuple(services),
@@ -253,12 +255,11 @@ def decode_invitation(data: bytes) -> Invitation:
     )
 
 
-def verify_invitation(invitation: Invitation, root_public: bytes, now: float) -> None:
+def verify_invitation(invitation: Invitation, root_public: Root, now: float) -> None:
     """Raise TokenError unless a member entitled to do so issued it, for this mesh, and it is valid at `now`. That
     neither the issuer is revoked nor the uses are used up is judged when it is redeemed."""
     issuer = invitation.issuer
-    if invitation.root_fingerprint != root_fingerprint(root_public):
-        raise TokenError("the join token is for another mesh: its root fingerprint is not this mesh's")
+    _check_fingerprint(invitation.root_fingerprint, root_public, now)
     if now >= invitation.expires_at:
         raise TokenError(f"the join token expired {span(now - invitation.expires_at)} ago: ask for a new one")
     try:
@@ -288,9 +289,32 @@ def verify_invitation(invitation: Invitation, root_public: bytes, now: float) ->
         raise TokenError("the join token lets govern and not publish: whoever governs publishes")
 
 
-def verify_token(token: Token, root_public: bytes, now: float) -> None:
+def verify_token(token: Token, root_public: Root, now: float) -> None:
     """`verify_invitation` for a token in hand. Raises TokenError."""
     verify_invitation(token.invitation, root_public, now)
+
+
+def _vouching(credential: Credential, root: Root, until: float) -> bytes:
+    """The root that a token names: the one that signed its issuer's credential. Raises TokenError if that root does not
+    count for as long as the token is to."""
+    if isinstance(root, bytes):
+        return root
+    public = signer_of(root, credential.signing_bytes(), credential.signature)
+    ends_at = root.ends_at(public)
+    if ends_at is not None and ends_at < until:
+        raise TokenError(
+            f"the token would be valid for {span(until - ends_at)} longer than the root that signed the credential of "
+            f"{credential.name}: ask for less, or again when that has been renewed"
+        )
+    return public
+
+
+def _check_fingerprint(fingerprint: bytes, root: Root, now: float) -> None:
+    pinned = root.by_fingerprint(fingerprint) if isinstance(root, Roots) else root
+    if pinned is None or root_fingerprint(pinned) != fingerprint:
+        raise TokenError("the join token is for another mesh: its root fingerprint is not this mesh's")
+    if isinstance(root, Roots) and (reason := root.why_not(pinned, now)):
+        raise TokenError(f"the join token {reason}: ask for a new one")
 
 
 def _token_key(secret: bytes) -> SigningKey:

@@ -50,6 +50,7 @@ from trust.identity import (
     verify,
 )
 from trust.revocation import RevocationSet
+from trust.roots import Root
 from trust.selfproving import SelfProving, check_moment
 from trust.svid import SVID_TTL_S_MAX, LeafKey
 
@@ -107,13 +108,14 @@ def decode_svid_request(data: bytes) -> SvidRequest:
 
 def draft_svid(
     request: SvidRequest, root_der: bytes, *, trust_domain: str, now: int, serial: bytes, revoked: RevocationSet,
-    ttl_s: int = SVID_TTL_S,
+    ttl_s: int = SVID_TTL_S, accepted: Root | None = None,
 ) -> CertificateDraft:  # fmt: skip
-    """Apply the issuance policy; what is left to do is to sign `.tbs`. Raises SvidError, CredentialError or
-    RevokedError with the reason."""
+    """Apply the issuance policy; what is left to do is that the root of `root_der` signs `.tbs`. `accepted` are the
+    roots whose credentials count, if they are others. Raises SvidError, CredentialError or RevokedError with the
+    reason."""
     root_public = read_root(root_der, trust_domain)
     credential = decode_credential(request.credential)
-    verify_credential(credential, root_public, trust_domain, now)
+    verify_credential(credential, accepted or root_public, trust_domain, now)
     if not verify(credential.public_key, request.signing_bytes(), request.signature):
         raise SvidError(f"the request is not signed by the key of node {credential.name}")
     check_moment(request.requested_at, now, f" of {credential.name}", SvidError)

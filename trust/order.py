@@ -24,7 +24,8 @@ from trust.admission import JoinRequest, Spend, TokenLedger, decode_request, dra
 from trust.authority import ROOT_TTL_S, CertificateDraft, draft_root
 from trust.codec import Reader, pack
 from trust.credential import CLOCK_SKEW_S_MAX, CREDENTIAL_TTL_S, SERIAL_BYTES, Credential, decode_credential
-from trust.errors import AuthorityError, OrderError, span
+from trust.epoch import EpochRecord
+from trust.errors import AuthorityError, OrderError, UnheardRootError, span
 from trust.founding import decode_founding, draft_founding
 from trust.groupkey import GroupKey
 from trust.identity import spiffe_node, verify
@@ -32,6 +33,8 @@ from trust.invitation import decode_invitation
 from trust.issuance import decode_svid_request, draft_svid
 from trust.revocation import RevocationSet
 from trust.revoking import check_signers_left, decode_revocation_request, draft_revocation
+from trust.rolling import decode_rollover_request, judge_request, terms_of
+from trust.roots import Root, Roots
 from trust.svid import SVID_TTL_S_MAX
 
 ORDER_BYTES_MAX: Final = 8192  # as much as a signing session carries (`sessionwire`)
@@ -50,6 +53,12 @@ class Kind(Enum):
     REVOCATION = "revocation"
     FOUNDER = "founder"  # the credential of one who makes the mesh: while it is made
     ROOT = "root"  # the root's own certificate: while the mesh is made
+    SUCCESSION = "succession"  # the terms of a rollover, by the old root
+    ACCEPTANCE = "acceptance"  # the same, by the new one
+    SUCCESSOR = "successor"  # the new root's own certificate
+
+
+_ROLLING: Final = frozenset({Kind.SUCCESSION, Kind.ACCEPTANCE, Kind.SUCCESSOR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +99,20 @@ def decode_order(data: bytes) -> Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rolling:
+    """A rollover under way: the epoch whose signers hold the old root, and the one with which the new root begins."""
+
+    before: EpochRecord
+    after: EpochRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a node holds orders against. The sets are the node's own and change under it."""
+    """What a node holds orders against. The sets are the node's own and change under it. `root_public` is the root that
+    is to sign; `roots` are those whose word counts, where there may be more than that one."""
 
     root_public: bytes
-    root_certificate: bytes  # DER; empty while the mesh is being made
+    root_certificate: bytes  # DER; empty while the mesh, or this root, is being made
     trust_domain: str
     revoked: RevocationSet
     ledger: TokenLedger
@@ -102,6 +120,29 @@ class Rules:
     credential_ttl_s_max: int = CREDENTIAL_TTL_S
     svid_ttl_s_max: int = SVID_TTL_S_MAX
     group: Callable[[], GroupKey | None] = lambda: None  # who signs now, as far as that is known
+    roots: Roots | None = None
+    rolling: Callable[[], Rolling | None] = lambda: (
+        None
+    )  # the root that is to follow, made and not announced yet
+    carries: Callable[[bytes], bool] = lambda _node: True  # see `draft_credential`
+
+    @property
+    def accepted(self) -> Root:
+        """Whose signature an applicant may show."""
+        return self.root_public if self.roots is None else self.roots
+
+    def under(self, root_public: bytes) -> "Rules":
+        """The same, with another root to sign. Raises UnheardRootError for one that is none of the mesh's."""
+        if root_public == self.root_public:
+            return self
+        if self.roots is not None and root_public in self.roots:
+            return replace(
+                self, root_public=root_public, root_certificate=self.roots.certificate(root_public)
+            )
+        rolling = self.rolling()
+        if rolling is None or rolling.after.group.public != root_public:
+            raise UnheardRootError("this signer has not heard of that root yet")
+        return replace(self, root_public=root_public, root_certificate=b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +153,9 @@ class Draft:
     root_public: bytes
     finish: Callable[[bytes], bytes]
     spend: Spend | None = None
+    successor: bytes = (
+        b""  # the root that the old one names by this: a signer names one, and has it on its disk first
+    )
     vouched_at: int = 0  # of a use: when the one who made the token got the credential in it (Unix s)
     applicant: bytes = b""  # node id of whoever signed the request; b"" where nobody did
 
@@ -126,6 +170,9 @@ class Draft:
 
 def derive(order: Order, rules: Rules) -> Draft:
     """What is to be signed, or a TrustError with the reason why nothing is. Changes nothing."""
+    announced = rules.roots is None or rules.root_public in rules.roots
+    if not announced and order.kind not in _ROLLING:
+        raise UnheardRootError("the new root signs nothing before the old one has named it")
     match order.kind:
         case Kind.CREDENTIAL:
             return _derive_credential(order, rules)
@@ -137,6 +184,8 @@ def derive(order: Order, rules: Rules) -> Draft:
             return _derive_founder(order, rules)
         case Kind.ROOT:
             return _derive_root(order, rules)
+        case Kind.SUCCESSION | Kind.ACCEPTANCE | Kind.SUCCESSOR:
+            return _derive_rollover(order, rules)
         case _:
             assert_never(order.kind)
 
@@ -159,13 +208,14 @@ def _derive_credential(order: Order, rules: Rules) -> Draft:
     request = decode_request(order.request)
     issued = draft_credential(
         request,
-        rules.root_public,
+        rules.accepted,
         trust_domain=rules.trust_domain,
         now=order.issued_at,
         serial=order.serial,
         ledger=rules.ledger,
         revoked=rules.revoked,
         ttl_s=order.ttl_s,
+        carries=rules.carries,
     )
     if issued.spend is None or not isinstance(request, JoinRequest):
         return _credential_draft(issued.credential, rules)
@@ -207,6 +257,7 @@ def _derive_svid(order: Order, rules: Rules) -> Draft:
         serial=order.serial,
         revoked=rules.revoked,
         ttl_s=order.ttl_s,
+        accepted=rules.accepted,
     )
     return replace(_certificate_draft(svid, rules), applicant=decode_credential(request.credential).node)
 
@@ -239,6 +290,7 @@ def _derive_revocation(order: Order, rules: Rules) -> Draft:
         trust_domain=rules.trust_domain,
         now=order.issued_at,
         revoked=rules.revoked,
+        accepted=rules.accepted,
     )
     if (group := rules.group()) is not None:
         check_signers_left(revocation.subject, group, trust_domain=rules.trust_domain, revoked=rules.revoked)
@@ -247,6 +299,42 @@ def _derive_revocation(order: Order, rules: Rules) -> Draft:
         root_public=rules.root_public,
         finish=lambda signature: revocation.signed(signature).encode(),
         applicant=decode_credential(request.credential).node,
+    )
+
+
+def _derive_rollover(order: Order, rules: Rules) -> Draft:
+    """What the request of a node that governs comes to, by the ceremony that this signer saw the end of."""
+    rolling = rules.rolling()
+    if rolling is None:
+        raise OrderError("this signer knows of no new root")
+    if order.ttl_s:
+        raise OrderError("a rollover has the lifetime that was asked for")
+    request = decode_rollover_request(order.request)
+    judge_request(
+        request,
+        rolling.before,
+        rules.accepted,
+        trust_domain=rules.trust_domain,
+        now=order.issued_at,
+        revoked=rules.revoked,
+    )
+    terms = terms_of(request, rolling.before, rolling.after, rules.trust_domain)
+    signer = terms.old if order.kind is Kind.SUCCESSION else terms.new
+    if rules.root_public != signer:
+        raise OrderError(
+            "the old root names the new one, and the new root accepts it: neither does the other's part"
+        )
+    if order.kind is Kind.SUCCESSOR:
+        return _certificate_draft(
+            draft_root(terms.new, terms.trust_domain, terms.issued_at, ROOT_TTL_S), rules
+        )
+    message = terms.old_bytes() if order.kind is Kind.SUCCESSION else terms.new_bytes()
+    successor = terms.new if order.kind is Kind.SUCCESSION else b""
+    return Draft(
+        message=message,
+        root_public=rules.root_public,
+        finish=lambda signature: signature,
+        successor=successor,
     )
 
 

@@ -33,6 +33,7 @@ from trust.identity import (
     spiffe_node,
     verify,
 )
+from trust.roots import Root, is_root
 from trust.svid import Svid
 
 REVOCATION_BYTES_MAX: Final = 4096
@@ -159,14 +160,14 @@ def decode_revocation(data: bytes) -> Revocation:
     )
 
 
-def verify_revocation(revocation: Revocation, root_public: bytes, trust_domain: str) -> None:
+def verify_revocation(revocation: Revocation, root_public: Root, trust_domain: str) -> None:
     """Raise RevocationError unless its issuer was entitled to it and signed it. Keys cost nothing to make, so the
     caller takes self-revocations from members only: from the journal of the very node that revokes itself."""
     check_domain(revocation.subject, trust_domain)
     lasting = revocation.expires_at - revocation.revoked_at >= NODE_REVOCATION_S
     if _is_node(revocation.subject) and not lasting:
         raise RevocationError(f"the revocation of {revocation.subject} ends before what it revokes does")
-    if revocation.issuer != root_public:
+    if not is_root(root_public, revocation.issuer):
         issuer = node_id(revocation.issuer)
         own = spiffe_node(trust_domain, issuer)
         if revocation.subject not in (own, signer_subject(issuer)):
@@ -180,7 +181,7 @@ class RevocationSet:
 
     __slots__ = ("_entries", "_past", "_root_public", "_self_count", "added")
 
-    def __init__(self, root_public: bytes) -> None:
+    def __init__(self, root_public: Root) -> None:
         self._root_public = root_public
         self._entries: dict[str, Revocation] = {}
         self._past: set[str] = set()  # nodes whose revocations have expired
@@ -194,8 +195,8 @@ class RevocationSet:
         if known is not None:
             if self._rank(known) >= self._rank(revocation):
                 return False
-            self._self_count -= known.issuer != self._root_public
-        by_self = revocation.issuer != self._root_public
+            self._self_count -= self._by_self(known)
+        by_self = self._by_self(revocation)
         held = self._self_count if by_self else len(self._entries) - self._self_count
         if known is None and held >= REVOCATIONS_MAX:
             raise RevocationError(
@@ -215,7 +216,7 @@ class RevocationSet:
         self._past.update(each for each in nodes if each not in kept)
         expired = [subject for subject in expired if subject not in kept]
         for subject in expired:
-            self._self_count -= self._entries.pop(subject).issuer != self._root_public
+            self._self_count -= self._by_self(self._entries.pop(subject))
         return len(expired)
 
     def covers(self, subject: str) -> Revocation | None:
@@ -261,8 +262,11 @@ class RevocationSet:
     def __repr__(self) -> str:
         return f"RevocationSet({len(self._entries)} revoked, {self._self_count} by themselves)"
 
+    def _by_self(self, entry: Revocation) -> bool:
+        return not is_root(self._root_public, entry.issuer)
+
     def _rank(self, entry: Revocation) -> tuple[bool, int, bytes]:
-        return (entry.issuer == self._root_public, entry.expires_at, entry.encode())
+        return (not self._by_self(entry), entry.expires_at, entry.encode())
 
 
 def _is_node(subject: str) -> bool:

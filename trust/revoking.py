@@ -29,6 +29,7 @@ from trust.revocation import (
     signer_subject,
     unsigned_revocation,
 )
+from trust.roots import Root
 from trust.selfproving import SelfProving, check_moment
 
 REVOCATION_REQUEST_BYTES_MAX: Final = 6000
@@ -78,12 +79,14 @@ def decode_revocation_request(data: bytes) -> RevocationRequest:
 
 
 def draft_revocation(
-    request: RevocationRequest, root_public: bytes, *, trust_domain: str, now: int, revoked: RevocationSet
-) -> Revocation:
-    """Judge a request; the revocation still lacks its signature. Raises RevocationError, CredentialError or
+    request: RevocationRequest, root_public: bytes, *, trust_domain: str, now: int, revoked: RevocationSet,
+    accepted: Root | None = None,
+) -> Revocation:  # fmt: skip
+    """Judge a request; the revocation still lacks the signature of `root_public`. `accepted` are the roots whose
+    credentials count, if they are others. Raises RevocationError, CredentialError or
     RevokedError with the reason."""
     credential = decode_credential(request.credential)
-    verify_credential(credential, root_public, trust_domain, now)
+    verify_credential(credential, accepted or root_public, trust_domain, now)
     if not verify(credential.public_key, request.signing_bytes(), request.signature):
         raise RevocationError(f"the request to revoke is not signed by the key of node {credential.name}")
     check_moment(request.requested_at, now, f" of {credential.name}", RevocationError)

@@ -12,7 +12,7 @@ Invariant: `read_svid` accepts nothing whose signature by the root it has not ch
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,19 +31,17 @@ from trust.authority import (
     UNREADABLE,
     check_root_validity,
     load_certificate,
-    read_root,
-    root_fingerprint,
     root_name,
 )
-from trust.errors import IdentityError, SvidError, span
+from trust.errors import IdentityError, RolloverError, SvidError, span
 from trust.identity import (
     NodeSpiffe,
     SpiffeId,
     format_id,
     parse_id,
     parse_spiffe,
-    verify,
 )
+from trust.roots import Root, check_pinned, refusal, roots_from
 
 SVID_TTL_S_MAX: Final = 86_400
 RENEWAL_JITTER: Final = 0.1  # of the lifetime, to each side of its half
@@ -110,7 +108,7 @@ class KeyedSvid:
         return f"KeyedSvid({self.identity!r}, not_after={self.not_after})"
 
 
-def keyed(der: bytes, key: LeafKey, *, root_public: bytes, trust_domain: str, now: float) -> KeyedSvid:
+def keyed(der: bytes, key: LeafKey, *, root_public: Root, trust_domain: str, now: float) -> KeyedSvid:
     """The issued leaf together with the key it was asked for. Raises SvidError if the leaf is not valid or is for
     another key: an answer from the network is checked before it is used."""
     svid = verify_svid(der, root_public=root_public, trust_domain=trust_domain, now=now)
@@ -139,12 +137,12 @@ def renew_at(not_before: float, not_after: float, rng: random.Random) -> float:
 # ------------------------------------------------------------------ verifying
 
 
-def read_svid(der: bytes, *, root_public: bytes, trust_domain: str) -> Svid:
+def read_svid(der: bytes, *, root_public: Root, trust_domain: str, now: float | None = None) -> Svid:
     """The leaf `der`, once all is checked that time cannot change: the root's signature and the rules in the
-    head of this file. Raises SvidError."""
+    head of this file; with `now` (Unix s) also that the root counts then. Raises SvidError."""
     certificate = load_certificate(der, "a certificate")
-    if not verify(root_public, certificate.tbs_certificate_bytes, certificate.signature):
-        raise SvidError("the certificate is not signed by the mesh root")
+    if reason := refusal(root_public, certificate.tbs_certificate_bytes, certificate.signature, now):
+        raise SvidError(f"the certificate {reason}")
     try:
         extensions = certificate.extensions
         issuer = certificate.issuer
@@ -196,9 +194,9 @@ def read_svid(der: bytes, *, root_public: bytes, trust_domain: str) -> Svid:
     )
 
 
-def verify_svid(der: bytes, *, root_public: bytes, trust_domain: str, now: float) -> Svid:
+def verify_svid(der: bytes, *, root_public: Root, trust_domain: str, now: float) -> Svid:
     """`read_svid`, and valid at `now` (Unix s). Raises SvidError."""
-    svid = read_svid(der, root_public=root_public, trust_domain=trust_domain)
+    svid = read_svid(der, root_public=root_public, trust_domain=trust_domain, now=now)
     if now > svid.not_after:
         raise SvidError(f"the certificate for {svid.spiffe} expired {span(now - svid.not_after)} ago")
     if now < svid.not_before:
@@ -209,19 +207,20 @@ def verify_svid(der: bytes, *, root_public: bytes, trust_domain: str, now: float
 
 
 def verify_seed(
-    leaf_der: bytes, root_der: bytes, *, fingerprint: bytes, trust_domain: str, now: float
-) -> Svid:
+    leaf_der: bytes, root_der: bytes, *, fingerprint: bytes, trust_domain: str, now: float,
+    rollovers: Sequence[bytes] = (), member: bool = False,
+) -> Svid:  # fmt: skip
     """For a node that joins and has no anchor but the fingerprint in its token: the peer showed `leaf_der` in the
-    TLS handshake and sent `root_der` as its first frame. Returns the node that answered once the root is the
-    token's, and the leaf is a node's, signed by that root. Nothing secret may be sent before. Raises SvidError."""
-    root_public = read_root(root_der, trust_domain)
-    if root_fingerprint(root_public) != fingerprint:
-        raise SvidError(
-            f"the peer belongs to another mesh: its root is {root_fingerprint(root_public).hex()[:16]}…, "
-            f"the token names {fingerprint.hex()[:16]}…"
-        )
-    check_root_validity(root_der, now)
-    svid = verify_svid(leaf_der, root_public=root_public, trust_domain=trust_domain, now=now)
+    TLS handshake and sent `root_der`, with the `rollovers` that followed on it, as its first frame. Returns the node
+    that answered once the token's root is of that line and counts, and the leaf is a node's, signed by one that does.
+    Nothing secret may be sent before. A `member` that was away knows an older root than it should. Raises SvidError."""
+    try:
+        roots = roots_from(root_der, rollovers, trust_domain)
+    except RolloverError as error:
+        raise SvidError(f"the peer tells no line of roots: {error}") from None
+    check_pinned(roots, fingerprint, now, member=member)
+    check_root_validity(roots.certificate(roots.newest), now)
+    svid = verify_svid(leaf_der, root_public=roots, trust_domain=trust_domain, now=now)
     if not isinstance(svid.id, NodeSpiffe):
         raise SvidError(f"the peer answered as {svid.spiffe}: a node's certificate is expected")
     return svid

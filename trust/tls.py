@@ -358,9 +358,11 @@ def verify_introduction(
     fingerprint: bytes,
     trust_domain: str,
     now: float | None = None,
+    rollovers: Sequence[bytes] = (),
+    member: bool = False,
 ) -> Svid:
-    """Who answered a joining client: `root_der` is the first frame the peer sent, `fingerprint` and `trust_domain`
-    are the token's. The handshake proved that the peer holds the leaf's key. Raises SvidError."""
+    """Who answered a joining client: `root_der` and `rollovers` are in the first frame the peer sent, `fingerprint` and
+    `trust_domain` are the token's. The handshake proved that the peer holds the leaf's key. Raises SvidError."""
     assert isinstance(ssl_object, PeerObject), "made by client_context_unverified"
     return verify_seed(
         ssl_object.peer_der,
@@ -368,6 +370,8 @@ def verify_introduction(
         fingerprint=fingerprint,
         trust_domain=trust_domain,
         now=time.time() if now is None else now,
+        rollovers=rollovers,
+        member=member,
     )
 
 

@@ -33,6 +33,7 @@ from typing import Final
 from trust.authority import CERTIFICATE_BYTES_MAX
 from trust.errors import SvidError
 from trust.identity import format_id
+from trust.roots import Root
 from trust.svid import Svid, read_svid
 
 DENIAL_BYTES_MAX: Final = CERTIFICATE_BYTES_MAX
@@ -49,7 +50,7 @@ def denial_key(svid: Svid) -> str:
     return svid.serial.hex()
 
 
-def read_denial(payload: bytes, *, root_public: bytes, trust_domain: str, writer: bytes) -> Svid:
+def read_denial(payload: bytes, *, root_public: Root, trust_domain: str, writer: bytes) -> Svid:
     """The certificate that node `writer` says it did not ask for. Raises SvidError unless the root signed it, and for
     that very node."""
     svid = read_svid(payload, root_public=root_public, trust_domain=trust_domain)
