@@ -121,6 +121,10 @@ class PeerApi(Protocol):
         revocations}: `margin` is how many signers more may stop answering before nothing is issued (below zero: how
         many are missing). Asks the signers, which takes two seconds at most."""
 
+    async def ca_rollover(self, overlap_s: float | None, compromised: bool, timeout_s: float) -> Json:
+        """Have the signers make a new root that follows on this one. Raises ApiError."""
+        ...
+
     async def ca_issued(self) -> list[Json]:
         """[{identity, node, serial, fingerprint, notBefore, notAfter, issuedAt, by, recordedBy, epoch}] of the
         certificates that are valid and that the signers have recorded, newest first; names where they are known."""

@@ -11,6 +11,7 @@ from crdt.clock import VersionVector
 from crdt.record import Record
 from peer.authored import as_written, check_claim, claim_of, is_authored, without_claim
 from peer.records import PayloadError, Registry
+from trust.roots import first_of
 
 AUTHORED_MAX: Final = 16_384  # records with an author's signature, remembered
 
@@ -30,7 +31,7 @@ class Authors:
         found = self._known.get(place)
         if found is None:
             try:
-                found = as_written(record, self._registry.root, self._registry.crypto.verify)
+                found = as_written(record, first_of(self._registry.root), self._registry.crypto.verify)
             except PayloadError as error:
                 found = error
             if len(self._known) >= AUTHORED_MAX:
@@ -58,7 +59,7 @@ class Authors:
             return False
         if without_claim(document) != without_claim(known):
             return False
-        check_claim(claim, document, self._registry.root, self._registry.crypto.verify)
+        check_claim(claim, document, first_of(self._registry.root), self._registry.crypto.verify)
         return True
 
     def claimant(self, record: Record) -> bytes:

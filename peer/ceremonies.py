@@ -79,7 +79,10 @@ class Ceremonies:
         now: Callable[[], float],
         unix: Callable[[], float],
         timing: Timing | None = None,
+        retain_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """`retain_s` is how much longer (s) shares of epochs that are over may be asked for."""
+        self._retain_s = retain_s
         self._custody, self._keys = custody, keys
         self._identity, self._me = identity, identity.id
         self._rules = rules
@@ -240,6 +243,8 @@ class Ceremonies:
     def _may_follow(self, record: EpochRecord) -> bool:
         """Whether to sit down to the next ceremony now. No signer alone makes the others change from epoch to epoch:
         neither as fast as they can, nor, without a reason of theirs, more often than `favours` says."""
+        if self._custody.next is not None:
+            return False  # these signers are about to go over to another root
         if self._me not in record.value.ids or self._wishes.commanded or self._wishes.backed(record):
             return True
         own, now = self._wishes.own, self._now()
@@ -424,6 +429,9 @@ class Ceremonies:
     def _retire(self) -> None:
         record = self._custody.record
         if self._retire_at is None or record is None or self._now() < self._retire_at:
+            return
+        if (longer_s := self._retain_s()) > 0:
+            self._retire_at = self._now() + longer_s
             return
         self._retire_at = None
         self._custody.retire(record.epoch)

@@ -110,6 +110,14 @@ class Certifier:
             self._due.setdefault(name, 0.0)
         self._wake.set()
 
+    def hasten(self, names: Iterable[str], within_s: float) -> None:
+        """Renew these identities within that time, at moments of chance, if they are not due before."""
+        now = self._now()
+        for name in names:
+            if name in self._due and self._due[name] > now + within_s and name not in self.failures:
+                self._due[name] = now + self._rng.uniform(0.0, within_s)
+        self._wake.set()
+
     async def run(self) -> None:
         """Do what is due, for ever."""
         while True:
@@ -152,7 +160,7 @@ class Certifier:
             return keyed(
                 await self._issuer.svid(request),
                 key,
-                root_public=self.member.root_public,
+                root_public=self.member.roots,
                 trust_domain=self.member.trust_domain,
                 now=self._now(),
             )

@@ -15,7 +15,7 @@ from peer.io.stream import ALPN, ASK, ISSUE, SYNC, FrameStream, Hello
 from peer.issuer import Issuer
 from peer.messages import Input
 from trust.bundle import ANY_NODE, TrustBundle
-from trust.errors import RevokedError
+from trust.errors import RevokedError, SvidError
 from trust.identity import NodeSpiffe, spiffe_node
 from trust.revocation import RevocationSet
 from trust.svid import KeyedSvid, Svid
@@ -46,10 +46,19 @@ class Channels:
             client_certificate="optional",
             check=revoked.check_svid,
             alpn=(ALPN,),
-            on_refused=_refused,
+            on_refused=self._on_refused,
         )
-        self._caller = Caller(certificate=None, bundle=bundle, check=revoked.check_svid, alpn=(ALPN,))
+        self._caller = Caller(
+            certificate=None,
+            bundle=bundle,
+            check=revoked.check_svid,
+            alpn=(ALPN,),
+            on_refused=self._on_refused,
+        )
         self._met = met
+        self._shown: KeyedSvid | None = None
+        self._presented: KeyedSvid | None = None
+        self.mistrusted = 0  # handshakes that failed over a certificate, here or at the other side
         self._server = StreamServer(self._server_tls, hello, self._member_of)
         self.exchanges = Exchanges(feed, self.context_for, self._member_of)
         self._server.handle(SYNC, self.exchanges.accepted)
@@ -59,6 +68,10 @@ class Channels:
     def handle(self, purpose: bytes, handler: Handler) -> None:
         """What to do with streams of one more purpose."""
         self._server.handle(purpose, handler)
+
+    def _on_refused(self, reason: str) -> None:
+        self.mistrusted += 1
+        _refused(reason)
 
     def _member_of(self, stream: FrameStream) -> bytes | None:
         """Asked once the handshake is done."""
@@ -90,12 +103,20 @@ class Channels:
     def present_nothing(self, certificate: KeyedSvid) -> None:
         """Until there is a certificate of the mesh: show one that says nothing, to those who prove themselves by other
         means (`peer/kin.py`). Nobody else goes on when it sees that."""
+        self._shown = certificate
         self._server_tls.update(identities={}, default=certificate)
 
     def present(self, svid: KeyedSvid) -> None:
         """Show this certificate from now on; streams that are open go on."""
+        self._shown = self._presented = svid
         self._server_tls.update(identities={}, default=svid)
         self._caller.update(certificate=svid)
+
+    def trust(self, bundle: TrustBundle) -> None:
+        """Believe certificates under these roots from now on; streams that are open go on."""
+        self._bundle = bundle
+        self._server_tls.update(identities={}, default=self._shown, bundle=bundle)
+        self._caller.update(certificate=self._presented, bundle=bundle)
 
     def context_for(self, node: bytes | None) -> ssl.SSLContext:
         """For a call to that node; None: to any node of the mesh."""
@@ -112,6 +133,22 @@ class Channels:
         """End all streams with whoever showed a certificate that is revoked now."""
         self._server.cut_if(self.is_revoked)
         self.exchanges.cut_if(self.is_revoked)
+
+    def cut_mistrusted(self) -> None:
+        """End all streams with whoever showed a certificate of a root that counts no more."""
+        self._server.cut_if(self.is_mistrusted)
+        self.exchanges.cut_if(self.is_mistrusted)
+
+    def is_mistrusted(self, stream: FrameStream) -> bool:
+        """Whether the other end showed a certificate that would be refused now because of its root."""
+        connection = stream.ssl_object
+        assert isinstance(connection, PeerObject)
+        try:
+            if connection.peer is not None:
+                self._bundle.read_peer(connection.peer_der)
+        except SvidError:
+            return True
+        return False
 
     def is_revoked(self, stream: FrameStream) -> bool:
         """Whether the other end showed a certificate that is revoked now."""

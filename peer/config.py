@@ -76,6 +76,7 @@ class Ca:
     """The mesh's authority, as this peer would have it. All peers of a mesh should be told the same."""
 
     rules: SignerRules
+    rollover_overlap_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,13 +339,14 @@ def _resolve_bootstrap(
 
 
 def _resolve_ca(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Ca:
-    section = _section(values, "ca")
+    section = dict(_section(values, "ca"))
+    overlap_s: float = section.pop("rollover_overlap_s")
     try:
         rules = SignerRules(**section)
     except CeremonyError as error:
         where = (given.get("ca.threshold") or given["ca.signers"]).where
         raise ConfigError(f"{where}: {error}") from error
-    return Ca(rules=rules)
+    return Ca(rules=rules, rollover_overlap_s=overlap_s)
 
 
 def _resolve_advertise(

@@ -20,6 +20,7 @@ from proxy.snapshot import Limits
 from trust.bootstrap import EXPECT_MAX
 from trust.ceremony.electorate import SIGNERS_MAX
 from trust.ceremony.growth import GONE_S, SETTLE_S
+from trust.rollover import OVERLAP_S, OVERLAP_S_MAX, OVERLAP_S_MIN
 
 Address = tuple[str, int]
 
@@ -275,6 +276,12 @@ KEYS: Final = (
         _seconds(1, 30 * 86_400),
         GONE_S,
         "how long a signer is gone before another takes its place",
+    ),
+    Key(
+        "ca.rollover_overlap_s",
+        _seconds(OVERLAP_S_MIN, OVERLAP_S_MAX),
+        float(OVERLAP_S),
+        "how long the old root counts beside a new one; who is away for longer has its credential renewed",
     ),
     Key("svid.ttl_s", _seconds(10, 86_400), 3600.0, "life of the certificates this host issues as a signer"),
     Key("log.level", _one_of("debug", "info", "warning", "error"), "info", "least severity written"),

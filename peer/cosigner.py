@@ -22,18 +22,19 @@ Invariant: a share leaves only for what `judge` granted in the same turn of the 
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from peer.applicants import Applicants
 from peer.custody import Custody
+from peer.io.keys import KeyFileError
 from peer.io.store import StoreError
 from peer.io.stream import FrameStream, StreamError
 from peer.messages import Level, Note
 from peer.node_notes import Complaints
 from peer.spending import Spending
-from trust.errors import SessionError, TrustError
+from trust.errors import SessionError, TrustError, UnheardRootError
 from trust.identity import format_id
 from trust.order import Draft, Kind, Order, Rules, decode_order, judge
 from trust.sessionwire import (
@@ -49,6 +50,10 @@ from trust.sessionwire import (
 from trust.signer import Answer, Asked, Denied, Signer, SignerConfig, SignerStatistics, Tick
 
 log = logging.getLogger("gossamer.signing")
+
+Vote: TypeAlias = Callable[
+    [bytes, bytes], Awaitable[None]
+]  # (root, successor); raises TrustError, KeyFileError
 
 UNANSWERED_MAX: Final = 64  # on one stream; they wait for the disk at most
 RATE_PER_S: Final = 200.0
@@ -97,14 +102,17 @@ class Cosigner:
         member_of: Callable[[FrameStream], bytes | None],
         shared: Callable[[Order, Draft, bytes], None] = lambda _order, _draft, _coordinator: None,
         config: SignerConfig | None = None,
+        vote: Vote | None = None,
         applicants: Applicants | None = None,
     ) -> None:
+        """`vote` makes durable which successor of a root this node names; without it, it names none."""
         self._applicants = applicants or Applicants()
         self._custody, self._rules, self._node = custody, rules, node
+        self._vote = vote
         self._spending, self._now, self._member_of = spending, now, member_of
         self._shared = shared
         self._verdict: bytes | Denied = Denied(detail="nothing was asked")
-        self._signer = Signer(custody.shares, lambda *_: self._verdict, entropy, config)
+        self._signer = Signer(custody.offers, lambda *_: self._verdict, entropy, config)
         self._refused: Counter[str] = Counter()
         self._pace: OrderedDict[bytes, _Pace] = OrderedDict()
         self._paced = 0
@@ -203,7 +211,7 @@ class Cosigner:
 
     def _follow_custody(self) -> None:
         """Sign with the shares that are held now, and no others."""
-        shares = self._custody.shares
+        shares = self._custody.offers
         for epoch in set(self._signer.epochs) - {share.group.epoch for share in shares}:
             self._signer.retire(epoch)
         for share in shares:
@@ -214,7 +222,7 @@ class Cosigner:
     async def _judged(self, coordinator: bytes, request: ShareRequest) -> tuple[Order, Draft] | Denied:
         """What is to be signed, or why not. What it takes in turns of the loop it takes before the last look."""
         try:
-            order, draft = self._judge(coordinator, request.request)
+            order, draft = self._judge(coordinator, request)
             now = asyncio.get_running_loop().time()
             if draft.applicant and (words := self._applicants.refusal(draft.applicant, order.request, now)):
                 return self._deny(order, coordinator, Denied(detail=words, reason=Reason.LATER))
@@ -223,17 +231,25 @@ class Cosigner:
                 if unready:
                     return self._deny(order, coordinator, Denied(detail=unready, reason=Reason.LATER))
                 if await self._spending.kept(draft.spend):
-                    order, draft = self._judge(coordinator, request.request)
+                    order, draft = self._judge(coordinator, request)
+            if draft.successor:
+                if self._vote is None:
+                    return self._deny(order, coordinator, Denied(detail="this signer names no successor"))
+                await self._vote(draft.root_public, draft.successor)
+        except UnheardRootError as error:
+            return self._deny(None, coordinator, Denied(detail=str(error), reason=Reason.LATER))
         except TrustError as error:
             return self._deny(None, coordinator, Denied(detail=str(error)))
-        except StoreError as error:
+        except (StoreError, KeyFileError) as error:
             log.error("share_withheld", extra={"fields": {"reason": str(error)}})
             return Denied(detail="this signer cannot write to its disk", reason=Reason.LATER)
         return order, draft
 
-    def _judge(self, coordinator: bytes, request: bytes) -> tuple[Order, Draft]:
-        order = decode_order(request)
-        draft = judge(order, self._rules, now=self._now(), coordinator=coordinator, signer=self._node)
+    def _judge(self, coordinator: bytes, request: ShareRequest) -> tuple[Order, Draft]:
+        order = decode_order(request.request)
+        held = next((each for each in self._custody.offers if each.group.epoch == request.epoch), None)
+        rules = self._rules if held is None else self._rules.under(held.group.public)
+        draft = judge(order, rules, now=self._now(), coordinator=coordinator, signer=self._node)
         return order, draft
 
     def _deny(self, order: Order | None, coordinator: bytes, denied: Denied) -> Denied:

@@ -18,7 +18,7 @@ Invariant: a share is on disk before it is used, and is erased from there before
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -31,6 +31,9 @@ from trust.errors import AuthorityError, EpochError, TrustError
 from trust.group import SCALAR_BYTES, Secret, decode_scalar
 from trust.groupkey import GroupKey, KeyShare, identifier_of
 from trust.identity import NodeIdentity
+from trust.order import Rolling
+from trust.rollover import Rollover
+from trust.roots import Root, is_root, newest_of
 from trust.signer import SHARES_MAX
 
 log = logging.getLogger("gossamer.custody")
@@ -44,16 +47,19 @@ _SHARE_FILES: Final = "share-*.key"
 class Custody:
     """See the module's theory. Make it with `load`."""
 
-    def __init__(self, keys: Keys, root_public: bytes, node: bytes) -> None:
-        self._keys, self._root, self._node = keys, root_public, node
-        self._chain = Chain(root_public)
+    def __init__(self, keys: Keys, root: Root, node: bytes) -> None:
+        self._keys, self._root, self._node = keys, root, node
+        self._first = root if isinstance(root, bytes) else root.first
+        self._chain = Chain(self._first)
         self._held: dict[int, tuple[EpochRecord, KeyShare]] = {}
         self._hooks: list[Callable[[], None]] = []
+        self._next: Rolling | None = None
+        self._next_share: KeyShare | None = None
 
     @classmethod
-    def load(cls, keys: Keys, root_public: bytes, *, identity: NodeIdentity, trust_domain: str) -> Self:
+    def load(cls, keys: Keys, root: Root, *, identity: NodeIdentity, trust_domain: str) -> Self:
         """What is on disk; a whole root becomes epoch 0 of a group of one. Raises KeyFileError."""
-        custody = cls(keys, root_public, identity.id)
+        custody = cls(keys, root, identity.id)
         custody._load_records()
         custody._load_shares()
         custody._adopt_seed(identity, trust_domain)
@@ -72,6 +78,21 @@ class Custody:
         return self._chain.latest
 
     @property
+    def root(self) -> bytes:
+        """The public key that the newest epoch's signers sign for: what is issued is issued under it."""
+        record = self.record
+        return newest_of(self._root) if record is None else record.group.public
+
+    @property
+    def roots_known(self) -> int:
+        """How many roots the mesh has had, as far as is known here."""
+        return 1 if isinstance(self._root, bytes) else len(self._root)
+
+    def knows_root(self, public: bytes) -> bool:
+        """Whether that is the mesh's root, or was, or will be."""
+        return is_root(self._root, public)
+
+    @property
     def group(self) -> GroupKey | None:
         """Its public key in shares."""
         record = self.record
@@ -88,6 +109,16 @@ class Custody:
         """Held here and to be answered for, newest last. Of two records of one epoch only the one that is followed
         counts."""
         return tuple(share for epoch, (record, share) in sorted(self._held.items()) if self._follows(record))
+
+    @property
+    def next(self) -> Rolling | None:
+        """The root that this node's fellow signers and it have made, and to which the mesh has not gone over yet."""
+        return self._next
+
+    @property
+    def offers(self) -> tuple[KeyShare, ...]:
+        """`shares`, and this node's share of the root that is to follow."""
+        return self.shares if self._next_share is None else (*self.shares, self._next_share)
 
     @property
     def lacking(self) -> bool:
@@ -128,14 +159,48 @@ class Custody:
         if share.group != record.group or share.identifier != identifier_of(self._node):
             raise EpochError("the share is not this node's of that epoch")
         self.learn(record)
-        content = pack([_LABEL, record.encode(), share.secret.expose()])
-        write_private(self._share_path(record.epoch), content)
+        self._write_share(record, share)
         before = self._held.get(record.epoch)
         self._held[record.epoch] = (record, share)
         if before is not None and before[1] is not share:
             before[1].wipe()
         for epoch in sorted(self._held)[:-SHARES_MAX]:
             self._erase(epoch)
+        self._tell()
+
+    def prepare(self, rolling: Rolling, share: KeyShare | None) -> None:
+        """A root is made that may follow on this one, and `share` is this node's of it. Both are on disk in the memory
+        of the ceremony that made it (`peer/rollover.py`), not here."""
+        self._next, self._next_share = rolling, share
+        self._tell()
+
+    def abandon(self) -> None:
+        """Forget the root that was to follow."""
+        if self._next is not None:
+            self._next = self._next_share = None
+            self._tell()
+
+    def cross(self, step: Rollover, record: EpochRecord) -> None:
+        """Go over to the root that begins with `record`, as the verified `step` says; with this node's share of it, if
+        there is one, durable before. The shares of the old root stay until they are retired. Raises EpochError,
+        KeyFileError: nothing has changed."""
+        if record.digest != step.terms.record:
+            raise EpochError("the new root does not begin with this epoch")
+        share = (
+            self._next_share if self._next is not None and self._next.after.digest == record.digest else None
+        )
+        if not self._chain.known(step.terms.before):
+            raise EpochError("the epoch that the new root follows on is not known here yet")
+        if share is not None:
+            self._write_share(record, share)
+        self._chain.cross(step.terms.before, record)
+        if share is not None:
+            self._held[record.epoch] = (record, share)
+        self._next = self._next_share = None
+        try:
+            self._store_records()
+        except KeyFileError as error:
+            log.warning("epoch_not_stored", extra={"fields": {"epoch": record.epoch, "reason": str(error)}})
         self._tell()
 
     def retire(self, before: int) -> None:
@@ -147,6 +212,15 @@ class Custody:
             log.info("shares_erased", extra={"fields": {"epochs": old}})
             self._tell()
 
+    def let_go(self, accepted: Iterable[bytes]) -> None:
+        """Erase the shares of roots (public keys) that are not accepted any more. Raises KeyFileError."""
+        roots = {self.root, *accepted}
+        for epoch, (record, _) in sorted(self._held.items()):
+            if record.group.public not in roots:
+                self._erase(epoch)
+                log.info("shares_erased", extra={"fields": {"epochs": [epoch]}})
+        self._tell()
+
     # -------------------------------------------------------------- disk
 
     def _load_records(self) -> None:
@@ -157,15 +231,15 @@ class Custody:
         try:
             records = [decode_epoch(each) for each in unpack_many(packed, count_max=RECORDS_KEPT)]
             first = min(records, key=lambda each: each.epoch, default=None)
-            if first is None or first.group.public != self._root:
+            if first is None or not is_root(self._root, first.group.public):
                 raise EpochError("it holds no epochs of this mesh")
-            self._chain = Chain(self._root, trusted=first if first.epoch > 0 else None)
+            self._chain = Chain(self._first, trusted=first if first.epoch > 0 else None)
             for record in records:
-                self._chain.add(record)
+                self._add(record)
         except TrustError as error:
             # Public, and every member has it: it is heard again.
             log.warning("epochs_unreadable", extra={"fields": {"file": str(path), "reason": str(error)}})
-            self._chain = Chain(self._root)
+            self._chain = Chain(self._first)
 
     def _load_shares(self) -> None:
         for path in sorted(self._keys.directory.glob(_SHARE_FILES)):
@@ -195,23 +269,23 @@ class Custody:
         if reader.text(len(_LABEL)) != _LABEL:
             raise EpochError("this is not a share's file of this version")
         record, scalar = decode_epoch(reader.blob(RECORD_BYTES_MAX)), decode_scalar(reader.raw(SCALAR_BYTES))
-        if record.group.public != self._root:
+        if not is_root(self._root, record.group.public):
             raise AuthorityError("the share is of another mesh")
         return record, KeyShare(record.group, identifier_of(self._node), Secret(scalar))
 
     def _trust_own(self, record: EpochRecord) -> None:
         """A record beside this node's own share was verified before it was stored."""
         if self._chain.latest is None and record.epoch > 0:
-            self._chain = Chain(self._root, trusted=record)
+            self._chain = Chain(self._first, trusted=record)
             return
         try:
-            self._chain.add(record)
+            self._add(record)
         except EpochError as error:
             fields = {"epoch": record.epoch, "reason": str(error)}
             log.warning("epoch_unconnected", extra={"fields": fields})
             newest = self._chain.latest
             if newest is None or record.epoch > newest.epoch:
-                self._chain = Chain(self._root, trusted=record)
+                self._chain = Chain(self._first, trusted=record)
 
     def _adopt_seed(self, identity: NodeIdentity, trust_domain: str) -> None:
         seed = self._keys.read(KeyFile.AUTHORITY_SEED)
@@ -224,7 +298,7 @@ class Custody:
             record, share = founded_alone(identity, trust_domain, seed)
         except TrustError as error:
             raise KeyFileError(f"{self._keys.path(KeyFile.AUTHORITY_SEED)}: {error}") from error
-        if record.group.public != self._root:
+        if record.group.public != self._first:
             raise KeyFileError(
                 f"{self._keys.path(KeyFile.AUTHORITY_SEED)}: is not the key of this mesh's root; put it back from a "
                 "backup"
@@ -238,9 +312,28 @@ class Custody:
             log.info("root_in_shares", extra={"fields": {"epoch": 0, "threshold": 1, "signers": 1}})
         erase_private(self._keys.path(KeyFile.AUTHORITY_SEED))
 
+    def _add(self, record: EpochRecord) -> None:
+        """One of those on disk, which may be the first of another root. Raises EpochError."""
+        step = self._crossing(record)
+        if step is None:
+            self._chain.add(record)
+        elif self._chain.known(step.terms.before):
+            self._chain.cross(step.terms.before, record)
+
+    def _crossing(self, record: EpochRecord) -> Rollover | None:
+        """The rollover that says that another root begins with `record`."""
+        if isinstance(self._root, bytes):
+            return None
+        steps = self._root.rollovers
+        return next((each for each in steps if each.terms.record == record.digest), None)
+
     def _store_records(self) -> None:
         records = [each.encode() for each in self._chain.records[-RECORDS_KEPT:]]
         self._keys.write(KeyFile.EPOCHS, pack_many(records))
+
+    def _write_share(self, record: EpochRecord, share: KeyShare) -> None:
+        content = pack([_LABEL, record.encode(), share.secret.expose()])
+        write_private(self._share_path(record.epoch), content)
 
     def _erase(self, epoch: int) -> None:
         erase_private(self._share_path(epoch))

@@ -38,7 +38,7 @@ from peer.gauges import gauges
 from peer.handover import SETTLED, Handover, decode_settled
 from peer.io.health import HealthChecks
 from peer.io.held import HeldSockets
-from peer.io.keys import Keys
+from peer.io.keys import KeyFileError, Keys
 from peer.io.store import Batch, Store
 from peer.io.stream import CEREMONY, FOUND, KIN, SEEN, SIGN, SPENT, FrameStream
 from peer.io.udp import GossipDatagrams
@@ -60,6 +60,9 @@ from peer.outlook import Outlook
 from peer.quarantine import DEADLY, PROVEN_AFTER_S, Probation
 from peer.reactions import Reactions
 from peer.restore import Restored, restore
+from peer.rollover import RolloverCeremony
+from peer.rootline import RootLine
+from peer.rootvote import Votes
 from peer.sightings import Sightings
 from peer.signing import Signing
 from peer.sockets import ListeningSockets, Places
@@ -70,6 +73,8 @@ from peer.upgrade import Upgrade
 from peer.upkeep import Upkeep
 from proxy.plane import OldWorker, Plane
 from trust.bundle import TrustBundle
+from trust.errors import RolloverError
+from trust.groupkey import GroupKey
 from trust.identity import format_id
 from trust.order import Rules
 
@@ -148,6 +153,8 @@ class Daemon:
         if expired:
             self.disk.owe(Batch(forget_spent=sorted(expired)))
         self.outlook = Outlook(self)
+        self.rootline = RootLine(self)
+        self.rootline.begin()
         self.reactions = Reactions(self)
         self._make_node()
         self._make_trust(restored)
@@ -194,7 +201,7 @@ class Daemon:
             rng=self.rng,
             asked=self.asked.add,
         )
-        self.bundle = TrustBundle(self.membership.trust_domain, [self.membership.root_certificate])
+        self.bundle = TrustBundle(self.membership.trust_domain, self.outlook.anchors())
         self.channels = Channels(
             bundle=self.bundle,
             revoked=self.revocations,
@@ -221,13 +228,17 @@ class Daemon:
 
     def _make_signing(self, restored: Restored) -> None:
         rules = Rules(
-            root_public=self.membership.root_public,
+            root_public=self.membership.roots.first,
             root_certificate=self.membership.root_certificate,
+            roots=self.membership.roots,
             trust_domain=self.membership.trust_domain,
             revoked=self.revocations,
             ledger=restored.ledger,
             group=lambda: self.custody.group,
+            rolling=lambda: self.custody.next,
+            carries=self.rootline.carries,
         )
+        self.votes = self._votes()
         self.handover = Handover(
             custody=self.custody,
             node=self.identity.id,
@@ -247,6 +258,7 @@ class Daemon:
             now=self.clock.now,
             entropy=secrets.token_bytes,
             member_of=self._member_of,
+            vote=None if self.votes is None else self.votes.cast,
             shared=self.issuances.shared,
         )
         self.signing = Signing(
@@ -258,13 +270,36 @@ class Daemon:
             rng=self.rng,
             entropy=secrets.token_bytes,
         )
+        self.next_signing = Signing(
+            custody=self.custody,
+            cosigner=self.cosigner,
+            node=self.identity.id,
+            dial=self._dial_signer,
+            may_sign=self.outlook.may_sign,
+            rng=self.rng,
+            entropy=secrets.token_bytes,
+            group=self._next_group,
+        )
+        self.rollover = RolloverCeremony(self, self.next_signing)
         self.issuer = Issuer(
             signing=self.signing,
             rules=rules,
             now=self.clock.now,
             svid_ttl_s=int(self.config.svid.ttl_s),
+            root=lambda: self.custody.root,
             signed=self.issuances.signed,
         )
+
+    def _next_group(self) -> GroupKey | None:
+        return None if self.custody.next is None else self.custody.next.after.group
+
+    def _votes(self) -> Votes | None:
+        try:
+            return Votes(self.keys)
+        except (KeyFileError, RolloverError) as error:
+            # What it has named is unknown, and naming again could make two successors of one root.
+            log.error("rollover_vote_lost", extra={"fields": {"reason": str(error)}})
+            return None
 
     async def _dial_signer(self, node: bytes) -> FrameStream:
         return await self.succession.dial_signer(node)

@@ -9,20 +9,22 @@ Invariant: what comes back is verified against the root before it is used.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from gossip.events import Address
 from peer.io.stream import ALPN, ISSUE, FrameStream, Hello, StreamError, connect, greet
 from peer.issuer import CREDENTIAL, LATER, REFUSED, REVOCATION, SVID
 from trust.admission import Token, request_join, request_renewal
-from trust.authority import read_root, root_fingerprint
+from trust.authority import root_fingerprint
 from trust.credential import Credential, decode_credential, verify_credential
 from trust.errors import CredentialError, RevocationError, SvidError, TrustError
 from trust.identity import NodeIdentity
 from trust.issuance import request_svid
 from trust.revocation import Revocation, decode_revocation, verify_revocation
 from trust.revoking import request_revocation
+from trust.rollover import decode_rollover
+from trust.roots import Roots, roots_from
 from trust.svid import KeyedSvid, LeafKey, keyed
 from trust.tls import client_context_unverified, verify_introduction
 
@@ -45,15 +47,28 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What makes a host a member: the mesh's root and what it says of this host."""
+    """What makes a host a member: the mesh's roots and what they say of this host. `line` is made of the first root's
+    certificate where it is not given, and shared by all that come of this one. Raises SvidError."""
 
     root_certificate: bytes
     trust_domain: str
     credential: Credential
+    line: Roots | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.line is None:
+            object.__setattr__(self, "line", Roots(self.root_certificate, self.trust_domain))
+
+    @property
+    def roots(self) -> Roots:
+        """The first root, and those that followed."""
+        assert self.line is not None, "made when this was"
+        return self.line
 
     @property
     def root_public(self) -> bytes:
-        return read_root(self.root_certificate, self.trust_domain)
+        """The public key of the newest root."""
+        return self.roots.newest
 
 
 async def join(
@@ -64,11 +79,14 @@ async def join(
     async def ask(stream: FrameStream, hello: Hello) -> Membership:
         request = request_join(identity, token, name, now())
         credential = decode_credential(await _ask(stream, CREDENTIAL, request.encode()))
-        root_public = read_root(hello.root_certificate, token.trust_domain)
-        verify_credential(credential, root_public, token.trust_domain, int(now()))
+        roots = roots_from(hello.root_certificate, hello.rollovers, token.trust_domain)
+        verify_credential(credential, roots, token.trust_domain, int(now()))
         _check_ours(credential, identity)
         return Membership(
-            root_certificate=hello.root_certificate, trust_domain=token.trust_domain, credential=credential
+            root_certificate=hello.root_certificate,
+            trust_domain=token.trust_domain,
+            credential=credential,
+            line=roots,
         )
 
     anchor = Anchor(fingerprint=token.root_fingerprint, trust_domain=token.trust_domain, now=now)
@@ -83,7 +101,7 @@ async def renew(
     async def ask(stream: FrameStream, _hello: Hello) -> Credential:
         request = request_renewal(identity, member.credential, now())
         credential = decode_credential(await _ask(stream, CREDENTIAL, request.encode()))
-        verify_credential(credential, member.root_public, member.trust_domain, int(now()))
+        verify_credential(credential, member.roots, member.trust_domain, int(now()))
         _check_ours(credential, identity)
         return credential
 
@@ -103,7 +121,7 @@ async def certify(
     async def ask(stream: FrameStream, _hello: Hello) -> KeyedSvid:
         request = request_svid(identity, member.credential, spiffe_id, key, now())
         der = await _ask(stream, SVID, request.encode())
-        svid = keyed(der, key, root_public=member.root_public, trust_domain=member.trust_domain, now=now())
+        svid = keyed(der, key, root_public=member.roots, trust_domain=member.trust_domain, now=now())
         if svid.identity != spiffe_id:
             raise SvidError(f"the certificate is for {svid.identity}, not for {spiffe_id}")
         return svid
@@ -124,12 +142,22 @@ async def revoke(
 
     async def ask(stream: FrameStream, _hello: Hello) -> Revocation:
         revocation = decode_revocation(await _ask(stream, REVOCATION, request.encode()))
-        verify_revocation(revocation, member.root_public, member.trust_domain)
-        if (revocation.subject, revocation.issuer) != (subject, member.root_public):
+        verify_revocation(revocation, member.roots, member.trust_domain)
+        if revocation.subject != subject or revocation.issuer not in member.roots:
             raise RevocationError(f"what was revoked is {revocation.subject}, not {subject}")
         return revocation
 
     return await _at_a_member(f"{subject} was not revoked", signers, _anchor(member, now), ask)
+
+
+async def hear_roots(member: Membership, others: Iterable[Address], now: Callable[[], float]) -> None:
+    """Learn of the roots that follow on those known here, from the first of `others` that proves to be of this mesh.
+    Raises EnrollError."""
+
+    async def ask(_stream: FrameStream, _hello: Hello) -> None:
+        """The greeting has said it all (`follow`)."""
+
+    await _at_a_member("nobody told of the mesh's roots", others, _anchor(member, now), ask)
 
 
 def _check_ours(credential: Credential, identity: NodeIdentity) -> None:
@@ -143,16 +171,18 @@ def _check_ours(credential: Credential, identity: NodeIdentity) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """What the other end has to prove: that it is a node under the root with this fingerprint."""
+    """What the other end has to prove: that it is a node under the root with this fingerprint, or one that leads there.
+    `roots` are a member's own, which learn of what follows on them."""
 
     fingerprint: bytes
     trust_domain: str
     now: Callable[[], float]
+    roots: Roots | None = None
 
 
 def _anchor(member: Membership, now: Callable[[], float]) -> Anchor:
-    fingerprint = root_fingerprint(member.root_public)
-    return Anchor(fingerprint=fingerprint, trust_domain=member.trust_domain, now=now)
+    fingerprint = root_fingerprint(member.roots.newest)
+    return Anchor(fingerprint=fingerprint, trust_domain=member.trust_domain, now=now, roots=member.roots)
 
 
 async def _at_a_member(
@@ -204,11 +234,22 @@ async def _call(address: Address, anchor: Anchor) -> tuple[FrameStream, Hello]:
             fingerprint=anchor.fingerprint,
             trust_domain=anchor.trust_domain,
             now=anchor.now(),
+            rollovers=hello.rollovers,
+            member=anchor.roots is not None,
         )
+        if anchor.roots is not None:
+            follow(anchor.roots, hello)
     except BaseException:
         await stream.closed()
         raise
     return stream, hello
+
+
+def follow(roots: Roots, hello: Hello) -> None:
+    """Learn of the roots that follow on those known here, told by who proved to be of this line. Raises
+    RolloverError."""
+    for each in hello.rollovers:
+        roots.add(decode_rollover(each))
 
 
 async def _ask(stream: FrameStream, tag: bytes, body: bytes) -> bytes:

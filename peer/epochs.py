@@ -38,19 +38,29 @@ class Epochs:
     now: Callable[[], float]
     _taken: set[tuple[bytes, str, int]] = field(default_factory=set)
     _useless: set[tuple[bytes, str, int]] = field(default_factory=set)  # and will never be anything
+    _foreign: set[tuple[bytes, str, int]] = field(default_factory=set)  # of a root that is not this mesh's
+    _roots_known: int = 1
     _missing_since: float | None = None
 
     def take_in(self) -> bool:
         """Learn what the journal holds; whether the newest epoch is another one now."""
         records = list(self.records())
         held = {_dot(each) for each in records}
+        if self.custody.roots_known != self._roots_known:
+            self._roots_known, self._foreign = self.custody.roots_known, set()
+        self._foreign &= held
         self._taken &= held  # a writer may replace its own as often as it likes
         self._useless &= held
-        news = [each for each in records if _dot(each) not in self._taken and _dot(each) not in self._useless]
+        done = self._taken | self._useless | self._foreign
+        news = [each for each in records if _dot(each) not in done]
         decoded: list[tuple[EpochRecord, Record]] = []
         for record in news:
             try:
-                decoded.append((decode_epoch(record.payload), record))
+                epoch = decode_epoch(record.payload)
+                if self.custody.knows_root(epoch.group.public):
+                    decoded.append((epoch, record))
+                else:
+                    self._foreign.add(_dot(record))  # until a rollover to that root is heard of
             except EpochError as error:
                 self._useless.add(_dot(record))
                 log.warning("epoch_unreadable", extra={"fields": {"key": record.key, "reason": str(error)}})
@@ -63,6 +73,8 @@ class Epochs:
                 # against the one before it costs up to SIGNERS_MAX signatures to refuse, and does so once.
                 if self.custody.chain.known(epoch.value.previous):
                     self._useless.add(_dot(record))
+                if epoch.epoch == 0:
+                    self._useless.add(_dot(record))  # of another mesh
                 fields = {"epoch": epoch.epoch, "reason": str(error)}
                 log.debug("epoch_not_taken", extra={"fields": fields})
             else:

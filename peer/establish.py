@@ -26,14 +26,16 @@ from peer.founded import forget
 from peer.founder import FoundingError, LetIn, Site
 from peer.founding import Founding
 from peer.io.keys import KeyFile, Keys
+from peer.rootfile import complete_line, load_roots, store_roots
 from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
-from trust.authority import Authority, read_root, root_certificate, root_fingerprint
+from trust.authority import Authority, root_certificate, root_fingerprint
 from trust.ceremony.alone import founded_alone
 from trust.credential import Credential, decode_credential, verify_credential
 from trust.errors import BootstrapError, CredentialError, TrustError
 from trust.held import HeldAuthority
 from trust.identity import SEED_BYTES, NodeIdentity
 from trust.revocation import RevocationSet
+from trust.roots import Roots
 
 log = logging.getLogger("gossamer.establish")
 
@@ -83,6 +85,7 @@ async def establish(
         seed = secrets.token_bytes(SEED_BYTES)
         keys.write(KeyFile.NODE_SEED, seed)
     identity = NodeIdentity.from_seed(seed)
+    await complete_line(keys, [*config.seeds, *contacts], now)
     membership = _resume(config, keys, identity)
     parting = keys.read(KeyFile.FOUNDERS) is not None  # others may need this founder to become members
     if config.bootstrap_expect and (membership is None or parting):
@@ -115,10 +118,16 @@ async def establish(
             "--bootstrap-expect",
             code=2,
         )
-    keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
-    keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
+    _keep(keys, membership)
     custody = _custody(keys, membership, identity)
     return Established(identity=identity, membership=membership, custody=custody, first_start=True, met=met)
+
+
+def _keep(keys: Keys, membership: Membership) -> None:
+    """Make a new membership durable, the credential last: only with it is this host a member. Raises KeyFileError."""
+    keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
+    store_roots(keys, membership.roots)
+    keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
 
 
 async def _found_together(
@@ -147,8 +156,7 @@ async def _found_together(
     if isinstance(outcome, LetIn):
         _refuse_other_mesh(config, keys, outcome.token)
         membership = await _join(config, outcome.token, identity, now)
-        keys.write(KeyFile.ROOT_CERTIFICATE, membership.root_certificate)
-        keys.write(KeyFile.CREDENTIAL, membership.credential.encode())
+        _keep(keys, membership)
         forget(keys, founded=False)
     else:
         membership = outcome.membership
@@ -166,7 +174,7 @@ async def _found_together(
 
 def _custody(keys: Keys, membership: Membership, identity: NodeIdentity) -> Custody:
     """What this host holds of the root. Raises KeyFileError."""
-    return Custody.load(keys, membership.root_public, identity=identity, trust_domain=membership.trust_domain)
+    return Custody.load(keys, membership.roots, identity=identity, trust_domain=membership.trust_domain)
 
 
 def _alone(custody: Custody) -> Authority | None:
@@ -196,13 +204,14 @@ def _refuse_other_mesh(config: Config, keys: Keys, token: Token) -> None:
     if root is None:
         return
     path = keys.path(KeyFile.ROOT_CERTIFICATE)
-    if token.root_fingerprint != root_fingerprint(_root_of(root, config.trust_domain, path)):
+    roots = _roots_of(keys, root, config.trust_domain, path)
+    if roots.by_fingerprint(token.root_fingerprint) is None:
         raise EstablishError(f"{path}: is the root of another mesh than the token's", code=2)
 
 
-def _root_of(root: bytes, trust_domain: str, path: Path) -> bytes:
+def _roots_of(keys: Keys, root: bytes, trust_domain: str, path: Path) -> Roots:
     try:
-        return read_root(root, trust_domain)
+        return load_roots(keys, root, trust_domain)
     except TrustError as error:
         raise EstablishError(
             f"{path}: {error}; put it back from a backup or from any other member, where it is the same"
@@ -224,9 +233,9 @@ def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | 
         credential = decode_credential(encoded)
     except TrustError as error:
         raise EstablishError(f"{path}: {error}; {mend}") from error
-    root_public = _root_of(root, credential.trust_domain, root_path)
+    roots = _roots_of(keys, root, credential.trust_domain, root_path)
     try:
-        verify_credential(credential, root_public, credential.trust_domain, None)
+        verify_credential(credential, roots, credential.trust_domain, None)
     except TrustError as error:
         raise EstablishError(f"{path}: {error}; {mend}") from error
     if credential.public_key != identity.public_key:
@@ -236,7 +245,9 @@ def _resume(config: Config, keys: Keys, identity: NodeIdentity) -> Membership | 
         )
     if credential.name != config.name:
         log.info("name_kept", extra={"fields": {"name": credential.name, "configured": config.name}})
-    return Membership(root_certificate=root, trust_domain=credential.trust_domain, credential=credential)
+    return Membership(
+        root_certificate=root, trust_domain=credential.trust_domain, credential=credential, line=roots
+    )
 
 
 async def _refreshed(
@@ -249,7 +260,7 @@ async def _refreshed(
 ) -> Membership:
     """The membership with a credential that has not expired."""
     try:
-        verify_credential(membership.credential, membership.root_public, membership.trust_domain, int(now()))
+        verify_credential(membership.credential, membership.roots, membership.trust_domain, int(now()))
     except CredentialError as error:
         log.warning("credential_stale", extra={"fields": {"reason": str(error)}})
     else:
@@ -262,6 +273,7 @@ async def _refreshed(
             credential = await _patiently(now, lambda: renew(membership, identity, asked, now))
     except (EnrollError, TrustError) as error:
         raise EstablishError(f"this host's credential has expired and {error}") from error
+    store_roots(keys, membership.roots)  # who was asked may have told of a root that followed
     keys.write(KeyFile.CREDENTIAL, credential.encode())
     renewed = replace(membership, credential=credential)
     return _governing(keys, identity, renewed, authority, now)
@@ -306,7 +318,7 @@ def _reissue(
         now=int(now()),
         entropy=secrets.token_bytes,
         ledger=TokenLedger(),
-        revoked=RevocationSet(membership.root_public),
+        revoked=RevocationSet(membership.roots),
     )
     return issued.credential
 
@@ -317,8 +329,8 @@ def _found(config: Config, keys: Keys, identity: NodeIdentity, now: Callable[[],
     root, path = keys.read(KeyFile.ROOT_CERTIFICATE), keys.path(KeyFile.ROOT_CERTIFICATE)
     try:
         if root is not None:
-            public = _root_of(root, config.trust_domain, path)
-            custody = Custody.load(keys, public, identity=identity, trust_domain=config.trust_domain)
+            roots = _roots_of(keys, root, config.trust_domain, path)
+            custody = Custody.load(keys, roots, identity=identity, trust_domain=config.trust_domain)
             authority = _alone(custody)
             if authority is None:
                 raise EstablishError(
@@ -361,10 +373,10 @@ def _check_token(config: Config, membership: Membership) -> None:
         token = parse_token(config.token) if config.token is not None else None
     except TrustError:
         return  # expired or not, nothing depends on it any more
-    if token is not None and token.root_fingerprint != root_fingerprint(membership.root_public):
+    if token is not None and membership.roots.by_fingerprint(token.root_fingerprint) is None:
         raise EstablishError(
             f"the token is for another mesh (root {token.root_fingerprint.hex()[:16]}…), and {config.data_dir} is a "
-            f"member of one already (root {root_fingerprint(membership.root_public).hex()[:16]}…): "
+            f"member of one already (root {root_fingerprint(membership.roots.newest).hex()[:16]}…): "
             "give another --data-dir to join the other mesh",
             code=2,
         )

@@ -86,7 +86,7 @@ async def part(founder: Founder, membership: Membership) -> Membership:
     custody = founder.custody
     if custody is None:
         custody = founder.custody = Custody.load(
-            founder.keys, membership.root_public, identity=founder.identity,
+            founder.keys, membership.roots, identity=founder.identity,
             trust_domain=founder.site.trust_domain,
         )  # fmt: skip
         if custody.record is not None and custody.record.epoch == 0 and custody.shares:
@@ -102,7 +102,7 @@ async def part(founder: Founder, membership: Membership) -> Membership:
         founder.read_letters()
         if founder.root is not None and founder.root != membership.root_certificate:
             founder.keys.write(KeyFile.ROOT_CERTIFICATE, founder.root)
-            membership = replace(membership, root_certificate=founder.root)
+            membership = replace(membership, root_certificate=founder.root, line=None)
             continue  # the others are told before this one goes
         members = len(founder.others.members & others) + 1
         stayed_s = founder.clock() - since

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gossip.member import State
 from peer.admin.metrics import Gauge, GaugeValue
 from peer.certify import CREDENTIAL
+from peer.changeover import waiting_count
 from peer.dataplane import TOLD_REASONS
 from peer.rights import Reason
 from peer.signing import FAILURES
@@ -76,6 +77,21 @@ def ca_gauges(daemon: "Daemon") -> list[Gauge]:
             "ca_changing",
             "1 while this peer takes part in a change of the signers.",
             lambda: float(daemon.succession.status is not None),
+        ),
+        make(
+            "ca_roots",
+            "Roots that count: 2 while the mesh goes over to another one.",
+            lambda: len(daemon.membership.roots.accepted(daemon.clock.now())),
+        ),
+        make(
+            "ca_rollover_waiting",
+            "Live members that have not said that they accept the newest root, while an older one counts.",
+            lambda: waiting_count(daemon),
+        ),
+        make(
+            "ca_root_conflicts",
+            "Roots of which two successors were signed.",
+            lambda: len(daemon.membership.roots.conflicts),
         ),
         make("ca_shares_held", "Shares of the root that are kept here.", lambda: len(custody.shares)),
         make("ca_share_lacking", "1 while this signer's share is lost.", lambda: float(custody.lacking)),

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from peer import changeover
 from peer.api import ApiError, Json
 from peer.enroll import EnrollError, revoke
 from peer.messages import Draft
@@ -46,7 +47,8 @@ class Governing:
         answering = sum(each.answers for each in answers)
         return {
             "mode": "threshold",
-            "root": daemon.membership.root_public.hex(),
+            "root": daemon.custody.root.hex(),
+            "mesh": daemon.membership.roots.first.hex(),  # the root it was founded with: its name
             "epoch": 0 if group is None else group.epoch,
             "threshold": threshold,
             "signers": [self._row(each) for each in answers],
@@ -55,6 +57,7 @@ class Governing:
             "margin": answering - threshold,
             "revocations": len(daemon.revocations),
             "ceremony": self._ceremony(),
+            "rollover": changeover.status(daemon),
             "orders": self._orders(),
         }
 
@@ -207,7 +210,7 @@ class Governing:
         daemon = self._daemon
         subject = self._subject(kind, name)
         known = daemon.revocations.covers(subject)
-        if known is not None and known.issuer == daemon.membership.root_public:
+        if known is not None and known.issuer in daemon.membership.roots:
             return _row(known, "unchanged")
         self._spare_the_last_signer(subject)
         member = daemon.certifier.member

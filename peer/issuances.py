@@ -19,12 +19,14 @@ from peer.api import ApiError
 from peer.awaiting import FRESH_S, Awaiting, Certificate, Share
 from peer.issuelog import Entry, IssueLog
 from peer.recording import WRITTEN_S, Recording, spare
+from trust.authority import load_certificate
 from trust.credential import decode_credential
 from trust.errors import SvidError, TrustError
 from trust.identity import format_id
 from trust.issuance import decode_svid_request
 from trust.issued import issued_of, leaf_of, leaf_of_key
 from trust.order import Draft, Order
+from trust.roots import signer_of
 from trust.svid import KeyedSvid, Svid
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Issuances:
         self._daemon = daemon
         member = daemon.membership
         node = daemon.identity.id
-        self.log = IssueLog(daemon.journal, lambda: (member.root_certificate,), member.trust_domain, node)
+        self.log = IssueLog(daemon.journal, self._believed, member.trust_domain, node)
         self.recording = Recording()
         self.awaiting = Awaiting(node, daemon.rng)
         self._liars: set[bytes] = set()
@@ -98,7 +100,19 @@ class Issuances:
         leaf = leaf_of(svid)
         if svid.not_after < now or leaf in self.recording or self.log.find(leaf) is not None:
             return
-        self.recording.add(issued_of(svid, der, member.root_certificate, member.trust_domain, by), now)
+        self.recording.add(issued_of(svid, der, self._signer_of(der), member.trust_domain, by), now)
+
+    def _believed(self) -> tuple[bytes, ...]:
+        """The certificates (DER) of all roots that the mesh has had, newest first."""
+        roots = self._daemon.membership.roots
+        return tuple(roots.certificate(each) for each in reversed(roots.line))
+
+    def _signer_of(self, der: bytes) -> bytes:
+        """The certificate of the root that signed this one. Raises SvidError."""
+        certificate = load_certificate(der, "a certificate")
+        roots = self._daemon.membership.roots
+        signed, signature = certificate.tbs_certificate_bytes, certificate.signature
+        return roots.certificate(signer_of(roots, signed, signature))
 
     # ------------------------------------------------------------------ again and again
 

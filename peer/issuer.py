@@ -54,6 +54,9 @@ class Issuer:
     rules: Rules
     now: Callable[[], float]
     svid_ttl_s: int = SVID_TTL_S
+    root: Callable[[], bytes | None] = lambda: (
+        None
+    )  # the one that signs now, if it may be another than the rules'
     signed: Callable[[bytes], None] = lambda _der: None  # told of each certificate
     _complaints: Complaints = field(default_factory=Complaints)
 
@@ -119,7 +122,9 @@ class Issuer:
             entropy=secrets.token_bytes(ENTROPY_BYTES),
             ttl_s=ttl_s,
         )
-        return await self.signing.sign(order, derive(order, self.rules))
+        root = self.root()
+        rules = self.rules if root is None else self.rules.under(root)
+        return await self.signing.sign(order, derive(order, rules))
 
     def _complain(self, reason: str) -> None:
         """Callers may be anybody, so that what is told of them is told once a while."""

@@ -30,6 +30,7 @@ from trust.credential import CREDENTIAL_BYTES_MAX, Credential, decode_credential
 from trust.errors import CredentialError, TrustError
 from trust.identity import NodeIdentity, format_id
 from trust.revocation import RevocationSet
+from trust.roots import Root
 
 log = logging.getLogger("gossamer.stream")
 
@@ -45,7 +46,7 @@ class Kin:
 
     identity: NodeIdentity
     credential: Callable[[], Credential]
-    root_public: bytes
+    root_public: Root
     revoked: RevocationSet
     address: Address
     certificate: Callable[[], bytes]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from crdt.quarantine import GAP
 from gossip.events import Address
 from gossip.member import Member, State
+from peer import changeover
 from peer.admin.stat import stat_rows
 from peer.api import ApiError, Json, Progress
 from peer.catalog import ServiceInstance
@@ -112,7 +113,7 @@ class Operations:
             token = create_token(
                 daemon.identity,
                 daemon.certifier.member.credential,
-                root_public=daemon.membership.root_public,
+                root_public=daemon.membership.roots,
                 seeds=[self._me().address, *daemon.outlook.signers()][:4],
                 services=[s if "/" in s else f"default/{s}" for s in services] or ["*/*"],
                 now=daemon.clock.now(),
@@ -149,6 +150,9 @@ class Operations:
 
     async def ca_reshare(self, signers: Sequence[str], timeout_s: float) -> Json:
         return await self._governing.reshare(signers, timeout_s)
+
+    async def ca_rollover(self, overlap_s: float | None, compromised: bool, timeout_s: float) -> Json:
+        return await changeover.begin(self._daemon, overlap_s, compromised=compromised, timeout_s=timeout_s)
 
     # ------------------------------------------------------------------ services
 
@@ -262,6 +266,8 @@ class Operations:
         part = self._governing.signer_problem()
         fine = "nothing is in the way of its part" if self._daemon.outlook.signs else "this peer is none"
         rows.append({"check": "signer", "status": "warn" if part else "ok", "detail": part or fine})
+        wrong, fine, level = changeover.problem(self._daemon)
+        rows.append({"check": "root", "status": level if wrong else "ok", "detail": wrong or fine})
         problem, level = await self._governing.issuance_problem()
         rows.append(
             {"check": "issuance", "status": level if problem else "ok", "detail": problem or "signers answer"}

@@ -13,6 +13,7 @@ from peer.catalog import View
 from peer.fold import host_of
 from peer.io.stream import FrameStream, Hello, StreamError, connect, greet
 from peer.local import Key, Registered
+from trust.bundle import ANCHORS_MAX
 from trust.errors import RevokedError
 from trust.identity import format_id, spiffe_node, spiffe_workload
 from trust.svid import certificate_pem
@@ -26,7 +27,6 @@ class Outlook:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
-        self._bundle_pem = certificate_pem(daemon.membership.root_certificate)
 
     @property
     def node_spiffe(self) -> str:
@@ -104,14 +104,26 @@ class Outlook:
             view=self.view(),
             heads=dict(self._daemon.journal.heads),
             certificates=self._daemon.certifier.held,
-            trust_bundle_pem=self._bundle_pem,
+            trust_bundle_pem=self.bundle_pem(),
         )
+
+    def anchors(self) -> tuple[bytes, ...]:
+        """The certificates (DER) of the roots that count now."""
+        roots = self._daemon.membership.roots
+        accepted = roots.accepted(self._daemon.clock.now())[-ANCHORS_MAX:]
+        return tuple(roots.certificate(each) for each in accepted)
+
+    def bundle_pem(self) -> bytes:
+        """The same as PEM, one after the other."""
+        return b"".join(map(certificate_pem, self.anchors()))
 
     def meta(self, *, draining: bool) -> dict[str, int | str | bool]:
         """What this node says of itself besides its address."""
         meta: dict[str, int | str | bool] = {"inbound": self._daemon.config.ports.inbound}
         if self.signs:
             meta["signer"] = True
+        if self._daemon.rootline.announced:
+            meta["root"] = self._daemon.rootline.announced
         if draining:
             meta["draining"] = True
         return meta
@@ -148,4 +160,5 @@ class Outlook:
             root_certificate=daemon.membership.root_certificate,
             issues=daemon.issuer.ready,
             signers=tuple(signers),
+            rollovers=tuple(each.encode() for each in daemon.membership.roots.rollovers),
         )

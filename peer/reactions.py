@@ -18,6 +18,7 @@ from peer.io.statefile import StateFile, StateFileError
 from peer.io.store import Batch, StoreError
 from peer.local import Key, Registered
 from peer.messages import CredentialRenewed, MetaChanged
+from peer.rootfile import store_roots
 from peer.sockets import BindError
 from trust.admission import Spend
 from trust.credential import Credential
@@ -74,6 +75,7 @@ class Reactions:
             self._revocations_seen = self._daemon.revocations.added
             self._daemon.channels.cut_revoked()
             self._daemon.succession.cut_revoked(self._daemon.channels.is_revoked)
+        self._daemon.rootline.take_in()
         self._daemon.succession.state_changed()
         self._daemon.dataplane.changed()
 
@@ -88,6 +90,9 @@ class Reactions:
 
     def credential_renewed(self, credential: Credential) -> None:
         try:
+            store_roots(
+                self._daemon.keys, self._daemon.membership.roots
+            )  # else a restart would not believe it
             self._daemon.keys.write(KeyFile.CREDENTIAL, credential.encode())
         except KeyFileError as error:
             # Until the next renewal a restart begins with the old one, which can be renewed as well.

@@ -34,6 +34,7 @@ from trust.errors import BootstrapError, TokenError, TrustError, span
 from trust.identity import NodeIdentity, format_id, spiffe_node
 from trust.invitation import TOKEN_CHARS_MAX, Token, create_token, parse_token
 from trust.revocation import RENEWAL_GRACE_S, RevocationSet
+from trust.roots import Root
 
 log = logging.getLogger("gossamer.founding")
 
@@ -79,7 +80,7 @@ class Readmission:
     identity: NodeIdentity
     secret: BootstrapSecret | None
     credential: Callable[[], Credential]
-    root_public: bytes
+    root_public: Root
     revoked: RevocationSet
     address: Address
     certificate: Callable[[], bytes]

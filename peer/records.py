@@ -9,7 +9,8 @@
     issuance    key number of a place           any member, of certificates that prove themselves (`issuelog.py`)
     quarantine  key of the policy                any member, of itself: the policy is not in force on it (`notice.py`)
     quota       key `<Kind>/<namespace>/<name>`  any member, of itself: what it used of that limit (`crdt/counter.py`)
-    epoch       key `<epoch>/<hash>`             carries its own proof: signed by the mesh root; never taken back
+    epoch       key `<epoch>/<hash>`             carries its own proof: signed by the root it names; never taken back
+    rollover    key `<old root>/<hash>`          carries its own proof: signed by both roots it names; never taken back
 
 A payload is canonical MessagePack. `judge` is the journal's verifier: is it authentic, of a time that has
 come, of a size that is allowed. Whether its writer was *entitled* to it is another question (`objection`),
@@ -46,6 +47,8 @@ from trust.epoch import RECORD_BYTES_MAX, EpochRecord, decode_epoch
 from trust.errors import IdentityError, TrustError
 from trust.identity import check_account, node_id
 from trust.revocation import Revocation, RevocationSet, decode_revocation, subject_kind, verify_revocation
+from trust.rollover import ROLLOVER_BYTES_MAX, Rollover, decode_rollover, name_of, verify_rollover
+from trust.roots import Root, is_root
 from trust.transparency import DENIAL_BYTES_MAX, denial_key, read_denial
 
 SERVICE: Final = "service"
@@ -56,6 +59,7 @@ QUARANTINE: Final = "quarantine"
 DENIAL: Final = "denial"  # of a certificate (`trust/transparency.py`)
 QUOTA: Final = "quota"
 EPOCH: Final = "epoch"  # of the signer group (`trust/epoch.py`)
+ROLLOVER: Final = "rollover"  # from one root to the next (`trust/rollover.py`)
 
 PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     SERVICE: 8 * 1024,
@@ -67,6 +71,7 @@ PAYLOAD_BYTES_MAX: Final[Mapping[str, int]] = {
     ISSUANCE: PAGE_BYTES_MAX,
     QUOTA: TALLY_BYTES_MAX,
     EPOCH: RECORD_BYTES_MAX,
+    ROLLOVER: ROLLOVER_BYTES_MAX,
 }
 UNKNOWN_KIND_BYTES_MAX: Final = 16 * 1024
 PORTS_MAX: Final = 32
@@ -190,11 +195,11 @@ def decode_policy(payload: bytes) -> dict[str, Any]:
 class Registry:
     """Who the writers are and what has been revoked: all that judging needs besides the record.
 
-    `root` is the mesh root's public key; `drift_ms` how far ahead of our clock a stamp may be. `credentials` may be a
-    layer over one that several simulated nodes share.
+    `root` is the mesh root's public key, or the line of roots; `drift_ms` how far ahead of our clock a stamp may be.
+    `credentials` may be a layer over one that several simulated nodes share.
     """
 
-    root: bytes
+    root: Root
     trust_domain: str
     drift_ms: int
     revocations: RevocationSet
@@ -235,7 +240,9 @@ class Registry:
         if record.kind == REVOCATION:
             fault = _revocation_fault(record)
         elif record.kind == EPOCH:
-            fault = _epoch_fault(record, self.root)
+            fault = _epoch_fault(record)
+        elif record.kind == ROLLOVER:
+            fault = _rollover_fault(record, self.trust_domain)
         return Refuse(fault) if fault else Accept()
 
     def objection(self, record: Record) -> str:
@@ -244,7 +251,9 @@ class Registry:
         if credential is None:
             return "unknown writer"
         # These prove themselves: were their writer's standing asked, the order of arrival would decide.
-        if record.kind not in {REVOCATION, EPOCH} and self.revocations.ever_covered(credential.spiffe):
+        if record.kind not in {REVOCATION, EPOCH, ROLLOVER} and self.revocations.ever_covered(
+            credential.spiffe
+        ):
             return "writer is revoked"
         rule = _RULES.get(record.kind)
         return rule(self, record, credential) if rule else ""
@@ -281,17 +290,35 @@ def epoch_key(epoch: EpochRecord) -> str:
     return f"{epoch.epoch}/{epoch.digest.hex()[:32]}"
 
 
-def _epoch_fault(record: Record, root: bytes) -> str:
-    """What is wrong with an epoch; "" for nothing. Whether it was decided takes the epochs before it (`epochs.py`)."""
+def _epoch_fault(record: Record) -> str:
+    """What is wrong with an epoch; "" for nothing. Whether it was decided, and is of a root of this mesh, takes the
+    epochs and rollovers before it (`epochs.py`), and those come in any order."""
     if not record.payload:
         return "an epoch is not taken back"
     try:
         epoch = decode_epoch(record.payload)
     except TrustError as error:
         return str(error)
-    if epoch.group.public != root or not epoch.value.proven:
-        return "an epoch that is not signed by the root of this mesh"
+    if not epoch.value.proven:
+        return "an epoch that is not signed by the root it names"
     return "" if epoch_key(epoch) == record.key else "an epoch under another key than its own"
+
+
+def rollover_key(rollover: Rollover) -> str:
+    """The key of the record that carries it. Of two of one root both are kept."""
+    return f"{name_of(rollover.terms.old)}/{hashlib.sha256(rollover.encode()).hexdigest()[:32]}"
+
+
+def _rollover_fault(record: Record, trust_domain: str) -> str:
+    """What is wrong with a rollover; "" for nothing. Whether its old root is one of this mesh, those before it say."""
+    if not record.payload:
+        return "a rollover is not taken back"
+    try:
+        rollover = decode_rollover(record.payload)
+        verify_rollover(rollover, trust_domain)
+    except TrustError as error:
+        return str(error)
+    return "" if rollover_key(rollover) == record.key else "a rollover under another key than its own"
 
 
 def _age(credential: Credential) -> tuple[int, int, bytes]:
@@ -342,7 +369,7 @@ def _judge_revocation(registry: Registry, record: Record, _credential: Credentia
     except TrustError as error:
         return str(error)
     # Keys cost nothing: what a holder says of its own key is taken from its own journal only.
-    if revocation.issuer != registry.root and node_id(revocation.issuer) != record.writer:
+    if not is_root(registry.root, revocation.issuer) and node_id(revocation.issuer) != record.writer:
         return "a node's own revocation is not in its own journal"
     return ""
 

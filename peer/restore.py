@@ -37,7 +37,7 @@ def restore(
     loaded: Loaded, membership: Membership, *, clock_drift_max_s: float, spent: Iterable[Spend] = ()
 ) -> Restored:
     """Rebuild journal, credentials, revocations and the ledger of tokens; `spent` are uses known from elsewhere."""
-    root = membership.root_public
+    root = membership.roots
     registry = Registry(
         root=root,
         trust_domain=membership.trust_domain,

@@ -111,7 +111,10 @@ class Signing:
         rng: Random,
         entropy: Callable[[int], bytes],
         config: CoordinatorConfig | None = None,
+        group: Callable[[], GroupKey | None] | None = None,
     ) -> None:
+        """`group` is whose signatures these are, if not those of the newest epoch."""
+        self._group = group or (lambda: custody.group)
         self._custody, self._cosigner, self._node = custody, cosigner, node
         self._dial, self._may_sign = dial, may_sign
         self._rng, self._entropy = rng, entropy
@@ -134,12 +137,12 @@ class Signing:
     @property
     def ready(self) -> bool:
         """Whether the signers are known here."""
-        return self._custody.group is not None
+        return self._group() is not None
 
     @property
     def reachable(self) -> int:
         """Signers that are not known to be out of reach at the moment."""
-        group = self._custody.group
+        group = self._group()
         return 0 if group is None else sum(not self._away(node_of(each)) for each in group.identifiers)
 
     async def sign(self, order: Order, draft: Draft) -> bytes:
@@ -166,7 +169,7 @@ class Signing:
 
     async def survey(self) -> list[Answering]:
         """Ask each signer of the newest epoch, for SURVEY_S_MAX at most, whether it would sign now."""
-        group = self._custody.group
+        group = self._group()
         if group is None:
             return []
         nodes = [node_of(identifier) for identifier in group.identifiers]
@@ -207,15 +210,21 @@ class Signing:
 
     def _follow_custody(self) -> None:
         """The coordinator of the newest group there is."""
-        group = self._custody.group
+        group = self._group()
         if self._closed or (self._coordinator is not None and self._coordinator.group is group):
             return
         old, self._wanted = self._wanted, {}
+        before = self._coordinator
         self._coordinator = None if group is None else Coordinator(group, self._rng, self._config)
         members = set() if group is None else {node_of(each) for each in group.identifiers}
         for gone in [node for node in self._links if node not in members]:
             link = self._links.pop(gone)
             link.end()
+        if group is None or (before is not None and before.group.public != group.public):
+            # What they wait for was derived for the root of before, and the signers of now derive something else.
+            for wanted in old.values():
+                self._fail(wanted, "unknown", LaterError("the mesh goes over to another root at this moment"))
+            return
         for wanted in old.values():
             wanted.said.clear()
             self._ask(wanted)

@@ -68,10 +68,12 @@ class Sitting:
         share: KeyShare | None,
         now: Callable[[], float],
         timing: Timing | None = None,
+        path: Path | None = None,
     ) -> None:
+        """`path` is where the memory is, if not at `memory_path`."""
         self.electorate = electorate
         self.epoch = electorate.epoch
-        self._path = memory_path(keys, electorate.epoch)
+        self._path = path or memory_path(keys, electorate.epoch)
         self._now = now
         memory = read_private(self._path, secret=True)
         try:

@@ -24,6 +24,7 @@ from peer.kin import Kin
 from peer.messages import Draft
 from peer.readmission import Readmission
 from peer.records import EPOCH, epoch_key
+from peer.rollover import LETTERS
 from peer.seniority import Seniority
 from trust.authority import root_since
 from trust.ceremony.events import CeremonyStatus
@@ -61,11 +62,10 @@ class Succession:
             judgement=self.candidates,
             send=self._send,
             now=time.monotonic,
+            retain_s=self._retain_s,
             unix=daemon.clock.now,
         )
-        self.letters = Letters(
-            lambda node: daemon.outlook.dial(node, CEREMONY), node_of, self.ceremonies.receive
-        )
+        self.letters = Letters(lambda node: daemon.outlook.dial(node, CEREMONY), node_of, self._receive)
         self.epochs = Epochs(
             custody=daemon.custody,
             node=daemon.identity.id,
@@ -77,7 +77,7 @@ class Succession:
             identity=daemon.identity,
             secret=daemon.config.bootstrap_secret,
             credential=lambda: daemon.certifier.member.credential,
-            root_public=daemon.membership.root_public,
+            root_public=daemon.membership.roots,
             revoked=daemon.revocations,
             address=daemon.config.gossip_address,
             certificate=self._shown,
@@ -90,7 +90,7 @@ class Succession:
         self.kin = Kin(
             identity=daemon.identity,
             credential=lambda: daemon.certifier.member.credential,
-            root_public=daemon.membership.root_public,
+            root_public=daemon.membership.roots,
             revoked=daemon.revocations,
             address=daemon.config.gossip_address,
             certificate=self._shown,
@@ -146,9 +146,21 @@ class Succession:
         self._changed.set()
         self._changed = asyncio.Event()
         self.ceremonies.changed()
+        self._daemon.rollover.changed()
 
     def _send(self, node: bytes, letter: bytes) -> None:
         self.letters.send(node, letter)
+
+    def _receive(self, node: bytes, letter: bytes) -> None:
+        if letter[:1] in LETTERS:
+            self._daemon.rollover.receive(node, letter)
+        else:
+            self.ceremonies.receive(node, letter)
+
+    def _retain_s(self) -> float:
+        """Until nobody can be left that has not gone over to the newest root."""
+        steps = self._daemon.membership.roots.rollovers
+        return steps[-1].terms.switch_at - self._daemon.clock.now() if steps else 0.0
 
     def _records(self) -> list[Record]:
         return [record for record in self._daemon.journal.records(EPOCH) if record.payload]

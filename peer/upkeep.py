@@ -59,6 +59,7 @@ class Upkeep:
             self.prune()
             await self.collect()
             self.tell_of_refusals()
+            self._daemon.rootline.tick()
 
     async def save_contacts(self) -> None:
         """Keep the addresses of some members, where members have changed."""

@@ -162,6 +162,10 @@ class AdminClient:
         body: Json = {"signers": list(signers), "timeout_s": timeout_s}
         return self._object("POST", "/v1/ca/reshare", body, timeout_s=TIMEOUT_S + timeout_s)
 
+    def ca_rollover(self, overlap_s: float | None, compromised: bool, timeout_s: float) -> Json:
+        body: Json = {"overlap_s": overlap_s, "compromised": compromised, "timeout_s": timeout_s}
+        return self._object("POST", "/v1/ca/rollover", body, timeout_s=TIMEOUT_S + timeout_s)
+
     def _object(
         self, method: str, path: str, body: Json | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Json:

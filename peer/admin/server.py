@@ -164,6 +164,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.get("/v1/ca", _ca_status),
             web.get("/v1/ca/issued", _ca_issued),
             web.post("/v1/ca/reshare", _ca_reshare),
+            web.post("/v1/ca/rollover", _ca_rollover),
             web.get("/v1/metrics", _metrics),
         ]
     )
@@ -294,6 +295,13 @@ async def _ca_reshare(request: web.Request) -> web.Response:
     body = await _body(request, {"signers", "timeout_s"})
     signers, timeout_s = _strings(body, "signers"), _number(body, "timeout_s", 0.1, 3600)
     return reply(await request.app[_API].ca_reshare(signers, timeout_s))
+
+
+async def _ca_rollover(request: web.Request) -> web.Response:
+    body = await _body(request, {"overlap_s", "compromised", "timeout_s"})
+    overlap_s = None if body.get("overlap_s") is None else _number(body, "overlap_s", 0, 1e9)
+    compromised, timeout_s = _truth(body, "compromised"), _number(body, "timeout_s", 0.1, 3600)
+    return reply(await request.app[_API].ca_rollover(overlap_s, compromised, timeout_s))
 
 
 async def _metrics(request: web.Request) -> web.Response:

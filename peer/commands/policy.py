@@ -61,7 +61,8 @@ def apply(
     client = client_of(data_dir)
     if author_key is not None:
         with CallsPeer():
-            root = bytes.fromhex(client.ca_status()["root"])
+            status = client.ca_status()
+            root = bytes.fromhex(status.get("mesh") or status["root"])
             documents = sign_resources(resources, author_key, root)
     follow(
         lambda progress: client.apply(

@@ -11,6 +11,12 @@ import click
 from peer.commands.options import DURATION, CallsPeer, client_of, data_dir_option, output_option
 from peer.render import Column, print_data, print_lines
 
+_PHASES: Final = {
+    "making": "the signers make a new root",
+    "signing": "the old root is asked to name the new one",
+    "announced": "both roots count, the old one signs",
+    "overlap": "both roots count, the new one signs",
+}
 TOKEN_S: Final = 3600.0
 BOOTSTRAP_S: Final = 86_400.0  # long enough to give it to all founders, in whatever way
 _STATES: Final = {"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim", "revoked": "red"}
@@ -107,6 +113,7 @@ def status(data_dir: Path, output: str) -> None:
             f"can issue:  {_issuing(bool(data.get('can_issue')), margin)}",
             f"revoked:    {data.get('revocations', 0)}",
             *_changing(data.get("ceremony")),
+            *_rolling(data.get("rollover")),
             *_ordered(data.get("orders") or []),
             "",
         ]
@@ -165,6 +172,31 @@ def _ordered(orders: list[dict[str, Any]]) -> list[str]:
     return [f"ordered:    {', '.join(each.get('signers') or [])}, at {each.get('by')}" for each in orders]
 
 
+def _rolling(rollover: dict[str, Any] | None) -> list[str]:
+    if rollover is None:
+        return []
+    phase = rollover.get("phase")
+    lines = [f"rollover:   {_PHASES.get(str(phase), str(phase))}"]
+    if rollover.get("problem"):
+        lines.append(f"            {rollover['problem']}")
+    if rollover.get("awaited"):
+        lines.append(f"            waiting for {', '.join(rollover['awaited'])}")
+    if rollover.get("endsAt"):
+        left_s = max(0.0, float(rollover["endsAt"]) - time.time())
+        lines.append(
+            f"            {rollover.get('old')} ends in {_span(left_s)}, {rollover.get('new')} follows"
+        )
+    if count := int(rollover.get("waitingCount") or 0):
+        lines.append(f"            not heard of at {count}: {', '.join(rollover.get('waiting') or [])}")
+    return lines
+
+
+def _span(seconds: float) -> str:
+    from trust.errors import span
+
+    return span(seconds)
+
+
 def _issuing(can: bool, margin: int) -> str:
     if not can:
         return f"no: {max(-margin, 1)} more must answer"
@@ -198,6 +230,35 @@ def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: st
     if not result.get("as_wished"):
         lines.append("not all that were wished for: the others did not take part in time")
     print_lines(lines)
+
+
+@ca.command("rollover")
+@click.option(
+    "--overlap",
+    type=DURATION,
+    help="How long the old root counts beside the new one (default: ca.rollover_overlap_s).",
+)
+@click.option("--compromised", is_flag=True, help="Somebody else may hold the old root.")
+@click.option("--timeout", type=DURATION, default="60s", show_default=True, help="How long to wait for it.")
+@data_dir_option
+@output_option
+def rollover(overlap: float | None, compromised: bool, timeout: float, data_dir: Path, output: str) -> None:
+    """Go over to a new root: the signers make another key, and the old one names it as its successor.
+
+    Both count for the overlap. When all members have heard of the new root it signs, and everything that the old one
+    signed is renewed; then the old one ends, and its shares are erased. Who was away for all of it comes back by
+    itself. The peer asked must govern the mesh.
+
+    With --compromised the overlap is a quarter of an hour at most. Only nodes that are members now are carried over.
+    Who is away at that time must join again with a new token, for whoever stole the root could name a successor too;
+    and join tokens made so far are void. Look at the members, and revoke whom you do not know.
+    """
+    with CallsPeer():
+        result = client_of(data_dir).ca_rollover(overlap, compromised, timeout)
+    if output != "table":
+        print_data(result, output, [])
+        return
+    print_lines([f"the root {result.get('new')} follows on {result.get('old')}", *_rolling(result)])
 
 
 @ca.command("revoke")

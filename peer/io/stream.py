@@ -117,14 +117,21 @@ class FrameStream:
 class Hello:
     """What the accepting side says first."""
 
-    root_certificate: bytes  # DER
+    root_certificate: bytes  # DER, of the root the mesh was founded with
     issues: bool  # it can have certificates signed
     signers: tuple[Address, ...]
+    rollovers: tuple[bytes, ...] = ()  # encoded, to the root of today
 
 
 def encode_hello(hello: Hello) -> bytes:
     body: bytes = msgpack.packb(
-        [list(VERSIONS), hello.root_certificate, hello.issues, [list(a) for a in hello.signers[:16]]]
+        [
+            list(VERSIONS),
+            hello.root_certificate,
+            hello.issues,
+            [list(a) for a in hello.signers[:16]],
+            list(hello.rollovers),
+        ]
     )
     return body
 
@@ -137,14 +144,27 @@ def decode_hello(data: bytes) -> Hello:
     except (ValueError, msgpack.UnpackException) as error:
         raise StreamError(f"not a greeting: {error}") from error
     match fields:
-        case [[int(lowest), int(highest)], bytes(root), bool(issues), list(signers), *_]:
+        case [[int(lowest), int(highest)], bytes(root), bool(issues), list(signers), *rest]:
             if min(highest, VERSIONS[1]) < max(lowest, VERSIONS[0]):
                 raise StreamError(
                     f"the other side speaks protocols {lowest} to {highest}, this peer {VERSIONS[0]} to {VERSIONS[1]}"
                 )
             addresses = [(a[0], a[1]) for a in signers if _is_address(a)]
-            return Hello(root_certificate=root, issues=issues, signers=tuple(addresses))
+            return Hello(
+                root_certificate=root, issues=issues, signers=tuple(addresses), rollovers=_rollovers(rest)
+            )
     raise StreamError("not a greeting")
+
+
+def _rollovers(rest: list[object]) -> tuple[bytes, ...]:
+    """What versions that know of one root only leave out."""
+    told = rest[0] if rest else []
+    if not isinstance(told, list):
+        raise StreamError("not a greeting: its roots are no list")
+    found = tuple(each for each in told if isinstance(each, bytes))
+    if len(found) != len(told):
+        raise StreamError("not a greeting: its roots are no list of rollovers")
+    return found
 
 
 def _is_address(item: object) -> bool:

@@ -157,6 +157,13 @@ class FakePeer:
         status |= {"answering": 1, "margin": 0, "revocations": 2}
         return self._answer("ca_status", status | {"can_issue": True})
 
+    async def ca_rollover(self, overlap_s: float | None, compromised: bool, timeout_s: float) -> Json:
+        result = {
+            "phase": "announced", "old": "0a" * 8, "new": "0b" * 8, "compromised": compromised, "switchAt": 1,
+            "endsAt": 4_000_000_000, "waiting": ["three"], "waitingCount": 1, "problem": "",
+        }  # fmt: skip
+        return self._answer("ca_rollover", result, overlap_s, compromised, timeout_s)
+
     async def ca_issued(self) -> list[Json]:
         row = {
             "identity": "spiffe://m/node/x",

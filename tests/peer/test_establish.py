@@ -241,6 +241,8 @@ async def test_where_a_members_key_is_missing_no_other_is_made(
     )  # of a mesh that was founded before roots were held in shares
     keys.write(KeyFile.FOUNDERS, b"x")
     keys.write(KeyFile.FOUNDER_SINCE, b"1")
+    for file in (KeyFile.ROOTS, KeyFile.ROLLOVER_REQUEST, KeyFile.ROLLOVER_VOTE):
+        keys.write(file, b"x")
     for file in KeyFile:
         if file is not left:
             keys.path(file).unlink()

@@ -20,6 +20,7 @@ from peer.records import (
     POLICY,
     QUOTA,
     REVOCATION,
+    ROLLOVER,
     SERVICE,
     UNKNOWN_KIND_BYTES_MAX,
     PayloadError,
@@ -31,7 +32,9 @@ from peer.records import (
     epoch_key,
     revocation_end,
     revocation_key,
+    rollover_key,
 )
+from tests.trust.rolled import rollover
 from trust.ceremony.alone import founded_alone
 from trust.epoch import EpochRecord
 from trust.identity import NodeIdentity, spiffe_node
@@ -222,7 +225,9 @@ def test_an_unknown_writer_and_a_stamp_of_the_future_have_to_wait(world: Any, re
 def test_a_record_larger_than_its_kind_may_be_is_refused(world: Any, registry: Any, kind: str) -> None:
     bound = PAYLOAD_BYTES_MAX.get(kind, UNKNOWN_KIND_BYTES_MAX)
     largest = registry.judge(signed(world, kind=kind, payload=bytes(bound)), START_MS)
-    assert largest == Accept() or (kind in (REVOCATION, EPOCH) and "too large" not in largest.reason)
+    assert largest == Accept() or (
+        kind in (REVOCATION, EPOCH, ROLLOVER) and "too large" not in largest.reason
+    )
     verdict = registry.judge(signed(world, kind=kind, payload=bytes(bound + 1)), START_MS)
     assert isinstance(verdict, Refuse)
     assert "too large" in verdict.reason
@@ -370,15 +375,37 @@ def test_an_epoch_stands_under_its_own_key_and_is_never_taken_back(world: Any, r
     good = signed(world, kind=EPOCH, key=epoch_key(one), payload=one.encode())
     assert registry.judge(good, START_MS) == Accept()
     assert registry.objection(good) == ""
+    other = signed(world, kind=EPOCH, key=epoch_key(foreign), payload=foreign.encode())
+    assert registry.judge(other, START_MS) == Accept(), "it may be the root that follows: `Epochs` knows"
     for key, payload in (
         (epoch_key(one), b""),
         (epoch_key(one), b"junk"),
         (epoch_key(one), bytes(PAYLOAD_BYTES_MAX[EPOCH] + 1)),
         ("0/00", one.encode()),
-        (epoch_key(foreign), foreign.encode()),
         (epoch_key(unproven), unproven.encode()),
     ):
         refused = registry.judge(signed(world, kind=EPOCH, key=key, payload=payload), START_MS)
+        assert isinstance(refused, Refuse), payload[:20]
+
+
+def test_a_rollover_proves_itself_stands_under_its_own_key_and_is_never_taken_back(
+    world: Any, registry: Any
+) -> None:
+    made = rollover(0, 1)
+    good = signed(world, kind=ROLLOVER, key=rollover_key(made), payload=made.encode())
+    assert registry.judge(good, START_MS) == Accept()
+    registry.revocations.add(revocation_of(world, spiffe_node("cluster.local", good.writer)))
+    assert registry.objection(good) == "", "whoever carries it"
+    forged = replace(made, by_old=bytes(64))
+    foreign = rollover(0, 1, trust_domain="other.local")
+    for key, payload in (
+        (rollover_key(made), b""),
+        (rollover_key(made), b"junk"),
+        ("0/00", made.encode()),
+        (rollover_key(forged), forged.encode()),
+        (rollover_key(foreign), foreign.encode()),
+    ):
+        refused = registry.judge(signed(world, kind=ROLLOVER, key=key, payload=payload), START_MS)
         assert isinstance(refused, Refuse), payload[:20]
 
 

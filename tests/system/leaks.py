@@ -48,7 +48,8 @@ class Secrets:
             self.homes.add(path)
             _, _, share = msgpack.unpackb(path.read_bytes())
             self.known[share] = f"a share of {directory.name}"
-        for path in (directory / "keys").glob("ceremony-*.key"):
+        made = (directory / "keys").glob("rollover.key")
+        for path in (*(directory / "keys").glob("ceremony-*.key"), *made):
             self.homes.add(path)
             fields = msgpack.unpackb(path.read_bytes())
             seed, shares = fields[4], fields[5]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from peer.commands.trust import _changing, _issuing, _ordered
+from peer.commands.trust import _changing, _issuing, _ordered, _rolling
 from tests.peer.fakepeer import NODE
 from trust.bootstrap import parse_bootstrap
 
@@ -48,6 +48,35 @@ def test_ca_reshare_tells_the_group_that_came_of_it(gossamer, served):
     ended = gossamer("ca", "reshare", "--timeout", "1s")
     assert ended.code == 3
     assert "it goes on" in ended.err
+
+
+def test_ca_rollover_tells_what_follows_and_who_has_not_heard(gossamer, served):
+    ended = gossamer("ca", "rollover", "--overlap", "2h", "--timeout", "5s")
+    assert ended.code == 0
+    assert ended.out.splitlines()[0] == f"the root {'0b' * 8} follows on {'0a' * 8}"
+    assert "both roots count, the old one signs" in ended.out
+    assert "not heard of at 1: three" in ended.out
+    assert served.api.calls == [("ca_rollover", (7200.0, False, 5.0))]
+    assert gossamer("ca", "rollover", "--compromised", "-o", "json").data["compromised"] is True
+    assert served.api.calls[-1] == ("ca_rollover", (None, True, 60.0))
+    served.raises("ca_rollover", "there is no new root within 1 s; it goes on, waiting for two", 3)
+    ended = gossamer("ca", "rollover", "--timeout", "1s")
+    assert (ended.code, "it goes on" in ended.err) == (3, True)
+
+
+def test_the_phases_of_a_rollover_are_told():
+    assert _rolling(None) == []
+    making = {"phase": "making", "awaited": ["two"], "problem": "not now", "old": "a", "new": ""}
+    assert _rolling(making) == [
+        "rollover:   the signers make a new root",
+        "            not now",
+        "            waiting for two",
+    ]
+    over = {"phase": "overlap", "old": "a", "new": "b", "endsAt": 1, "waitingCount": 0, "waiting": []}
+    assert _rolling(over) == [
+        "rollover:   both roots count, the new one signs",
+        "            a ends in 0 seconds, b follows",
+    ]
 
 
 def test_a_change_of_signers_is_told():
