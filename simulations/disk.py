@@ -120,9 +120,9 @@ class Disk:
         return bool(self._syncing)
 
     def crash(self, rng: random.Random, *, power: bool = False) -> bool:
-        """The process is gone, with `power` the machine. The group under way was synced or was not. Returns whether
-        something is gone that was said to be on the disk."""
-        if self._syncing and rng.random() < 0.5:
+        """The process is gone, with `power` the machine. The group under way was synced or was not; on a full disk it
+        was not. Returns whether something is gone that was said to be on the disk."""
+        if self._syncing and rng.random() < 0.5 and not self.full:
             self._commit(self._syncing)
         else:
             self.lost += len(self._syncing)

@@ -55,6 +55,16 @@ def test_a_crash_takes_what_waits_and_the_group_under_way_whole_or_not() -> None
     assert outcomes == {(), (1,)}
 
 
+def test_a_crash_on_a_full_disk_leaves_nothing_of_what_came_behind_what_found_no_room() -> None:
+    for seed in range(20):
+        disk = Disk(full=True)
+        disk.want(batch(1, key="first"))
+        assert disk.refused() == []
+        disk.want(batch(2, key="second"))
+        disk.crash(random.Random(seed))
+        assert (disk.records, disk.heads, disk.lost) == ({}, {}, 2)
+
+
 def test_what_is_deleted_goes_before_what_is_put() -> None:
     disk = Disk()
     disk.want(batch(1))
