@@ -22,6 +22,7 @@ from trust.errors import IdentityError, TrustError
 from trust.identity import format_id, node_id, parse_id, parse_spiffe, spiffe_node, spiffe_workload
 from trust.revocation import Revocation, revoke_self, serial_subject, signer_subject, subject_kind
 from trust.revoking import check_signers_left, request_revocation
+from trust.rollover import name_of
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -48,6 +49,7 @@ class Governing:
         return {
             "mode": "threshold",
             "root": daemon.custody.root.hex(),
+            "root_name": name_of(daemon.custody.root),
             "mesh": daemon.membership.roots.first.hex(),  # the root it was founded with: its name
             "epoch": 0 if group is None else group.epoch,
             "threshold": threshold,

@@ -107,7 +107,8 @@ def status(data_dir: Path, output: str) -> None:
     print_lines(
         [
             f"mode:       {data.get('mode')}",
-            f"root:       {data.get('root')}",
+            f"root:       {data.get('root')}"
+            + (f", called {name}" if (name := data.get("root_name")) else ""),
             f"epoch:      {data.get('epoch')}",
             f"threshold:  {data.get('threshold')} of {len(data.get('signers') or [])}",
             f"can issue:  {_issuing(bool(data.get('can_issue')), margin)}",

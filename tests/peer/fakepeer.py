@@ -152,7 +152,14 @@ class FakePeer:
 
     async def ca_status(self) -> Json:
         signer = {"id": NODE, "name": "one", "state": "alive"}
-        status = {"mode": "threshold", "root": "ab" * 32, "epoch": 0, "threshold": 1, "signers": [signer]}
+        status = {
+            "mode": "threshold",
+            "root": "ab" * 32,
+            "root_name": "cd" * 8,
+            "epoch": 0,
+            "threshold": 1,
+            "signers": [signer],
+        }
         signer["answers"] = True
         status |= {"answering": 1, "margin": 0, "revocations": 2}
         return self._answer("ca_status", status | {"can_issue": True})

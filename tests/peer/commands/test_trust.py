@@ -95,6 +95,7 @@ def test_ca_issued(gossamer):
 
 def test_ca_status(gossamer):
     ended = gossamer("ca", "status")
+    assert f"root:       {'ab' * 32}, called {'cd' * 8}" in ended.out
     assert "threshold:  1 of 1" in ended.out
     assert "can issue:  yes, but not if one more were gone" in ended.out
     assert "revoked:    2" in ended.out
