@@ -176,4 +176,8 @@ async def test_a_signer_killed_half_way_holds_nothing_up_and_comes_back(
         found = await ask(peer, "ca_status")
         assert found["can_issue"] is True
         assert found["rollover"]["new"] == made["new"]
-        assert (await standing(peer, "root"))[0] == "ok"
+
+        async def at_rest(peer: LocalPeer = peer) -> bool:
+            return (await standing(peer, "root"))[0] == "ok"
+
+        await until(at_rest, "everybody has heard that the third signer has gone over")
