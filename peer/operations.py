@@ -9,21 +9,19 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from crdt.quarantine import GAP
 from gossip.events import Address
-from gossip.member import Member, State
+from gossip.member import Member
 from peer import changeover
 from peer.admin.stat import stat_rows
 from peer.api import ApiError, Json, Progress
 from peer.catalog import ServiceInstance
-from peer.certify import CREDENTIAL
+from peer.checkup import Checkup, elsewhere, not_ready
 from peer.config_keys import GOSSIP_PORT
 from peer.contacts import resolve
 from peer.daemon import Daemon
 from peer.driver import DriverClosedError
 from peer.enforcement import Dots, survey, wait_enforced
 from peer.governing import Governing
-from peer.notice import Elsewhere
 from peer.publishing import Publishing
 from peer.records import POLICY, policy_key
 from peer.units import QuantityError, format_address, parse_address
@@ -40,6 +38,7 @@ class Operations:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._governing = Governing(daemon)
+        self._checkup = Checkup(daemon, self._governing, self._named)
         self._publishing = Publishing(
             node=daemon.identity.id,
             folder=daemon.folder,
@@ -56,7 +55,7 @@ class Operations:
         return {
             "live": not daemon.stopping,
             "ready": daemon.ready.is_set(),
-            "detail": "ready" if daemon.ready.is_set() else self._not_ready(),
+            "detail": "ready" if daemon.ready.is_set() else not_ready(daemon),
             "name": self._me().name,
             "id": format_id(daemon.identity.id),
         }
@@ -204,7 +203,7 @@ class Operations:
         described = self._publishing.describe(kind, namespace, name)
         described["status"]["notInForceAt"] = [
             {"node": each.node_name, "reason": each.notice.reason, "message": each.notice.message}
-            for each in self._elsewhere().get(policy_key(described["kind"], namespace, name), ())
+            for each in elsewhere(self._daemon).get(policy_key(described["kind"], namespace, name), ())
         ]
         return described | {"members": {"live": members, "asked": len(rows), "nodes": nodes}}
 
@@ -262,166 +261,17 @@ class Operations:
         return stat_rows(self._daemon.traffic, loop.time())
 
     async def check(self) -> list[Json]:
-        rows = self._checks()
-        part = self._governing.signer_problem()
-        fine = "nothing is in the way of its part" if self._daemon.outlook.signs else "this peer is none"
-        rows.append({"check": "signer", "status": "warn" if part else "ok", "detail": part or fine})
-        wrong, fine, level = changeover.problem(self._daemon)
-        rows.append({"check": "root", "status": level if wrong else "ok", "detail": wrong or fine})
-        problem, level = await self._governing.issuance_problem()
-        rows.append(
-            {"check": "issuance", "status": level if problem else "ok", "detail": problem or "signers answer"}
-        )
-        return rows
+        return await self._checkup.rows()
 
     def metrics(self) -> bytes:
         return self._daemon.metrics.render()
 
-    def _checks(self) -> list[Json]:
-        daemon = self._daemon
-        rows: list[Json] = []
-
-        def add(check: str, problem: str, detail: str, *, level: str = "fail") -> None:
-            rows.append({"check": check, "status": level if problem else "ok", "detail": problem or detail})
-
-        add(
-            "peer ready",
-            "" if daemon.ready.is_set() else self._not_ready(),
-            "certificate held, state exchanged",
-        )
-        states = [member.state for member in daemon.node.engine.members()]
-        dead = states.count(State.DEAD)
-        live = len(states) - dead - states.count(State.LEFT)
-        add("members", f"{dead} dead, {live} live" if dead else "", f"{live} live", level="warn")
-        for name, problem, level in self._certificate_problems():
-            add(name, problem, "valid", level=level)
-        add("misissuance", self._misissued(), "no certificate that nobody asked for")
-        add("issuance log", self._unrecorded(), "every certificate in use is recorded", level="warn")
-        add("disk", daemon.disk.problem, "writes are durable")
-        add("data plane", daemon.dataplane.rejected, f"serves snapshot {daemon.outlook.served_version}")
-        bad = [key for key, status in daemon.dataplane.statuses.items() if not status.accepted]
-        add("policies", f"not in force: {', '.join(bad[:5])}" if bad else "", "all in force", level="warn")
-        elsewhere = [
-            f"{key} at {', '.join(each.node_name for each in nodes[:3])}" + (" …" if len(nodes) > 3 else "")
-            for key, nodes in self._elsewhere().items()
-        ]
-        add(
-            "policies elsewhere",
-            f"not in force: {'; '.join(elsewhere[:5])}" if elsewhere else "",
-            "no other peer has set one aside",
-            level="warn",
-        )
-        expelled = sorted(map(format_id, daemon.journal.forks))
-        names = ", ".join(f"{self._name_of(each)} ({each})" for each in expelled[:5])
-        add(
-            "expelled",
-            f"equivocated, so that nothing they published is in force: {names}" if expelled else "",
-            "no member has equivocated",
-            level="warn",
-        )
-        lies = [f"{self._named(writer)}: {how}" for writer, how in daemon.outlook.contradicting()]
-        add(
-            "contradictions",
-            "; ".join(lies[:3]) + (f"; and {len(lies) - 3} more" if len(lies) > 3 else ""),
-            "no member contradicts itself",
-            level="warn",
-        )
-        held = daemon.outlook.waiting_records()
-        gaps = [
-            f"{count} of {self._named(writer)}" for (writer, why), count in held.most_common() if why == GAP
-        ]
-        waits = [
-            f"{count} of {self._named(writer)}: {why}"
-            for (writer, why), count in held.most_common()
-            if why != GAP
-        ]
-        add(
-            "records",
-            f"waiting: {'; '.join(waits[:3])}" if waits else "",
-            f"held back until those before them come: {', '.join(gaps[:3])}" if gaps else "none has to wait",
-            level="warn",
-        )
-        conflicts = daemon.folder.conflicts()
-        add(
-            "conflicts",
-            f"concurrent edits: {', '.join(conflicts[:5])}" if conflicts else "",
-            "none",
-            level="warn",
-        )
-        failing = [
-            f"{ns}/{name}" for (ns, name), health in daemon.local.health.items() if health == "failing"
-        ]
-        add(
-            "local services",
-            f"failing: {', '.join(failing[:5])}" if failing else "",
-            "none failing",
-            level="warn",
-        )
-        problems = daemon.files.problems
-        add("service files", problems[0] if problems else "", "all read")
-        return rows
-
-    def _unrecorded(self) -> str:
-        """Certificates in use that no signer has recorded, and who recorded what the root never signed."""
-        found = [
-            f"no signer has recorded the certificate of {each.svid.spiffe} with serial {each.svid.serial.hex()}"
-            for each in self._daemon.issuances.unrecorded()
-        ]
-        found += [
-            f"{self._named(writer)} has recorded certificates that the root did not sign"
-            for writer in sorted(self._daemon.issuances.log.liars)
-        ]
-        return "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-
-    def _misissued(self) -> str:
-        """What the root signed, and the node it is made out to did not ask for."""
-        found = [
-            f"{self._named(node)} did not ask for the certificate of "
-            f"{svid.spiffe} with serial {svid.serial.hex()}"
-            for node, svid in self._daemon.sightings.standing()
-        ]
-        return "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-
-    def _certificate_problems(self) -> list[tuple[str, str, str]]:
-        """(check, problem or "", how bad) of each certificate and of the credential."""
-        daemon = self._daemon
-        rows: list[tuple[str, str, str]] = []
-        for identity in (*sorted(daemon.outlook.wanted_identities()), CREDENTIAL):
-            standing = daemon.certifier.standing(identity)
-            named = identity.removeprefix("spiffe://")
-            rows.append(
-                (f"certificate {named}" if named != identity else named, standing.words, standing.level)
-            )
-        try:
-            daemon.revocations.check_credential(daemon.certifier.member.credential)
-        except TrustError as error:
-            rows.append(("membership", f"this node is no member any more: {error}", "fail"))
-        return rows
-
     # ------------------------------------------------------------------ pieces
-
-    def _elsewhere(self) -> Mapping[str, tuple[Elsewhere, ...]]:
-        """Where else which policies are not in force."""
-        daemon = self._daemon
-        return daemon.folder.quarantines(daemon.node.engine.members(), but=daemon.identity.id)
 
     def _me(self) -> Member:
         me = self._daemon.node.engine.member(self._daemon.identity.id)
         assert me is not None
         return me
-
-    def _not_ready(self) -> str:
-        daemon = self._daemon
-        if daemon.stopping:
-            return "stopping"
-        if daemon.outlook.node_spiffe not in daemon.certifier.held:
-            failure = daemon.certifier.failures.get(daemon.outlook.node_spiffe)
-            return f"no certificate yet{': ' + failure.reason if failure else ''}"
-        if daemon.dataplane.rejected:
-            return f"the data plane serves nothing new: {daemon.dataplane.rejected}"
-        if daemon.memory.blank and not daemon.driver.synced.is_set():
-            return "no other peer has told this one the state of the mesh yet"
-        return "entering the mesh"
 
     def _name_of(self, node: str) -> str:
         node_id = parse_id(node)
