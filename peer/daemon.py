@@ -261,25 +261,8 @@ class Daemon:
             vote=None if self.votes is None else self.votes.cast,
             shared=self.issuances.shared,
         )
-        self.signing = Signing(
-            custody=self.custody,
-            cosigner=self.cosigner,
-            node=self.identity.id,
-            dial=self._dial_signer,
-            may_sign=self.outlook.may_sign,
-            rng=self.rng,
-            entropy=secrets.token_bytes,
-        )
-        self.next_signing = Signing(
-            custody=self.custody,
-            cosigner=self.cosigner,
-            node=self.identity.id,
-            dial=self._dial_signer,
-            may_sign=self.outlook.may_sign,
-            rng=self.rng,
-            entropy=secrets.token_bytes,
-            group=self._next_group,
-        )
+        self.signing = self._signing_of(None)
+        self.next_signing = self._signing_of(self._next_group)
         self.rollover = RolloverCeremony(self, self.next_signing)
         self.issuer = Issuer(
             signing=self.signing,
@@ -288,6 +271,18 @@ class Daemon:
             svid_ttl_s=int(self.config.svid.ttl_s),
             root=lambda: self.custody.root,
             signed=self.issuances.signed,
+        )
+
+    def _signing_of(self, group: Callable[[], GroupKey | None] | None) -> Signing:
+        return Signing(
+            custody=self.custody,
+            cosigner=self.cosigner,
+            node=self.identity.id,
+            dial=self._dial_signer,
+            may_sign=self.outlook.may_sign,
+            rng=self.rng,
+            entropy=secrets.token_bytes,
+            group=group,
         )
 
     def _next_group(self) -> GroupKey | None:

@@ -108,15 +108,7 @@ class Lifecycle:
             return
         daemon.stopping = daemon.tasks.stopping = True
         daemon.ready.clear()
-        async with AsyncExitStack() as closing:  # in reverse; what fails keeps nothing else from being closed
-            closing.push_async_callback(daemon.disk.close)
-            closing.callback(self._close_sockets)
-            closing.push_async_callback(daemon.channels.close)
-            closing.push_async_callback(daemon.signing.close)
-            closing.push_async_callback(daemon.next_signing.close)
-            closing.push_async_callback(daemon.rollover.close)
-            closing.push_async_callback(daemon.rootline.close)
-            closing.push_async_callback(daemon.succession.close)
+        async with self._control() as closing:
             closing.push_async_callback(daemon.dataplane.plane.stop)
             closing.push_async_callback(daemon.checks.close)
             closing.push_async_callback(daemon.tasks.end)
@@ -134,18 +126,25 @@ class Lifecycle:
         sockets = daemon.dataplane.sockets.copies()
         sockets[GOSSIP_DATAGRAMS] = daemon.datagrams.copy_socket()
         sockets[GOSSIP_STREAMS] = daemon.channels.copy_socket()
-        async with AsyncExitStack() as closing:
-            closing.push_async_callback(daemon.disk.close)
-            closing.callback(self._close_sockets)
-            closing.push_async_callback(daemon.channels.close)
-            closing.push_async_callback(daemon.signing.close)
-            closing.push_async_callback(daemon.next_signing.close)
-            closing.push_async_callback(daemon.rollover.close)
-            closing.push_async_callback(daemon.rootline.close)
-            closing.push_async_callback(daemon.succession.close)
+        async with self._control() as closing:
             closing.push_async_callback(daemon.checks.close)
             closing.push_async_callback(daemon.tasks.end)
         return sockets, workers
+
+    def _control(self) -> AsyncExitStack:
+        """What closes all but workers and tasks: in reverse, and what is pushed on it first. What fails keeps nothing
+        else from being closed."""
+        daemon = self._daemon
+        closing = AsyncExitStack()
+        closing.push_async_callback(daemon.disk.close)
+        closing.callback(self._close_sockets)
+        closing.push_async_callback(daemon.channels.close)
+        closing.push_async_callback(daemon.signing.close)
+        closing.push_async_callback(daemon.next_signing.close)
+        closing.push_async_callback(daemon.rollover.close)
+        closing.push_async_callback(daemon.rootline.close)
+        closing.push_async_callback(daemon.succession.close)
+        return closing
 
     async def _leave(self, drain_s: float) -> None:
         daemon = self._daemon
