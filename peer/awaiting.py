@@ -70,7 +70,10 @@ class Awaiting:
     def __init__(self, node: bytes, rng: Random) -> None:
         self._node, self._rng = node, rng
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()  # by leaf, oldest first
-        self._shares: OrderedDict[bytes, Share] = OrderedDict()
+        self._shares: OrderedDict[bytes, Share] = OrderedDict()  # by leaf, oldest first
+        self._of_node: dict[
+            bytes, dict[bytes, None]
+        ] = {}  # the same leaves, by the node they are made out to
         self.forgotten = 0  # found no place
 
     def coordinated(self, svid: Svid, der: bytes, now: float) -> None:
@@ -88,14 +91,15 @@ class Awaiting:
         """A share of its signature has left, for `coordinator`; it is made out to `node`."""
         if leaf in self._shares:
             return
-        of_node = [each for each, share in self._shares.items() if share.node == node]
+        of_node = self._of_node.get(node, {})
         if len(of_node) >= SHARES_OF_NODE_MAX:
-            del self._shares[of_node[0]]
+            self.give_up(next(iter(of_node)))
         elif len(self._shares) >= SHARES_MAX:
-            self._shares.popitem(last=False)
+            self.give_up(next(iter(self._shares)))
             self.forgotten += 1
         due = now + SIGNED_AGAIN_S + self._rng.uniform(0.0, CROWD_S)
         self._shares[leaf] = Share(node=node, order=order, draft=draft, coordinator=coordinator, due=due)
+        self._of_node.setdefault(node, {})[leaf] = None
 
     def to_show(self, find: Find, now: float) -> list[Certificate]:
         """What is to be shown to a signer now."""
@@ -132,15 +136,20 @@ class Awaiting:
             if share.due > now:
                 continue
             if find(leaf) is not None:
-                del self._shares[leaf]
+                self.give_up(leaf)
             else:
                 share.due = now + RETRY_S
                 due.append((leaf, share))
         return due
 
     def give_up(self, leaf: bytes) -> None:
-        """A share's order cannot be signed again."""
-        self._shares.pop(leaf, None)
+        """A share's order cannot be signed again, or need not be."""
+        share = self._shares.pop(leaf, None)
+        if share is not None:
+            of_node = self._of_node[share.node]
+            del of_node[leaf]
+            if not of_node:
+                del self._of_node[share.node]
 
     def _add(self, certificate: Certificate, leaf: bytes) -> None:
         if leaf in self._certificates:
