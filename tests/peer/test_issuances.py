@@ -17,6 +17,7 @@ from tests.peer.test_sightings import denials, misissuance, misissued, use
 from trust.identity import format_id, spiffe_workload
 from trust.issuance import request_svid
 from trust.issued import issued_of, leaf_of
+from trust.order import Draft as OrderDraft
 from trust.order import Kind, Order, derive
 from trust.svid import new_leaf_key
 
@@ -99,8 +100,8 @@ async def test_a_certificate_that_its_coordinator_keeps_quiet_about_gets_there_b
     await until(lambda: one.daemon.issuances.log.find(leaf) is not None)
     await until(lambda: denials(one) == denials(two) == [(daemon.identity.id, uri)])
     assert (await misissuance(one))[0] == "fail"
-    told = [r for r in caplog.records if r.message == "issuance_withheld"]
-    assert format_id(daemon.identity.id) in {r.fields["coordinator"] for r in told}  # type: ignore[attr-defined]
+    told = [record for record in caplog.records if record.message == "issuance_withheld"]
+    assert format_id(daemon.identity.id) in {vars(record)["fields"]["coordinator"] for record in told}
 
 
 async def test_a_share_whose_order_grew_old_is_told_of_and_given_up(
@@ -111,7 +112,8 @@ async def test_a_share_whose_order_grew_old_is_told_of_and_given_up(
     daemon = await one.ready(bootstrap=True)
     old = int(daemon.clock.now() - awaiting.FRESH_S - 1)
     order = Order(kind=Kind.SVID, request=b"", issued_at=old, entropy=b"e" * 16, ttl_s=60)
-    daemon.issuances.awaiting.shared(b"leaf", b"n" * 16, order, None, b"c" * 16, old)  # type: ignore[arg-type]
+    draft = OrderDraft(message=b"", root_public=daemon.custody.root, finish=lambda signature: signature)
+    daemon.issuances.awaiting.shared(b"leaf", b"n" * 16, order, draft, b"c" * 16, old)
     await daemon.issuances.look()
     assert [r.message for r in caplog.records if r.message.startswith("issuance")] == ["issuance_unrecorded"]
     assert b"leaf" not in dict(daemon.issuances.awaiting.to_sign(lambda _: None, float("inf")))
