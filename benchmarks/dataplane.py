@@ -61,6 +61,20 @@ def _http(path: str) -> Measure:
     return lambda running, load, _: measures.requests(running, path, load)
 
 
+def _varied(path: str) -> Measure:
+    return lambda running, load, folder: measures.varied_requests(running, path, load, folder)
+
+
+def _grpc(path: str) -> Measure:
+    return lambda running, load, folder: measures.calls(running, path, load, folder / "files" / "grpc")
+
+
+def _varied_grpc(path: str) -> Measure:
+    return lambda running, load, folder: measures.varied_calls(
+        running, path, load, folder / "files" / "grpc", folder
+    )
+
+
 def _few(load: Load) -> Load:
     return replace(load, connections=8)
 
@@ -73,6 +87,14 @@ ROWS: Final = (
     Row(
         name="plain_rps", title="plain HTTP/1.1, requests/s", figure="rps", against="nginx", goal=0.6,
         at_least=True, of="plain", systems=("gossamer", "nginx", "envoy", "haproxy", "aiohttp"), measure=_http("plain"),
+    ),
+    Row(
+        name="plain_varied", title="plain HTTP/1.1, each head another, processor per request (µs)", figure="cpu_us",
+        against="envoy", goal=0.6, systems=("gossamer", "envoy", "nginx"), measure=_varied("plain"),
+    ),
+    Row(
+        name="plain_varied_rps", title="plain HTTP/1.1, each head another, requests/s", figure="rps", against="nginx",
+        goal=0.6, at_least=True, of="plain_varied", systems=("gossamer", "nginx", "envoy"), measure=_varied("plain"),
     ),
     Row(
         name="mtls", title="two mTLS hops, processor per request of both (µs)", figure="cpu_us",
@@ -91,12 +113,20 @@ ROWS: Final = (
     Row(
         name="grpc", title="gRPC unary, processor per call (µs)", figure="cpu_us", against="envoy", goal=2.0,
         systems=("gossamer", "envoy"),
-        measure=lambda running, load, folder: measures.calls(running, "grpc", load, folder / "files" / "grpc"),
+        measure=_grpc("grpc"),
     ),
     Row(
         name="grpc_mtls", title="gRPC unary, two mTLS hops, processor per call (µs)", figure="cpu_us",
         against="envoy", goal=2.0, systems=("gossamer", "envoy"),
-        measure=lambda running, load, folder: measures.calls(running, "grpc_mtls", load, folder / "files" / "grpc"),
+        measure=_grpc("grpc_mtls"),
+    ),
+    Row(
+        name="grpc_varied", title="gRPC unary, each path another, processor per call (µs)", figure="cpu_us",
+        against="envoy", goal=2.0, systems=("gossamer", "envoy"), measure=_varied_grpc("grpc"),
+    ),
+    Row(
+        name="grpc_mtls_varied", title="gRPC unary, each path another, two mTLS hops, the same", figure="cpu_us",
+        against="envoy", goal=2.0, systems=("gossamer", "envoy"), measure=_varied_grpc("grpc_mtls"),
     ),
     Row(
         name="tcp", title="TCP pass-through, plain, MB per second of a core", figure="mb_per_core_s",

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,9 +17,11 @@ from typing import Final
 from benchmarks.dataplane_backends import MIB
 from benchmarks.dataplane_systems import ROOT, BenchmarkError, Entry, Running, cpu_s, memory_bytes, python
 from benchmarks.dataplane_tools import program
+from benchmarks.dataplane_varied import SHARED_FIELDS, write_paths, write_script
 
 Figures = dict[str, float]
 _SAMPLE_S: Final = 0.1
+_CALLERS: Final = 8  # connections of gRPC calls
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -47,10 +50,18 @@ async def _run(command: tuple[str, ...]) -> str:
 
 
 async def _charged(running: Running, entry: Entry, command: tuple[str, ...]) -> tuple[str, float]:
+    (output,), used = await _charged_all(running, entry, [command])
+    return output, used
+
+
+async def _charged_all(
+    running: Running, entry: Entry, commands: Sequence[tuple[str, ...]]
+) -> tuple[list[str], float]:
+    """The commands at once: what they say, and what the proxies spent."""
     pids = running.pids(entry)
     before = cpu_s(pids)
-    output = await _run(command)
-    return output, cpu_s(pids) - before
+    outputs = await asyncio.gather(*map(_run, commands))
+    return outputs, cpu_s(pids) - before
 
 
 def _number(pattern: str, output: str) -> float:
@@ -65,13 +76,15 @@ def _latency_s(output: str, percentile: int) -> float:
     return float(match[1]) * _UNITS[match[2]] if match else float("nan")
 
 
-async def requests(running: Running, path: str, load: Load, *, target: str = "/") -> Figures:
-    """wrk, a closed loop: as many requests as the path takes."""
+async def requests(
+    running: Running, path: str, load: Load, *, target: str = "/", options: tuple[str, ...] = ()
+) -> Figures:
+    """wrk, a closed loop: as many requests as the path takes. `options` are more of wrk's."""
     entry = running.entries[path]
     url = f"http://127.0.0.1:{entry.port}{target}"
     command = (
         program("wrk"), "-t1", f"-c{load.connections}", f"-d{load.seconds}s", "--latency",
-        "-H", f"Host: {entry.host}", url,
+        "-H", f"Host: {entry.host}", *options, url,
     )  # fmt: skip
     output, used = await _charged(running, entry, command)
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", output)
@@ -86,6 +99,13 @@ async def requests(running: Running, path: str, load: Load, *, target: str = "/"
         "p50_us": _latency_s(output, 50) * 1e6,
         "p99_us": _latency_s(output, 99) * 1e6,
     }
+
+
+async def varied_requests(running: Running, path: str, load: Load, folder: Path) -> Figures:
+    """The same, each request with another query, `x-request-id` and `traceparent`. `folder` takes the script."""
+    script = write_script(folder / "varied.lua")
+    fields = [option for field in SHARED_FIELDS for option in ("-H", field)]
+    return await requests(running, path, load, options=(*fields, "-s", str(script)))
 
 
 async def megabytes(running: Running, path: str, load: Load) -> Figures:
@@ -113,15 +133,38 @@ async def at_rate(running: Running, path: str, load: Load) -> Figures:
 async def calls(running: Running, path: str, load: Load, message: Path) -> Figures:
     """gRPC unary calls with `message` by h2load: eight connections, four streams each."""
     entry = running.entries[path]
-    command = (
-        program("h2load"), "-c8", "-m4", "-t1", "-D", str(load.seconds), "-d", str(message),
-        "-H", f":authority: {entry.host}", "-H", "content-type: application/grpc", "-H", "te: trailers",
-        f"http://127.0.0.1:{entry.port}/t.Echo/Unary",
+    return await _called(running, path, load, [_h2load(entry, load, message, _CALLERS, _method(entry))])
+
+
+async def varied_calls(running: Running, path: str, load: Load, message: Path, folder: Path) -> Figures:
+    """The same, each call to another path; `folder` takes the lists of paths.
+
+    An h2load gives all its connections the same paths at the same time, and a proxy that has just decided about one
+    knows it when the others ask; so each connection has an h2load and a list of its own.
+    """
+    entry = running.entries[path]
+    lists = [write_paths(folder / f"paths-{number}", _method(entry)) for number in range(_CALLERS)]
+    commands = [_h2load(entry, load, message, 1, "-i", str(each)) for each in lists]
+    return await _called(running, path, load, commands)
+
+
+def _method(entry: Entry) -> str:
+    return f"http://127.0.0.1:{entry.port}/t.Echo/Unary"
+
+
+def _h2load(entry: Entry, load: Load, message: Path, connections: int, *asked: str) -> tuple[str, ...]:
+    return (
+        program("h2load"), f"-c{connections}", "-m4", "-t1", "-D", str(load.seconds), "-d", str(message),
+        "-H", f":authority: {entry.host}", "-H", "content-type: application/grpc", "-H", "te: trailers", *asked,
     )  # fmt: skip
-    output, used = await _charged(running, entry, command)
-    count = _number(r"(\d+) succeeded", output)
-    if _number(r"(\d+) failed", output) or not _number(r"(\d+) 2xx", output):
-        raise BenchmarkError(f"calls failed on {running.name} {path}:\n{output}")
+
+
+async def _called(running: Running, path: str, load: Load, commands: Sequence[tuple[str, ...]]) -> Figures:
+    outputs, used = await _charged_all(running, running.entries[path], commands)
+    for output in outputs:
+        if _number(r"(\d+) failed", output) or not _number(r"(\d+) 2xx", output):
+            raise BenchmarkError(f"calls failed on {running.name} {path}:\n{output}")
+    count = sum(_number(r"(\d+) succeeded", output) for output in outputs)
     return {"rps": count / load.seconds, "cpu_us": used / count * 1e6}
 
 

@@ -1,12 +1,13 @@
 """The data-plane benchmark compares like with like: each system serves, and each refuses whom it must."""
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,19 @@ from benchmarks import dataplane, dataplane_clients
 from benchmarks.dataplane_backends import start_backends
 from benchmarks.dataplane_envoy import Envoy
 from benchmarks.dataplane_identities import Identities
-from benchmarks.dataplane_measures import Load, big_body, handshakes, idle, stream
+from benchmarks.dataplane_measures import (
+    Load,
+    big_body,
+    handshakes,
+    idle,
+    stream,
+    varied_calls,
+    varied_requests,
+)
 from benchmarks.dataplane_others import AioHttp, HAProxy, Nginx
 from benchmarks.dataplane_systems import FORBIDDEN, Entry, Gossamer, Running
+from benchmarks.dataplane_varied import PATHS_MAX, write_paths
+from proxy.embedded import compiled
 
 SYSTEMS = {system.name: system for system in (Gossamer(), Envoy(), Nginx(), HAProxy(), AioHttp())}
 JUDGES = ("gossamer", "envoy")  # of names; HAProxy judges chains only
@@ -110,6 +121,56 @@ async def test_the_measurements_that_need_no_load_tool_measure(
     assert (await handshakes(running[name], "inbound", load, folder))["per_s"] > 0
     assert (await stream(running[name], "tcp_mtls", load))["mb_s"] > 0
     assert "kib_each" in await idle(running[name], "inbound", load, folder)
+
+
+# ---------------------------------------------------------------- requests that differ
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def heads() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server and the heads of requests it was sent."""
+    read: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                read.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield int(server.sockets[0].getsockname()[1]), read
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_wrk_sends_no_target_and_no_trace_twice(heads: tuple[int, list[bytes]], tmp_path: Path) -> None:
+    port, read = heads
+    entry = Entry(port=port, host="somewhere", hops="a")
+    running = Running(name="one", entries={"plain": entry}, a=(os.getpid(),))
+    figures = await varied_requests(running, "plain", Load(seconds=1, connections=1), tmp_path)
+    assert figures["rps"] > 10
+    lines = [head.strip().split(b"\r\n") for head in read]
+    assert all(b"Host: somewhere" in each for each in lines)
+    for start in (b"GET /?q=", b"X-Request-Id: ", b"traceparent: 00-"):
+        found = [line for each in lines for line in each if line.startswith(start)]
+        assert len(set(found)) == len(found) == len(lines)
+
+
+def test_a_list_of_paths_is_longer_than_what_is_remembered(tmp_path: Path) -> None:
+    lists = [write_paths(tmp_path / str(n), "http://h/t.Echo/Unary").read_text().split() for n in range(2)]
+    assert len(set(lists[0] + lists[1])) == 2 * PATHS_MAX
+    assert PATHS_MAX > compiled._DECISIONS_CACHED_MAX
+
+
+@pytest.mark.parametrize("name", ["gossamer", "envoy"])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_calls_with_paths_of_their_own_are_answered(
+    running: dict[str, Running], folder: Path, tmp_path: Path, name: str
+) -> None:
+    figures = await varied_calls(
+        running[name], "grpc_mtls", Load(seconds=1), folder / "files" / "grpc", tmp_path
+    )
+    assert figures["rps"] > 10
 
 
 # ---------------------------------------------------------------- the open loop
