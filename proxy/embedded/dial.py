@@ -91,8 +91,8 @@ class Dial(Timed):
         stream = self._stream
         self.settle()
         if self._task is not None:
-            self._task.cancel()
-        if stream is not None and stream.above is None:
+            self._task.cancel()  # which closes what it has opened; a stream may have no transport yet
+        elif stream is not None and stream.above is None:
             stream.abort()
 
     def settle(self) -> None:
