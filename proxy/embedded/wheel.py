@@ -9,14 +9,17 @@ A connection that has ended is taken out (`forget`): its slot may be minutes awa
 some 40 KiB) would stay as long.
 
 Invariant: an entry never fires before its deadline, and at most one resolution (plus loop lag) after it. It is in one
-slot at most.
+slot at most. An entry that raises takes no other one's deadline with it.
 """
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
+
+log = logging.getLogger("gossamer.proxy.worker")
 
 RESOLUTION_S: Final = 0.01
 NEVER: Final = float("inf")
@@ -99,7 +102,10 @@ class TimerWheel:
         while order and order[0] * RESOLUTION_S <= now_s:
             slot = heappop(order)
             for entry in self._slots.pop(slot):
-                self._visit(entry, slot, now_s)
+                try:
+                    self._visit(entry, slot, now_s)
+                except Exception:  # a defect of one connection: a callback of its own would end alone too
+                    log.exception("the deadline of %r failed", entry)
         if order and order[0] < self._wake_slot:
             self._sleep_until(order[0])
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TypeVarTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +145,22 @@ def test_one_that_fires_may_end_others_of_its_moment_and_they_may_begin_again() 
     assert (len(first.fired), second.fired) == (1, [])
     loop.advance(5.0)
     assert len(second.fired) == 1
+
+
+def test_one_that_raises_takes_no_other_ones_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Entry):
+        def on_deadline(self) -> None:
+            raise AttributeError("a defect")
+
+    wheel, loop = wheel_and_loop()
+    entries = [Entry(loop), Broken(loop), Entry(loop)]
+    for entry in entries:
+        wheel.arm(entry, 1.0)
+    later = Entry(loop)
+    wheel.arm(later, 2.0)
+    loop.advance(5.0)
+    assert [len(entry.fired) for entry in (*entries, later)] == [1, 0, 1, 1]
+    assert [record.getMessage()[:16] for record in caplog.records] == ["the deadline of "]
 
 
 def test_moving_deadlines_costs_no_wake_ups() -> None:
