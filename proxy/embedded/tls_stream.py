@@ -153,8 +153,13 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
             except ssl.SSLWantReadError:
                 self._partial = True
                 break
+            except (
+                ssl.SSLZeroReturnError
+            ):  # instead of an empty read, where this side has said close_notify before
+                self._ended = True
+                break
             except ssl.SSLError as broken:
-                error = broken
+                error = broken.with_traceback(None)  # which holds this frame, and that the error
                 break
             self._partial = False
             if not record:

@@ -274,6 +274,19 @@ async def test_half_a_connection_can_be_closed(join: Callable[..., Any]) -> None
     assert await arrived(client, 10) == b"still here"
 
 
+async def test_the_other_half_ends_in_order_too(join: Callable[..., Any]) -> None:
+    server, client = await both(await join())
+    server.keep_open = True
+    client.transport.write_eof()
+    await asyncio.wait_for(server.eof.wait(), 5)
+    server.transport.write(b"last words")
+    server.transport.close()
+    await asyncio.wait_for(client.eof.wait(), 5)
+    assert bytes(client.data) == b"last words"
+    assert await asyncio.wait_for(client.lost, 5) is None
+    assert await asyncio.wait_for(server.lost, 5) is None
+
+
 async def test_a_connection_cut_off_is_an_error_never_an_end(join: Callable[..., Any]) -> None:
     pair = await join()
     server, client = await both(pair)
