@@ -3,6 +3,8 @@
 The caller's connection is not read before the far one stands, so a server that speaks first works. A caller's
 connection that finds no endpoint, or none that may be reached, is reset: TCP has no other way to say so.
 
+A caller may close its half before the far one stands (`nc -N` does): it is told there.
+
 Invariant: not one byte is passed on before the caller's identity was authorised, here or at the far end.
 """
 
@@ -50,6 +52,7 @@ class TcpConnection(asyncio.Protocol, ABC):
         "_ended",
         "_flags",
         "_greeting",
+        "_half_closed",
         "_started_s",
         "_upstream",
         "engine",
@@ -61,6 +64,7 @@ class TcpConnection(asyncio.Protocol, ABC):
         self.transport: asyncio.Transport
         self._greeting = greeting
         self._early = b""
+        self._half_closed = False
         self._dial: Dial | None = None
         self._ended = False
         self._flags = "-"
@@ -97,6 +101,10 @@ class TcpConnection(asyncio.Protocol, ABC):
         self._early += data
         self.transport.pause_reading()
 
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        return not self._ended
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._flags = "DC"
         if self._dial is not None:
@@ -125,7 +133,11 @@ class TcpConnection(asyncio.Protocol, ABC):
         if early:
             far.write(early)
         splice(
-            self.engine, self.transport, far, lambda received, sent: self._end(received + len(early), sent)
+            self.engine,
+            self.transport,
+            far,
+            lambda received, sent: self._end(received + len(early), sent),
+            first_ended=self._half_closed,
         )  # the pipe owns both from here
 
     def _refuse(self, flags: str, reason: str) -> None:

@@ -77,53 +77,70 @@ class _Side(asyncio.Protocol):
 
 
 class _Pipe(Timed):
-    __slots__ = ("_ended", "_engine", "_first", "_second")
+    __slots__ = ("_ended", "_engine", "_sides")
 
     def __init__(
-        self, engine: "Engine", first: asyncio.Transport, second: asyncio.Transport, ended: Ended
+        self,
+        engine: "Engine",
+        first: asyncio.Transport,
+        second: asyncio.Transport,
+        ended: Ended,
+        first_ended: bool,
     ) -> None:
         super().__init__()
         self._engine = engine
         self._ended: Ended | None = ended
-        self._first = _Side(engine, self, first)
-        self._second = _Side(engine, self, second)
-        self._first.other, self._second.other = self._second, self._first
+        one, two = _Side(engine, self, first), _Side(engine, self, second)
+        one.other, two.other = two, one
+        self._sides: tuple[_Side, ...] = (one, two)
         engine.pipes.add(self)
         engine.wheel.arm(self, IDLE_TIMEOUT_S)
-        for side in (self._first, self._second):
+        for side in self._sides:
             side.transport.set_protocol(side)
             if not side.transport.is_closing():
                 side.transport.resume_reading()
-        for side in (self._first, self._second):
+        for side in self._sides:
             side.take_up()
+        if first_ended:
+            one.eof_received()
 
     def on_deadline(self) -> None:
         self.close()
 
     def close(self) -> None:
-        self._first.transport.close()
-        self._second.transport.close()
+        for side in self._sides:
+            side.transport.close()
 
     def abort(self) -> None:
-        self._first.transport.abort()
-        self._second.transport.abort()
+        for side in self._sides:
+            side.transport.abort()
 
     def on_lost(self) -> None:
-        if not (self._first.lost and self._second.lost):
+        one, two = self._sides
+        if not (one.lost and two.lost):
             return
+        del one.other, two.other  # what they hold is large, and should not wait for the collector
+        self._sides = ()
         self._engine.wheel.forget(self)
         self._engine.pipes.discard(self)
         ended, self._ended = self._ended, None
         if ended is not None:
-            ended(self._first.received, self._second.received)
+            ended(one.received, two.received)
 
 
 Pipe = _Pipe
 
 
-def splice(engine: "Engine", first: asyncio.Transport, second: asyncio.Transport, ended: Ended) -> None:
-    """Join two open transports. Their protocols hear nothing any more."""
+def splice(
+    engine: "Engine",
+    first: asyncio.Transport,
+    second: asyncio.Transport,
+    ended: Ended,
+    *,
+    first_ended: bool = False,
+) -> None:
+    """Join two open transports. Their protocols hear nothing any more. `first_ended`: nothing more comes from it."""
     if first.is_closing() or second.is_closing():
         first.abort()
         second.abort()
-    _Pipe(engine, first, second, ended)
+    _Pipe(engine, first, second, ended, first_ended)

@@ -52,6 +52,28 @@ async def test_the_server_may_close_its_half_first(mesh: Mesh, app: App, where: 
 
 
 @both
+async def test_a_slow_reader_that_has_closed_its_half_gets_all_of_the_answer(
+    mesh: Mesh, app: App, where: str
+) -> None:
+    size = 16 * MIB
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(bytes(size))
+        await writer.drain()
+
+    app.raw = answer
+    await mesh.serve(database(where, app.port), upstreams=("db",))
+    async with connect(mesh.port("a/db")) as connection:
+        connection.writer.write_eof()
+        got = 0
+        while data := await asyncio.wait_for(connection.reader.read(256 * 1024), 10):
+            got += len(data)
+            await asyncio.sleep(0.005)  # so that the proxies hold the end of it when the server closes
+    assert got == size
+
+
+@both
 async def test_every_byte_comes_back_in_order(mesh: Mesh, app: App, where: str) -> None:
     app.raw = echo
     await mesh.serve(database(where, app.port), upstreams=("db",))
