@@ -257,65 +257,91 @@ def _select_identity(connection: ssl.SSLObject, name: str | None, _context: ssl.
 
 
 class Caller:
-    """One identity's outgoing TLS: a certificate, replaceable at any time, and a shell for each peer it expects."""
+    """One identity's outgoing TLS: a certificate, replaceable at any time, and a shell for each peer it expects.
 
-    __slots__ = ("_alpn", "_bundle", "_check", "_on_refused", "_real", "_shells", "identity")
+    A shell knows what it presents and not the caller, so that contexts, which are large, end with their last user.
+    """
+
+    __slots__ = ("_alpn", "_presenting", "_shells")
 
     def __init__(
         self, *, certificate: Presented | None, bundle: TrustBundle, check: Check | None = None,
         alpn: Sequence[str] = (), on_refused: OnRefused | None = None,
     ) -> None:  # fmt: skip
-        self._bundle, self._check, self._alpn, self._on_refused = bundle, check, tuple(alpn), on_refused
+        self._alpn = tuple(alpn)
         self._shells: OrderedDict[str, _ClientShell] = OrderedDict()
-        self.update(certificate=certificate)
+        real, identity = self._built(certificate, bundle)
+        self._presenting = _Presenting(
+            real=real, identity=identity, bundle=bundle, check=check, on_refused=on_refused
+        )
+
+    @property
+    def identity(self) -> str:
+        """Whose certificate is presented; "" for none."""
+        return self._presenting.identity
 
     def update(self, *, certificate: Presented | None, bundle: TrustBundle | None = None) -> None:
         """Present `certificate` (None: none) in every connection from now on, also through contexts handed out
         before. Raises SvidError and changes nothing."""
-        bundle = bundle or self._bundle
+        presenting = self._presenting
+        bundle = bundle or presenting.bundle
+        presenting.real, presenting.identity = self._built(certificate, bundle)
+        presenting.bundle = bundle
+
+    def _built(self, certificate: Presented | None, bundle: TrustBundle) -> tuple[ssl.SSLContext, str]:
         real = _real_context(ssl.PROTOCOL_TLS_CLIENT, certificate, bundle, self._alpn)
-        self._real, self._bundle = real, bundle
-        self.identity = certificate.identity if certificate is not None else ""
+        return real, certificate.identity if certificate is not None else ""
 
     def expecting(self, expected: str | Expectation) -> ssl.SSLContext:
         """A context whose handshakes succeed only with `expected`: a SPIFFE ID, or an Expectation. Those for SPIFFE
         IDs are kept (bounded), so that asking again is free."""
         if not isinstance(expected, str):
-            return _ClientShell(self, expected)
+            return _ClientShell(self._presenting, expected)
         shell = self._shells.get(expected)
         if shell is not None:
             self._shells.move_to_end(expected)
             return shell
-        shell = self._shells[expected] = _ClientShell(self, expected)
+        shell = self._shells[expected] = _ClientShell(self._presenting, expected)
         if len(self._shells) > CONTEXTS_CACHED_MAX:
             self._shells.popitem(last=False)
         return shell
-
-    def _guard(self, expected: str | Expectation) -> _Guard:
-        return _Guard(
-            bundle=self._bundle,
-            expected=expected,
-            check=self._check,
-            on_refused=self._on_refused,
-            by_sni={},
-            has_default=False,
-        )
 
     def __repr__(self) -> str:
         return f"Caller({self.identity or 'anonymous'})"
 
 
+@dataclass(slots=True, kw_only=True)
+class _Presenting:
+    """What a caller's next handshakes present and ask for."""
+
+    real: ssl.SSLContext
+    identity: str
+    bundle: TrustBundle
+    check: Check | None
+    on_refused: OnRefused | None
+
+    def guard(self, expected: str | Expectation) -> _Guard:
+        return _Guard(
+            bundle=self.bundle,
+            expected=expected,
+            check=self.check,
+            on_refused=self.on_refused,
+            by_sni={},
+            has_default=False,
+        )
+
+
 class _ClientShell(_Shell):
-    def __init__(self, caller: Caller, expected: str | Expectation) -> None:
-        self._caller = caller
+    def __init__(self, presenting: _Presenting, expected: str | Expectation) -> None:
+        self._presenting = presenting
         self._expected = expected
 
     def _current(self) -> tuple[ssl.SSLContext, _Guard]:
-        return self._caller._real, self._caller._guard(self._expected)
+        return self._presenting.real, self._presenting.guard(self._expected)
 
     def __repr__(self) -> str:
         wanted = self._expected if isinstance(self._expected, str) else self._expected.description
-        return f"ClientContext({self._caller.identity or 'anonymous'} -> {wanted})"
+        return f"ClientContext({self._presenting.identity or 'anonymous'} -> {wanted})"
 
 
 class _JoiningShell(_Shell):

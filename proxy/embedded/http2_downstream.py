@@ -10,7 +10,7 @@ and none while there are streams: each of those has its own.
 """
 
 import asyncio
-from collections.abc import Callable
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from proxy.embedded import http2_frames as wire
@@ -31,34 +31,28 @@ if TYPE_CHECKING:
 STREAMS_MAX: Final = 100  # of one connection at once
 PREFACE_END: Final = b"SM\r\n\r\n"  # what follows the part that looks like an HTTP/1.1 head
 
-ExchangeFor = Callable[[Caller, Request], Exchange]
-
 
 class Http2Downstream(Link):
-    """`exchange_for` makes the exchange of a request, as the kind of listener wants it."""
+    """What is not of one kind of listener."""
 
-    __slots__ = (
-        "_draining",
-        "_free",
-        "_preface_left",
-        "_welcomed",
-        "exchange_for",
-        "peer_ip",
-    )
+    __slots__ = ("_draining", "_free", "_preface_left", "_welcomed", "peer_ip")
 
-    reporter: ClassVar[str] = "source"
+    reporter: ClassVar[str]
     version: ClassVar[str] = "HTTP/2"
 
-    def __init__(self, engine: "Engine", peer_ip: str, exchange_for: ExchangeFor) -> None:
+    def __init__(self, engine: "Engine", peer_ip: str) -> None:
         super().__init__(engine)
         self.peer_ip = peer_ip
-        self.exchange_for = exchange_for
         self._preface_left = PREFACE_END
         self._free: list[CallerStream] = []  # the timer wheel forgets a stream late: it is used again
         self._draining = self._welcomed = False
 
     def __repr__(self) -> str:
         return f"<Http2Downstream from {self.peer_ip} streams={len(self.streams)}>"
+
+    @abstractmethod
+    def exchange_for(self, caller: Caller, request: Request) -> Exchange:
+        """Of one request, as this kind of listener wants it."""
 
     # ------------------------------------------------------------------ asyncio.Protocol
 
@@ -143,6 +137,10 @@ class Http2Downstream(Link):
             self._welcomed = True
             self._rest()
 
+    def end(self, code: int) -> None:
+        super().end(code)
+        self._free.clear()  # they refer to this connection, which is large and should not wait for the collector
+
     def on_idle(self) -> None:
         if self._draining:
             self.fail(wire.NO_ERROR, "")
@@ -157,7 +155,7 @@ class Http2Downstream(Link):
     def keep(self, stream: CallerStream) -> None:
         """The stream is over and may be another."""
         stream.id = 0
-        if len(self._free) < STREAMS_MAX:
+        if len(self._free) < STREAMS_MAX and not self.closed:
             self._free.append(stream)
 
     def on_block(self, stream_id: int, fields: Fields, *, end: bool) -> None:

@@ -51,9 +51,9 @@ class OutboundConnection(Downstream):
         self._target: Target | None = None
 
     def exchange_for(self, request: Request) -> Exchange:
-        return self._outgoing(self, request)
+        return self.outgoing(self, request)
 
-    def _outgoing(self, caller: Caller, request: Request) -> Exchange:
+    def outgoing(self, caller: Caller, request: Request) -> Exchange:
         if request.host != self._host or self._generation != self.engine.generation:
             self._find_target(request.host)
         return Outgoing(caller, request, self._listening, self._target)
@@ -76,7 +76,7 @@ class OutboundConnection(Downstream):
     def take_http2(self, early: bytes) -> bool:
         self.detach()
         engine = self.engine
-        connection = Http2Downstream(engine, self.peer_ip, self._outgoing)
+        connection = OutboundHttp2(engine, self)
         engine.connections.discard(self)
         engine.connections.add(connection)
         self.transport.set_protocol(connection)
@@ -105,6 +105,20 @@ class OutboundConnection(Downstream):
             self.transport.write(CONNECT_ESTABLISHED)
 
 
+class OutboundHttp2(Http2Downstream):
+    """From a caller on this host, after a preface on a connection that looked like one of HTTP/1.1."""
+
+    __slots__ = ("_began_as",)
+    reporter = "source"
+
+    def __init__(self, engine: "Engine", began_as: OutboundConnection) -> None:
+        super().__init__(engine, began_as.peer_ip)
+        self._began_as = began_as
+
+    def exchange_for(self, caller: Caller, request: Request) -> Exchange:
+        return self._began_as.outgoing(caller, request)
+
+
 class InboundConnection(Downstream):
     """From the mesh, after the handshake."""
 
@@ -127,11 +141,11 @@ class InboundHttp2(Http2Downstream):
     reporter = "destination"
 
     def __init__(self, engine: "Engine", peer_ip: str, sni: str, caller: str) -> None:
-        super().__init__(engine, peer_ip, self._incoming)
+        super().__init__(engine, peer_ip)
         self._sni = sni
         self._caller = caller
 
-    def _incoming(self, caller: Caller, request: Request) -> Exchange:
+    def exchange_for(self, caller: Caller, request: Request) -> Exchange:
         return Incoming(caller, request, self.engine.runtime.inbound.get(self._sni), self._caller)
 
 

@@ -265,6 +265,7 @@ async def serve(stream_fd: int, passing_fd: int, place: tuple[Board, int] | None
     worker = Worker(loop, passing, access_log, decode, place)
     await loop.create_connection(lambda: worker, sock=stream)
     gc.freeze()  # what exists now lives as long as the process: no need to look at it again
+    gc.collect()  # and it does not count when the collector asks itself whether it is time for everything
     background = [loop.create_task(worker.serve_orders()), loop.create_task(worker.tick())]
     # A background task ends only by an error: then this process ends with it, and is restarted.
     done, _ = await asyncio.wait((worker.ended, *background), return_when=asyncio.FIRST_COMPLETED)

@@ -110,10 +110,22 @@ class FakeExchange:
             self.down.on_response_sent()
 
 
+class Connection(Http2Downstream):
+    reporter = "source"
+
+    def __init__(self, engine: Engine, made: list[FakeExchange]) -> None:
+        super().__init__(engine, "127.0.0.1")
+        self.made = made
+
+    def exchange_for(self, caller: Any, request: Any) -> Any:
+        self.made.append(FakeExchange(caller, request))
+        return self.made[-1]
+
+
 class Caller:
     def __init__(self, engine: Engine) -> None:
         self.exchanges: list[FakeExchange] = []
-        self.connection = Http2Downstream(engine, "127.0.0.1", self._exchange)
+        self.connection = Connection(engine, self.exchanges)
         self.now_s = 0.0  # stands still, so that a slow machine forgives no flood
         for bucket in (self.connection._nuisances, self.connection._resets):
             bucket._now = lambda: self.now_s
@@ -121,11 +133,6 @@ class Caller:
         self.wire = Wire()
         engine.connections.add(self.connection)
         self.connection.adopt(self.wire, b"")
-
-    def _exchange(self, down: Any, request: Any) -> Any:
-        made = FakeExchange(down, request)
-        self.exchanges.append(made)
-        return made
 
     def greet(self, pairs: Any = ()) -> "Caller":
         self.send(PREFACE_END + wire.settings(list(pairs)))
