@@ -86,8 +86,7 @@ async def both_see_it(one: Host, two: Host, kind: str) -> None:
         assert f"the next edit settles them; until then {MEANWHILE[kind]}" in condition["message"]
         rows = await host.operations.history(kind, "default", "one")
         assert [row["state"] for row in rows] == ["conflicting", "conflicting"]
-        (row,) = [row for row in await host.operations.check() if row["check"] == "conflicts"]
-        assert (row["status"], row["detail"]) == ("warn", f"concurrent edits: {kind}/default/one")
+        assert await host.checked("conflicts") == ("warn", f"concurrent edits: {kind}/default/one")
     assert len(in_force) == 1
 
 
@@ -108,8 +107,7 @@ async def settled(one: Host, two: Host, kind: str, document: dict[str, Any]) -> 
         assert not await conflict(host, kind)
         (shown,) = await host.operations.get(kind, "default", "one")
         assert shown["spec"] == document["spec"]
-        (row,) = [row for row in await host.operations.check() if row["check"] == "conflicts"]
-        assert (row["status"], row["detail"]) == ("ok", "none")
+        assert await host.checked("conflicts") == ("ok", "none")
         latest = (await host.operations.history(kind, "default", "one"))[0]
         assert (latest["state"], len(latest["replaced"])) == ("current", 2)
 

@@ -148,6 +148,12 @@ class Host:
         fields = {"services": (), "ttl_s": 600, "uses": 10, "publish": True, "invite": False} | rights
         return await self.operations.token_create(**fields)
 
+    async def checked(self, name: str) -> tuple[str, str]:
+        """Status and detail of the row of that name in `check`."""
+        assert self.operations is not None
+        [row] = [row for row in await self.operations.check() if row["check"] == name]
+        return row["status"], row["detail"]
+
 
 @pytest.fixture
 async def hosts(tmp_path: Any) -> Any:
@@ -283,9 +289,9 @@ async def test_a_full_disk_refuses_changes_tells_why_and_the_peer_goes_on(
         await one.operations.register([service()], "f.yaml")
     assert await one.operations.services() == []
     assert files.read() == "[]"
-    (row,) = [row for row in await one.operations.check() if row["check"] == "disk"]
-    assert row["status"] == "fail"
-    assert "disk is full" in row["detail"]
+    status, words = await one.checked("disk")
+    assert status == "fail"
+    assert "disk is full" in words
 
     # what others write is served here all the same, and stored when there is room
     await two.operations.apply([ROUTE], "f.yaml")
@@ -297,7 +303,7 @@ async def test_a_full_disk_refuses_changes_tells_why_and_the_peer_goes_on(
     assert not one.daemon.disk._owed
     kinds = [decode_record(row).kind for row in store.load().records]
     assert kinds.count(SERVICE) + kinds.count(POLICY) == 2
-    assert {row["check"]: row["status"] for row in await one.operations.check()}["disk"] == "ok"
+    assert (await one.checked("disk"))[0] == "ok"
 
 
 async def test_registrations_that_cannot_be_remembered_are_refused(hosts: Any, monkeypatch: Any) -> None:
@@ -548,22 +554,19 @@ async def test_a_signer_that_cannot_do_its_part_says_why(hosts: Any, until: Any)
     one, two = await pair(hosts)
     heard_of_the_signers(one, two)
 
-    async def signer(host: Any) -> tuple[str, str]:
-        [row] = [row for row in await host.operations.check() if row["check"] == "signer"]
-        return row["status"], row["detail"]
-
     handover = one.daemon.handover
     await until(lambda: handover.unsettled == "")
-    assert await signer(one) == ("ok", "nothing is in the way of its part")
-    assert await signer(two) == ("ok", "this peer is none")
+    assert await one.checked("signer") == ("ok", "nothing is in the way of its part")
+    assert await two.checked("signer") == ("ok", "this peer is none")
     handover._settled = Settled()
-    assert await signer(one) == (
+    assert await one.checked("signer") == (
         "warn", "it lets nobody new in, and signs all else: the signers before it have not been heard yet",
     )  # fmt: skip
     handover._told[0] = "1 of 2 ledgers are here"
-    assert (await signer(one))[1] == "it lets nobody new in, and signs all else: 1 of 2 ledgers are here"
+    _, words = await one.checked("signer")
+    assert words == "it lets nobody new in, and signs all else: 1 of 2 ledgers are here"
     one.daemon.custody._held.clear()
-    status, words = await signer(one)
+    status, words = await one.checked("signer")
     assert status == "warn"
     assert words.startswith("its share of the root is lost")
 
@@ -749,25 +752,21 @@ async def test_a_quarantine_is_known_everywhere_and_taken_back_when_it_ends(
         described = await one.operations.describe("TrafficPolicy", "default", "one")
         return [f"{each['node']}: {each['reason']}" for each in described["status"]["notInForceAt"]]
 
-    async def check(host: Host, name: str) -> tuple[str, str]:
-        [row] = [row for row in await host.operations.check() if row["check"] == name]
-        return row["status"], row["detail"]
-
     async def becomes(wanted: list[str]) -> None:
         async with asyncio.timeout(10):
             while await elsewhere() != wanted:
                 await asyncio.sleep(0.01)
 
     await one.operations.apply([ROUTE], "test", wait_percent=100)
-    assert await check(one, "policies elsewhere") == ("ok", "no other peer has set one aside")
+    assert await one.checked("policies elsewhere") == ("ok", "no other peer has set one aside")
     await one.operations.apply([bad], "test")
     await becomes(["host-2: RejectedByDataPlane"])
-    assert await check(one, "policies elsewhere") == (
+    assert await one.checked("policies elsewhere") == (
         "warn", "not in force: TrafficPolicy/default/one at host-2",
     )  # fmt: skip
-    assert await check(one, "policies") == ("ok", "all in force")
-    assert await check(two, "policies") == ("warn", "not in force: TrafficPolicy/default/one")
-    assert await check(two, "policies elsewhere") == ("ok", "no other peer has set one aside")
+    assert await one.checked("policies") == ("ok", "all in force")
+    assert await two.checked("policies") == ("warn", "not in force: TrafficPolicy/default/one")
+    assert await two.checked("policies elsewhere") == ("ok", "no other peer has set one aside")
     assert b'gossamer_policies_quarantined{reason="RejectedByDataPlane"} 1.0' in two.operations.metrics()
     [shown] = await two.operations.get("TrafficPolicy", None, None)
     assert shown["status"]["accepted"] is False

@@ -17,11 +17,7 @@ async def test_check_names_it(hosts: Any) -> None:
     one, two = await pair(hosts)
     culprit = two.daemon.identity
 
-    async def row() -> tuple[str, str]:
-        (found,) = [each for each in await one.operations.check() if each["check"] == "expelled"]
-        return found["status"], found["detail"]
-
-    assert await row() == ("ok", "no member has equivocated")
+    assert await one.checked("expelled") == ("ok", "no member has equivocated")
     now_ms = int(one.daemon.clock.now() * 1000)
     contents = [
         two.daemon.journal.draft(
@@ -33,7 +29,7 @@ async def test_check_names_it(hosts: Any) -> None:
     ]  # fmt: skip
     assert contents[0].dot == contents[1].dot
     assert one.daemon.journal.merge(contents, now_ms).equivocations
-    status, detail = await row()
+    status, detail = await one.checked("expelled")
     assert status == "warn"
     assert f"host-2 ({format_id(culprit.id)})" in detail
 
@@ -42,22 +38,18 @@ async def test_check_names_whose_records_wait_and_why_until_they_need_not(hosts:
     one, two = await pair(hosts)
     writer = two.daemon.identity
 
-    async def row() -> tuple[str, str]:
-        (found,) = [each for each in await one.operations.check() if each["check"] == "records"]
-        return found["status"], found["detail"]
-
-    assert await row() == ("ok", "none has to wait")
+    assert await one.checked("records") == ("ok", "none has to wait")
     ahead_ms = int(one.daemon.clock.now() * 1000) + 60_000
     early = two.daemon.journal.draft(
         writer=writer.id, kind="note", key="k", payload=b"x", context=(), now_ms=ahead_ms, sign=writer.sign
     )
     assert one.daemon.journal.merge([early], ahead_ms - 60_000).waiting
-    assert await row() == ("warn", "waiting: 1 of host-2: stamped in the future")
+    assert await one.checked("records") == ("warn", "waiting: 1 of host-2: stamped in the future")
     assert "gossamer_journal_waiting 1.0" in one.operations.metrics().decode()
     assert one.daemon.journal.retry_waiting(ahead_ms).accepted == (early,)
-    assert await row() == ("ok", "none has to wait")
+    assert await one.checked("records") == ("ok", "none has to wait")
     one.daemon.journal.merge(own_records(two, "k", "l", after=[early])[1:], ahead_ms)
-    assert await row() == ("ok", "held back until those before them come: 1 of host-2")
+    assert await one.checked("records") == ("ok", "held back until those before them come: 1 of host-2")
 
 
 def own_records(host: Any, *keys: str, after: Sequence[Record] = ()) -> list[Record]:
@@ -78,22 +70,18 @@ async def test_check_names_who_contradicts_itself_without_a_proof(hosts: Any) ->
     journal, liar = one.daemon.journal, two.daemon.identity.id
     now_ms = int(one.daemon.clock.now() * 1000)
 
-    async def row() -> tuple[str, str]:
-        (found,) = [each for each in await one.operations.check() if each["check"] == "contradictions"]
-        return found["status"], found["detail"]
-
-    assert await row() == ("ok", "no member contradicts itself")
+    assert await one.checked("contradictions") == ("ok", "no member contradicts itself")
     [base] = own_records(two, "base")
     [told] = own_records(two, "told", after=[base])
     _, last = own_records(two, "kept", "kept", after=[base])  # behind another one of the same number
     assert journal.merge([base, told], now_ms).accepted == (base, told)
     assert journal.merge([last], now_ms).refused
-    assert await row() == (
+    assert await one.checked("contradictions") == (
         "warn", "host-2: what came last does not add up with what is held, all of it is asked for",
     )  # fmt: skip
     whole = Delta(writer=liar, after=0, upto=last.seq, target=last.seq, records=(base, last))
     assert journal.absorb(whole, now_ms).contradictions
-    assert await row() == (
+    assert await one.checked("contradictions") == (
         "warn", "host-2: what it signed last counts, which is not what it had published before",
     )  # fmt: skip
     assert not journal.forks

@@ -13,7 +13,7 @@ from peer.issuelog import ISSUANCE, encode_page
 from peer.messages import Draft
 from peer.recording import Recording
 from tests.peer.test_daemon import Host, hosts, pair, service  # noqa: F401  # a fixture is used by its name
-from tests.peer.test_sightings import denials, misissuance, misissued, use
+from tests.peer.test_sightings import denials, misissued, use
 from trust.identity import format_id, spiffe_workload
 from trust.issuance import request_svid
 from trust.issued import issued_of, leaf_of
@@ -43,12 +43,6 @@ def until() -> Any:
     return wait
 
 
-async def log_row(host: Host) -> tuple[str, str]:
-    assert host.operations is not None
-    rows = await host.operations.check()
-    return next((row["status"], row["detail"]) for row in rows if row["check"] == "issuance log")
-
-
 async def identities(host: Host) -> set[str]:
     assert host.operations is not None
     return {row["identity"] for row in await host.operations.ca_issued()}
@@ -65,7 +59,7 @@ async def test_every_certificate_gets_into_the_log_and_everybody_can_read_it(
     for host in (one, two):
         await until(lambda host=host: len(host.daemon.issuances.log) == 3)
         assert await identities(host) == held
-        assert await log_row(host) == ("ok", "every certificate in use is recorded")
+        assert await host.checked("issuance log") == ("ok", "every certificate in use is recorded")
     row = next(row for row in await two.operations.ca_issued() if row["identity"].endswith("/sa/cart"))
     assert (row["node"], row["recordedBy"], row["epoch"]) == ("host-2", "host-1", 0)
     assert row["by"] in ("host-1", "host-2")  # who asks may coordinate, or whom it asks next
@@ -99,7 +93,7 @@ async def test_a_certificate_that_its_coordinator_keeps_quiet_about_gets_there_b
     leaf = leaf_of(daemon.bundle.read_peer(der))
     await until(lambda: one.daemon.issuances.log.find(leaf) is not None)
     await until(lambda: denials(one) == denials(two) == [(daemon.identity.id, uri)])
-    assert (await misissuance(one))[0] == "fail"
+    assert (await one.checked("misissuance"))[0] == "fail"
     told = [record for record in caplog.records if record.message == "issuance_withheld"]
     assert format_id(daemon.identity.id) in {vars(record)["fields"]["coordinator"] for record in told}
 
@@ -133,7 +127,7 @@ async def test_a_certificate_met_without_a_record_is_told_of_and_denied_when_its
     await use(one, svid)
     await until(lambda: len(one.daemon.issuances.log) == 3)
     await until(lambda: len(one.daemon.issuances.unrecorded()) == 1)
-    status, words = await log_row(one)
+    status, words = await one.checked("issuance log")
     assert status == "warn"
     assert f"no signer has recorded the certificate of {svid.identity}" in words
     await two.ready()
@@ -152,7 +146,7 @@ async def test_nobody_can_put_into_the_log_what_the_root_did_not_sign(
     false = replace(entry, signature=b"f" * 64)
     await two.daemon.write([Draft(kind=ISSUANCE, key="0", payload=encode_page(0, (entry, false)))])
     await until(lambda: one.daemon.issuances.log.liars == {two.daemon.identity.id})
-    status, words = await log_row(one)
+    status, words = await one.checked("issuance log")
     assert status == "warn"
     assert "host-2 has recorded certificates that the root did not sign" in words
     assert denials(one) == []

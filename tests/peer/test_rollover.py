@@ -109,9 +109,8 @@ async def test_a_mesh_goes_over_and_lets_the_old_root_go(hosts: Any) -> None:
         assert daemon.outlook.anchors() == tuple(roots_of(host).certificate(each) for each in (old, new))
         assert host.plane.snapshots[-1].trust_bundle_pem.count(b"BEGIN CERTIFICATE") == 2
         assert await phase(host) == "overlap"
-        rows = {row["check"]: row for row in await host.operations.check()}
-        assert rows["root"]["status"] == "ok"
-        assert "counts for another" in rows["root"]["detail"]
+        status, words = await host.checked("root")
+        assert (status, "counts for another" in words) == ("ok", True)
         assert "gossamer_ca_roots 2.0" in host.operations.metrics().decode()
     await until(lambda: all(len(each.daemon.outlook.anchors()) == 1 for each in made))
     await until(lambda: all(b"\n-----BEGIN" not in e.plane.snapshots[-1].trust_bundle_pem for e in made))
@@ -148,8 +147,8 @@ async def test_one_that_does_not_say_that_it_has_heard_is_waited_for_and_named(
     told = await begin(one, 12.0)
     assert told["switchAt"] * 2 < told["switchAt"] + told["endsAt"]
     await until(lambda: one.daemon.rootline.announced != "")
-    row = next(row for row in await one.operations.check() if row["check"] == "root")
-    assert (row["status"], "not heard of at: host-2" in row["detail"]) == ("warn", True)
+    status, words = await one.checked("root")
+    assert (status, "not heard of at: host-2" in words) == ("warn", True)
     assert (await one.operations.ca_status())["rollover"]["waiting"] == ["host-2"]
     assert "gossamer_ca_rollover_waiting 1.0" in one.operations.metrics().decode()
     assert one.daemon.clock.now() > told["switchAt"] or one.daemon.custody.root == old
@@ -219,8 +218,8 @@ async def test_who_was_away_when_a_root_was_given_up_stays_out(hosts: Any) -> No
     void = await one.token()
     told = await begin(one, SHORT_S, compromised=True)
     assert told["compromised"]
-    row = next(row for row in await one.operations.check() if row["check"] == "root")
-    assert (row["status"], "compromised" in row["detail"]) == ("warn", True)
+    status, words = await one.checked("root")
+    assert (status, "compromised" in words) == ("warn", True)
     await until(lambda: over(one) and over(two))
     assert one.daemon.rootline.carries(two.daemon.identity.id)
     assert not one.daemon.rootline.carries(b"somebody else...")
@@ -228,8 +227,8 @@ async def test_who_was_away_when_a_root_was_given_up_stays_out(hosts: Any) -> No
     daemon = await three.start(seeds=(f"{one.address}:7946",))
     await until(lambda: "given up as compromised" in daemon.rootline.problem)
     assert len(roots_of(three)) == 1
-    row = next(row for row in await three.operations.check() if row["check"] == "root")
-    assert (row["status"], "join again" in row["detail"]) == ("fail", True)
+    status, words = await three.checked("root")
+    assert (status, "join again" in words) == ("fail", True)
     four = hosts(4)
     with pytest.raises(Exception, match="given up as compromised"):
         await four.ready(token=void, seeds=(f"{one.address}:7946",))
@@ -252,8 +251,8 @@ async def test_two_successors_of_one_root_are_shown_and_the_first_stays(hosts: A
     await until(lambda: all(roots_of(each).conflicts for each in made))
     for host in made:
         assert roots_of(host).newest == step.terms.new
-        row = next(row for row in await host.operations.check() if row["check"] == "root")
-        assert (row["status"], "named two successors" in row["detail"]) == ("fail", True)
+        status, words = await host.checked("root")
+        assert (status, "named two successors" in words) == ("fail", True)
         assert "gossamer_ca_root_conflicts 1.0" in host.operations.metrics().decode()
     await two.stop()
     await two.ready(seeds=(f"{one.address}:7946",))

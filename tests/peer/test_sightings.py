@@ -62,12 +62,6 @@ def denials(host: Host) -> list[tuple[bytes, str]]:
     return [(node, svid.spiffe) for node, svid in host.daemon.sightings.standing()]
 
 
-async def misissuance(host: Host) -> tuple[str, str]:
-    assert host.operations is not None
-    rows = await host.operations.check()
-    return next((row["status"], row["detail"]) for row in rows if row["check"] == "misissuance")
-
-
 async def test_a_certificate_that_was_not_asked_for_is_found_out_when_it_is_used(
     hosts: Any,  # noqa: F811
     until: Any,
@@ -75,12 +69,12 @@ async def test_a_certificate_that_was_not_asked_for_is_found_out_when_it_is_used
 ) -> None:
     one, two = await pair(hosts)
     for host in (one, two):
-        assert await misissuance(host) == ("ok", "no certificate that nobody asked for")
+        assert await host.checked("misissuance") == ("ok", "no certificate that nobody asked for")
     svid, der = misissued(one, two)
     await use(one, svid)
     await until(lambda: len(denials(one)) == 1 and len(denials(two)) == 1)
     for host in (one, two):
-        status, words = await misissuance(host)
+        status, words = await host.checked("misissuance")
         assert status == "fail"
         assert f"host-2 did not ask for the certificate of {svid.identity}" in words
         assert "gossamer_certificate_denials 1.0" in host.operations.metrics().decode()
