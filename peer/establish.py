@@ -23,8 +23,8 @@ from peer.config import Config
 from peer.custody import Custody
 from peer.enroll import EnrollError, Membership, UnreachableError, join, renew
 from peer.founded import forget
-from peer.founder import FoundingError, LetIn, Site
-from peer.founding import Founding
+from peer.founder import Founder, FoundingError, LetIn, Site
+from peer.founding import found_together
 from peer.io.keys import KeyFile, Keys
 from peer.rootfile import complete_line, load_roots, store_roots
 from trust.admission import Token, TokenLedger, found, issue_credential, parse_token, request_renewal
@@ -150,7 +150,7 @@ async def _found_together(
         rules=config.ca.rules,
     )
     try:
-        outcome = await Founding(site, keys, identity, now, say).run()
+        outcome = await found_together(Founder(site, keys, identity, now, say))
     except FoundingError as error:
         raise EstablishError(str(error)) from error
     if isinstance(outcome, LetIn):

@@ -26,7 +26,7 @@ from peer.readmission import NotLetInError, ask
 from trust.admission import Token
 from trust.authority import read_root, root_fingerprint
 from trust.bootstrap import BootstrapSecret, Card
-from trust.ceremony.events import Input, Received, Timing
+from trust.ceremony.events import Input, Received
 from trust.ceremony.growth import SignerRules
 from trust.epoch import EpochRecord
 from trust.errors import TrustError
@@ -82,10 +82,9 @@ class Founder:
         identity: NodeIdentity,
         now: Callable[[], float],
         say: Callable[[str], None],
-        timing: Timing | None,
     ) -> None:
         self.site, self.keys, self.identity = site, keys, identity
-        self.now, self.say, self.timing = now, say, timing
+        self.now, self.say = now, say
         self.clock = time.monotonic
         self.certificate = passing_certificate(now())
         self.meeting = Meeting(self._own_card())

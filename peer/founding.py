@@ -30,88 +30,71 @@ Invariant: a peer takes part in the founding of one root and no other, and belie
 
 import asyncio
 import logging
-from collections.abc import Callable
+from functools import partial
 
 from peer import founders
 from peer.custody import Custody
 from peer.founded import own_membership, part, sign
-from peer.founder import TELL_S, Founded, Founder, FoundingError, LetIn, Site
-from peer.io.keys import Keys
+from peer.founder import TELL_S, Founded, Founder, FoundingError, LetIn
 from peer.io.listen import StreamServer
 from peer.io.stream import ALPN, FOUND, Hello
 from peer.settling import doing, settle, take_up, warn
 from peer.sitting import Sitting
 from trust.ceremony.electorate import Electorate, founding
-from trust.ceremony.events import Learned, Rejected, Retrying, Sealed, Send, Tick, Timing
+from trust.ceremony.events import Learned, Rejected, Retrying, Sealed, Send, Tick
 from trust.epoch import EpochRecord
 from trust.errors import TrustError
-from trust.identity import NodeIdentity, format_id
+from trust.identity import format_id
 from trust.tls import server_context_unverified
 
 log = logging.getLogger("gossamer.founding")
 
 
-class Founding:
-    """See the module's theory. `now` is Unix time; `say` tells the operator a line at once."""
-
-    def __init__(
-        self,
-        site: Site,
-        keys: Keys,
-        identity: NodeIdentity,
-        now: Callable[[], float],
-        say: Callable[[str], None],
-        timing: Timing | None = None,
-    ) -> None:
-        self._founder = Founder(site, keys, identity, now, say, timing)
-
-    async def run(self) -> Founded | LetIn:
-        """Until this peer is a member, or has a token to become one. Raises FoundingError, KeyFileError."""
-        founder = self._founder
-        server = StreamServer(
-            server_context_unverified(founder.certificate, alpn=(ALPN,)), _no_mesh_yet, lambda _stream: None
-        )
-        server.handle(FOUND, founder.others.serve)
-        try:
-            await server.start(founder.site.bind, founder.site.address[1])
-        except OSError as error:
-            where = f"{founder.site.bind}:{founder.site.address[1]}"
-            raise FoundingError(f"gossip port {where} cannot be opened: {error.strerror or error}") from error
-        contacting = asyncio.create_task(founder.others.contact(), name="meeting founders")
-        contacting.add_done_callback(self._contact_ended)
-        try:
-            take_up(founder)
-            own = own_membership(founder)
+async def found_together(founder: Founder) -> Founded | LetIn:
+    """Until this peer is a member, or has a token to become one. Raises FoundingError, KeyFileError."""
+    server = StreamServer(
+        server_context_unverified(founder.certificate, alpn=(ALPN,)), _no_mesh_yet, lambda _stream: None
+    )
+    server.handle(FOUND, founder.others.serve)
+    try:
+        await server.start(founder.site.bind, founder.site.address[1])
+    except OSError as error:
+        where = f"{founder.site.bind}:{founder.site.address[1]}"
+        raise FoundingError(f"gossip port {where} cannot be opened: {error.strerror or error}") from error
+    contacting = asyncio.create_task(founder.others.contact(), name="meeting founders")
+    contacting.add_done_callback(partial(_contact_ended, founder))
+    try:
+        take_up(founder)
+        own = own_membership(founder)
+        if own is None:
+            warn(founder)
+            await settle(founder)
+            record = await _hold(founder)
+            if record is None or founder.identity.id not in record.value.ids:
+                return await founder.wait_to_be_let_in()
+            own = await sign(founder, record)
             if own is None:
-                warn(founder)
-                await settle(founder)
-                record = await _hold(founder)
-                if record is None or founder.identity.id not in record.value.ids:
-                    return await founder.wait_to_be_let_in()
-                own = await sign(founder, record)
-                if own is None:
-                    return await founder.wait_to_be_let_in()
-            founder.member = True
-            return Founded(await part(founder, own))
-        except asyncio.CancelledError:
-            founder.say(
-                f"stopped before this peer entered the mesh: {doing(founder)}; started again, it goes on"
-            )
-            raise
-        finally:
-            contacting.cancel()
-            await asyncio.gather(contacting, return_exceptions=True)
-            await founder.others.close()
-            if founder.signing is not None:
-                await founder.signing.close()
-            await server.close()
+                return await founder.wait_to_be_let_in()
+        founder.member = True
+        return Founded(await part(founder, own))
+    except asyncio.CancelledError:
+        founder.say(f"stopped before this peer entered the mesh: {doing(founder)}; started again, it goes on")
+        raise
+    finally:
+        contacting.cancel()
+        await asyncio.gather(contacting, return_exceptions=True)
+        await founder.others.close()
+        if founder.signing is not None:
+            await founder.signing.close()
+        await server.close()
 
-    def _contact_ended(self, contacting: asyncio.Task[None]) -> None:
-        error = None if contacting.cancelled() else contacting.exception()
-        if error is not None:
-            log.error("founders_uncalled", exc_info=error)
-            self._founder.hopeless = f"other founders cannot be called: {error!r}"
-            self._founder.others.wake()
+
+def _contact_ended(founder: Founder, contacting: asyncio.Task[None]) -> None:
+    error = None if contacting.cancelled() else contacting.exception()
+    if error is not None:
+        log.error("founders_uncalled", exc_info=error)
+        founder.hopeless = f"other founders cannot be called: {error!r}"
+        founder.others.wake()
 
 
 def _electorate(founder: Founder) -> Electorate:
@@ -131,7 +114,7 @@ async def _hold(founder: Founder) -> EpochRecord | None:
     try:
         sitting = Sitting(
             keys=founder.keys, electorate=electorate, identity=founder.identity, rules=founder.site.rules,
-            share=None, now=founder.clock, timing=founder.timing,
+            share=None, now=founder.clock,
         )  # fmt: skip
     except TrustError as error:
         raise FoundingError(str(error)) from error

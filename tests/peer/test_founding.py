@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from peer.founder import Founded, FoundingError, LetIn, Site
-from peer.founding import Founding
+from peer.founder import Founded, Founder, FoundingError, LetIn, Site
+from peer.founding import found_together
 from peer.io.keys import KeyFile, Keys
 from trust.bootstrap import BootstrapSecret
 from trust.ceremony.growth import SignerRules
@@ -34,13 +34,13 @@ class Party:
         self.hosts = [f"127.16.{block}.{number + 1}" for number in range(count)]
         self.secrets: list[BootstrapSecret | None] = [SECRET] * count
         self.said: list[list[str]] = [[] for _ in range(count)]
-        self.runs: dict[int, Founding] = {}
+        self.founders: dict[int, Founder] = {}
         self.tasks: dict[int, asyncio.Task[Founded | LetIn]] = {}
 
     def keys(self, number: int) -> Keys:
         return Keys.open(self.directory / str(number))
 
-    def founding(self, number: int) -> Founding:
+    def founder(self, number: int) -> Founder:
         identity = NodeIdentity.from_seed((number + 1).to_bytes(32, "big"))
         seeds = tuple((host, self.port) for host in self.hosts)
         site = Site(
@@ -48,12 +48,12 @@ class Party:
             expect=self.expect, secret=self.secrets[number], trust_domain="cluster.local", rules=SignerRules(),
         )  # fmt: skip
         say: Callable[[str], None] = self.said[number].append
-        return Founding(site, self.keys(number), identity, time.time, say)
+        return Founder(site, self.keys(number), identity, time.time, say)
 
     def start(self, *numbers: int) -> None:
         for number in numbers or range(self.count):
-            self.runs[number] = self.founding(number)
-            self.tasks[number] = asyncio.create_task(self.runs[number].run())
+            self.founders[number] = self.founder(number)
+            self.tasks[number] = asyncio.create_task(found_together(self.founders[number]))
 
     async def end(self, number: int) -> None:
         task = self.tasks.pop(number)
@@ -141,14 +141,14 @@ async def test_who_is_stopped_says_what_it_waited_for(party, until, monkeypatch)
     monkeypatch.setattr("peer.founded.ALONE_S", 60.0)
     three = party(3)
     three.start(0, 1)
-    await until(lambda: len(three.runs[0]._founder.meeting.met) == 2)
+    await until(lambda: len(three.founders[0].meeting.met) == 2)
     await three.end(0)
     began = "stopped before this peer entered the mesh: "
     words = "waiting for 1 more of 3 founders; here: n0, n1"
     assert three.said[0] == [f"{began}{words}; started again, it goes on"]
     two = party(2)
     two.start()
-    await until(lambda: two.runs[0]._founder.member)
+    await until(lambda: two.founders[0].member)
     await two.end(1)
     await two.end(0)
     assert (
