@@ -6,8 +6,8 @@ a signer speaks to it. Letters come and go through the `post`, whose wish counts
 sits when all is over hears the outcome (`outcomes`), and a lost share is restored by the other signers (`mending`).
 
 When an epoch is sealed, in this order: this node's share is kept (`Custody.take`), the memory of the ceremony is
-erased, the record goes to whoever asks and into the journal. The share of the epoch before stays for RETIRE_S, since
-others may not have heard yet, and is then erased: the new group has proved that it can sign before anybody voted.
+erased, the record goes to whoever asks and into the journal. The share of the epoch before stays for a while and is
+then erased (`retiring`): the new group has proved that it can sign before anybody voted.
 
 A memory that cannot be written stops this node's part before anything has left, and it begins again from what is
 stored; one that cannot be read keeps it out of that epoch's ceremony.
@@ -29,6 +29,7 @@ from peer.mending import Mending
 from peer.outcomes import Outcomes
 from peer.post import FRAME, ORDER, REFUSAL, REPAIR, WISH, Post, Traffic
 from peer.refusals import Asked
+from peer.retiring import Retirement
 from peer.sitting import Effect, Sitting, erased, forget_memory, remembered
 from peer.wishes import Judgement
 from trust.ceremony.electorate import DIGEST_BYTES, Electorate
@@ -59,7 +60,6 @@ log = logging.getLogger("gossamer.ceremony")
 LOOK_S: Final = 3.0  # between two looks at who should be signers; each takes in all members
 IDLE_S: Final = 30.0  # the same on a node that is no signer
 PACE_S: Final = 10.0  # after an epoch, before a signer takes part in another that it does not wish for itself
-RETIRE_S: Final = 60.0  # longer than anybody takes to hear of a new epoch, unless it is cut off
 RETRY_S: Final = 5.0  # after the disk failed
 
 
@@ -82,7 +82,6 @@ class Ceremonies:
         retain_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`retain_s` is how much longer (s) shares of epochs that are over may be asked for."""
-        self._retain_s = retain_s
         self._custody, self._keys = custody, keys
         self._identity, self._me = identity, identity.id
         self._rules = rules
@@ -92,6 +91,7 @@ class Ceremonies:
         self._wishes = self._counsel.wishes
         self._outcomes = Outcomes(custody, now)
         self._mending = Mending(custody, identity.id, self._post, now)
+        self._retirement = Retirement(custody, keys, now, retain_s)
         self._wake = asyncio.Event()
         self._sitting: Sitting | None = None
         self._barred = -1  # the epoch whose memory cannot be read
@@ -101,7 +101,6 @@ class Ceremonies:
         self._told_wish: tuple[bytes, ...] | None = None  # the machine that sits
         self._told_members: Members | None = None
         self._look_at = 0.0
-        self._retire_at: float | None = None
         self._newest = -1
         self._paced_until = 0.0
         self._favours = Favours()
@@ -176,7 +175,7 @@ class Ceremonies:
             await self._converse()
             if self._mending.mend():
                 self._sitting = None  # it sat down without a share, and goes on with one
-            self._retire()
+            self._retirement.retire()
         except KeyFileError as error:
             log.error("ceremony_interrupted", extra={"fields": {"reason": str(error), "retry_s": RETRY_S}})
             self._sitting, self._recalled = None, False
@@ -186,7 +185,7 @@ class Ceremonies:
     def _next(self) -> float:
         if self._now() < self._failed_until:
             return self._failed_until
-        times = [self._look_at, self._retire_at, self._mending.deadline]
+        times = [self._look_at, self._retirement.deadline, self._mending.deadline]
         times.append(None if self._sitting is None else self._sitting.deadline)
         return min(time for time in times if time is not None)
 
@@ -218,7 +217,7 @@ class Ceremonies:
         if record is None or record.epoch == self._newest:
             return
         if self._newest >= 0 or any(share.group.epoch < record.epoch for share in self._custody.shares):
-            self._retire_at = self._now() + RETIRE_S
+            self._retirement.begin()
         if self._newest >= 0:
             self._favours.sealed(self._now(), record.value.keys, self._wishes.own)
             self._counsel.forget()
@@ -425,16 +424,3 @@ class Ceremonies:
         if self._sitting is sitting:
             self._sitting = None
         self._look_at = 0.0
-
-    def _retire(self) -> None:
-        record = self._custody.record
-        if self._retire_at is None or record is None or self._now() < self._retire_at:
-            return
-        if (longer_s := self._retain_s()) > 0:
-            self._retire_at = self._now() + longer_s
-            return
-        self._retire_at = None
-        self._custody.retire(record.epoch)
-        for epoch in remembered(self._keys):
-            if epoch <= record.epoch and (failed := forget_memory(self._keys, epoch)):
-                raise KeyFileError(failed)

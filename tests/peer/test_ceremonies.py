@@ -4,11 +4,12 @@ import secrets
 
 import pytest
 
-from peer.ceremonies import PACE_S, RETIRE_S, RETRY_S
+from peer.ceremonies import PACE_S, RETRY_S
 from peer.favours import FAVOURS_MAX, FAVOURS_S
 from peer.io.keys import KeyFileError
 from peer.mending import REPAIR_AFTER_S
 from peer.post import FRAME, INBOX_EACH_BYTES_MAX, INBOX_EACH_MAX, INBOX_MAX, LETTER_BYTES_MAX, REPAIR, WISH
+from peer.retiring import RETIRE_S
 from peer.sitting import memory_path, remembered
 from tests.peer.council import Council, Seat, council
 from trust.ceremony.growth import SignerRules
