@@ -3,8 +3,7 @@
 The request goes from whoever asks to the signers, and from signer to signer. Each that finds it good
 (`trust/rolling.py`) keeps it and sits down to the ceremony it names, beside whatever else the signers do; what comes of
 that is a new root that nobody follows yet. Then whoever has the turn asks the old signers to name it and the new ones
-to accept it, and writes the result and the first epoch of the new root into the journal, where everybody finds them
-(`peer/rootline.py`).
+to accept it (`peer/rootnaming.py`).
 
     keys/rollover-request   the request; there as long as the rollover is under way
     keys/rollover.key       the memory of its ceremony, and so this node's share of the new root; secret
@@ -19,15 +18,13 @@ what it takes to follow on the old one until that has named it. Which one it nam
 
 import asyncio
 import logging
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 from peer.api import ApiError
 from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private
-from peer.messages import Draft
 from peer.post import Post
-from peer.records import EPOCH, ROLLOVER, epoch_key, rollover_key
+from peer.rootnaming import Naming
 from peer.signing import SigningError
 from peer.sitting import Sitting
 from trust.ceremony.electorate import DIGEST_BYTES
@@ -46,16 +43,15 @@ from trust.ceremony.events import (
 from trust.epoch import EpochRecord
 from trust.errors import CeremonyError, RolloverError, TrustError
 from trust.identity import format_id
-from trust.order import ENTROPY_BYTES, Kind, Order, Rolling, derive
+from trust.order import Rolling
 from trust.rolling import (
     RolloverRequest,
     decode_rollover_request,
     judge_request,
     rolling_electorate,
     rolling_rules,
-    terms_of,
 )
-from trust.rollover import Rollover, complete, name_of
+from trust.rollover import name_of
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -77,7 +73,7 @@ class RolloverCeremony:
     def __init__(self, daemon: "Daemon", signing: "Signing") -> None:
         """`signing` obtains signatures of the root that is being made."""
         self._daemon = daemon
-        self._signing = signing
+        self._naming = Naming(daemon, signing)
         self._post = Post(self._send)
         self._wake = asyncio.Event()
         self._request: RolloverRequest | None = None
@@ -360,22 +356,8 @@ class RolloverCeremony:
         self._obtaining = asyncio.create_task(self._announce(request, rolling))
 
     async def _announce(self, request: RolloverRequest, rolling: Rolling) -> None:
-        daemon = self._daemon
         try:
-            terms = terms_of(request, rolling.before, rolling.after, daemon.membership.trust_domain)
-            rollover = complete(
-                Rollover(terms=terms),
-                # The new root first: the old one names none that cannot sign.
-                by_new=await self._signed(Kind.ACCEPTANCE, request, terms.new, self._signing),
-                certificate=await self._signed(Kind.SUCCESSOR, request, terms.new, self._signing),
-                by_old=await self._signed(Kind.SUCCESSION, request, terms.old, daemon.signing),
-            )
-            await daemon.write(
-                [
-                    Draft(kind=EPOCH, key=epoch_key(rolling.after), payload=rolling.after.encode()),
-                    Draft(kind=ROLLOVER, key=rollover_key(rollover), payload=rollover.encode()),
-                ]
-            )
+            terms = await self._naming.name(request, rolling)
         except (TrustError, ApiError) as error:
             self.problem = str(error)
             level = logging.INFO if isinstance(error, SigningError) else logging.WARNING
@@ -384,16 +366,6 @@ class RolloverCeremony:
             self.problem = ""
             fields = {"old": name_of(terms.old), "new": name_of(terms.new), "ends_at": terms.ends_at}
             log.warning("root_named", extra={"fields": fields})
-
-    async def _signed(self, kind: Kind, request: RolloverRequest, root: bytes, signing: "Signing") -> bytes:
-        daemon = self._daemon
-        order = Order(
-            kind=kind,
-            request=request.encode(),
-            issued_at=int(daemon.clock.now()),
-            entropy=secrets.token_bytes(ENTROPY_BYTES),
-        )
-        return await signing.sign(order, derive(order, daemon.issuer.rules.under(root)))
 
 
 def memory_path(keys: Keys) -> Path:

@@ -342,7 +342,7 @@ async def test_a_rollover_cut_short_after_the_root_was_made_goes_on(
         unsigned.set()
         raise RolloverError("not now")
 
-    monkeypatch.setattr(one.daemon.rollover, "_signed", never)
+    monkeypatch.setattr(one.daemon.rollover._naming, "_signed", never)
     with pytest.raises(ApiError, match="there is no new root within 1 s; it goes on: not now"):
         await one.operations.ca_rollover(60.0, False, 1.0)
     assert unsigned.is_set()
@@ -367,7 +367,7 @@ async def test_a_signer_whose_memory_of_the_ceremony_is_damaged_takes_no_part(
     async def never(*_: Any) -> bytes:
         raise RolloverError("not now")
 
-    monkeypatch.setattr(one.daemon.rollover, "_signed", never)
+    monkeypatch.setattr(one.daemon.rollover._naming, "_signed", never)
     with pytest.raises(ApiError):
         await one.operations.ca_rollover(60.0, False, 0.5)
     path = memory_path(one.daemon.keys)
@@ -389,7 +389,7 @@ async def test_a_request_whose_signers_changed_ends_and_the_old_root_stays(
     async def never(*_: Any) -> bytes:
         raise RolloverError("not now")
 
-    monkeypatch.setattr(one.daemon.rollover, "_signed", never)
+    monkeypatch.setattr(one.daemon.rollover._naming, "_signed", never)
     with pytest.raises(ApiError):
         await one.operations.ca_rollover(4.0, False, 0.5)
     await until(lambda: one.daemon.rollover.request is None)  # half of the overlap is over
