@@ -29,9 +29,9 @@ from .interop import (
     streaming_request,
 )
 from .patience import until
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("where", ["a", "b"])]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), BOTH]
 
 LARGE_REQUEST, LARGE_RESPONSE = 271_828, 314_159
 STREAM_REQUESTS = (27_182, 8, 1_828, 45_904)

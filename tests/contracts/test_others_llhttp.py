@@ -14,7 +14,7 @@ import pytest
 
 from .application import App, Received
 from .client import Connection, connect
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -131,7 +131,7 @@ def says(data: bytes) -> Callable[..., Any]:
     return script
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 @pytest.mark.parametrize("name", RESPONSES)
 async def test_what_is_no_response_to_llhttp_is_a_502_here(
     mesh: Mesh, app: App, name: str, where: str

@@ -17,9 +17,9 @@ from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Operation
 from .application import App
 from .certificates import spiffe
 from .patience import until
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("where", ["a", "b"])]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), BOTH]
 
 MIB = 1024 * 1024
 

@@ -20,7 +20,7 @@ from .application import App
 from .certificates import TRUST_DOMAIN, spiffe
 from .client import Connection, connect
 from .test_plane_streams import GROWTH_BYTES_MAX, resident_bytes, warm, workers
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -259,7 +259,7 @@ async def test_what_is_too_large_is_refused(mesh: Mesh, app: App, name: str) -> 
     assert app.received == []
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 @pytest.mark.parametrize(
     "said",
     [

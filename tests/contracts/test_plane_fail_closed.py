@@ -6,11 +6,10 @@ import pytest
 
 from peer.compile import compile_snapshot
 from proxy.snapshot import Authorization
-from tests.contracts.test_plane_request_path import LOCAL, REMOTE
 from tests.peer.meshview import authz, instance, view
 
 from .application import App
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, REMOTE, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,7 +21,7 @@ def compiled(**spec: Any) -> Authorization:
     return found.snapshot.inbound[0].authorization
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_nobody_passes_a_policy_that_cannot_be_read(mesh: Mesh, app: App, where: str) -> None:
     shut = compiled(newer=1, targetRefs=[{"kind": "Service", "name": "echo"}])
     await mesh.serve(Service("echo", {where: app.port}, authorization=shut))

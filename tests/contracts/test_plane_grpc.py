@@ -13,7 +13,7 @@ from .application import App, answer
 from .certificates import spiffe
 from .greeter import LARGE, MIB, Greeter, Stub, refused
 from .patience import until
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,10 +22,7 @@ def service(where: str, port: int, **options: Any) -> Service:
     return Service("echo", {where: port}, protocol="grpc", **options)
 
 
-both = pytest.mark.parametrize("where", ["a", "b"])
-
-
-@both
+@BOTH
 async def test_a_unary_call_with_metadata_of_both_kinds(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -41,7 +38,7 @@ async def test_a_unary_call_with_metadata_of_both_kinds(mesh: Mesh, greeter: Gre
     assert (last["x-last"], last["x-end-bin"]) == ("z", b"\x01\x80")
 
 
-@both
+@BOTH
 async def test_streams_in_each_direction(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -50,7 +47,7 @@ async def test_streams_in_each_direction(mesh: Mesh, greeter: Greeter, where: st
         assert await stub.collect("Collect", iter([])) == b""
 
 
-@both
+@BOTH
 async def test_both_sides_stream_at_the_same_time(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -64,7 +61,7 @@ async def test_both_sides_stream_at_the_same_time(mesh: Mesh, greeter: Greeter, 
         assert [await stub.unary("Unary", b"%d" % n) for n in range(3)] == [b"0", b"1", b"2"]
 
 
-@both
+@BOTH
 async def test_messages_larger_than_every_window(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     message = bytes(range(256)) * (MIB // 256)
@@ -73,7 +70,7 @@ async def test_messages_larger_than_every_window(mesh: Mesh, greeter: Greeter, w
         assert await asyncio.gather(*(stub.unary("Unary", message) for _ in range(4))) == [message] * 4
 
 
-@both
+@BOTH
 async def test_many_calls_share_a_connection(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -81,7 +78,7 @@ async def test_many_calls_share_a_connection(mesh: Mesh, greeter: Greeter, where
     assert answers == [b"%d" % n for n in range(300)]
 
 
-@both
+@BOTH
 async def test_the_server_s_status_and_words_pass(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -92,7 +89,7 @@ async def test_the_server_s_status_and_words_pass(mesh: Mesh, greeter: Greeter, 
         assert error.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-@both
+@BOTH
 async def test_an_answer_before_the_request_is_complete(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -106,7 +103,7 @@ async def test_an_answer_before_the_request_is_complete(mesh: Mesh, greeter: Gre
         assert await stub.unary("Unary", b"next") == b"next"
 
 
-@both
+@BOTH
 async def test_a_deadline_ends_the_call_on_both_sides(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -115,7 +112,7 @@ async def test_a_deadline_ends_the_call_on_both_sides(mesh: Mesh, greeter: Greet
         await until(lambda: greeter.cancelled == 1, "the server hears of it")
 
 
-@both
+@BOTH
 async def test_a_cancelled_call_is_cancelled_at_the_server(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     async with Stub(mesh.port()) as stub:
@@ -127,7 +124,7 @@ async def test_a_cancelled_call_is_cancelled_at_the_server(mesh: Mesh, greeter: 
         await mesh.log_line("a", flags="DC", path="/t.Echo/Wait", protocol="HTTP/2")
 
 
-@both
+@BOTH
 async def test_denied_calls_say_so(mesh: Mesh, greeter: Greeter, where: str) -> None:
     deny = AuthzPolicy(
         name="default/no", variants=((AuthzRule(operations=(Operation(paths=("/t.Echo/Fail",)),)),),)
@@ -140,7 +137,7 @@ async def test_denied_calls_say_so(mesh: Mesh, greeter: Greeter, where: str) -> 
     assert greeter.calls == 1
 
 
-@both
+@BOTH
 async def test_calls_are_counted_under_their_status(mesh: Mesh, greeter: Greeter, where: str) -> None:
     name = f"counted-{where}"  # what earlier tests did may still be reported
     await mesh.serve(Service(name, {where: greeter.port}, protocol="grpc"))
@@ -172,7 +169,7 @@ async def test_no_such_service_and_no_endpoint(mesh: Mesh, greeter: Greeter) -> 
         )
 
 
-@both
+@BOTH
 async def test_an_application_that_does_not_listen_is_unavailable(
     mesh: Mesh, unused_tcp_port: int, where: str
 ) -> None:
@@ -183,7 +180,7 @@ async def test_an_application_that_does_not_listen_is_unavailable(
         assert "cannot connect" in (error.details() or "")
 
 
-@both
+@BOTH
 async def test_an_application_that_speaks_no_http2_is_unavailable(mesh: Mesh, app: App, where: str) -> None:
     await mesh.serve(service(where, app.port))
     async with Stub(mesh.port()) as stub:
@@ -191,7 +188,7 @@ async def test_an_application_that_speaks_no_http2_is_unavailable(mesh: Mesh, ap
         assert error.code() == grpc.StatusCode.UNAVAILABLE, error
 
 
-@both
+@BOTH
 async def test_a_server_that_dies_in_the_middle_of_a_stream(mesh: Mesh, where: str) -> None:
     greeter = await Greeter().start()
     await mesh.serve(service(where, greeter.port))
@@ -241,7 +238,7 @@ async def test_a_status_to_retry_on_is_retried(mesh: Mesh, greeter: Greeter) -> 
         assert greeter.calls == 4
 
 
-@both
+@BOTH
 async def test_an_http1_caller_of_a_grpc_service(mesh: Mesh, greeter: Greeter, where: str) -> None:
     await mesh.serve(service(where, greeter.port))
     headers = {"content-type": "application/grpc", "te": "trailers"}
@@ -252,7 +249,7 @@ async def test_an_http1_caller_of_a_grpc_service(mesh: Mesh, greeter: Greeter, w
     assert (reply.status, reply.header("grpc-status"), reply.body) == (200, "3", b"")
 
 
-@both
+@BOTH
 async def test_a_grpc_caller_of_an_http1_application(mesh: Mesh, app: App, where: str) -> None:
     """What is no gRPC is passed on as it is: the caller maps the status of HTTP itself."""
 

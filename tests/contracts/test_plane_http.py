@@ -13,11 +13,9 @@ from proxy.snapshot import Limits
 from .application import App, answer
 from .client import connect, connections_of
 from .patience import until
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-BOTH = pytest.mark.parametrize("where", ["a", "b"])
 
 
 async def mirror(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:

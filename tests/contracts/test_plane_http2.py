@@ -17,12 +17,11 @@ from .application import App, Received, answer
 from .client import connect
 from .patience import until
 from .test_plane_streams import GROWTH_BYTES_MAX, resident_bytes, warm, workers
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MIB = 1024 * 1024
-both = pytest.mark.parametrize("where", ["a", "b"])
 
 
 class Client:
@@ -88,7 +87,7 @@ async def client(port: int, **options: bool) -> AsyncIterator[Client]:
         writer.transport.abort()
 
 
-@both
+@BOTH
 async def test_requests_of_one_connection_reach_an_http1_application(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -103,7 +102,7 @@ async def test_requests_of_one_connection_reach_an_http1_application(
     assert (await mesh.log_line("a", path="/7?q=7"))["protocol"] == "HTTP/2"
 
 
-@both
+@BOTH
 async def test_a_body_with_trailers_both_ways(mesh: Mesh, app: App, where: str) -> None:
     async def script(_: App, request: Received, reader: Any, writer: Any) -> None:
         writer.write(
@@ -149,7 +148,7 @@ async def test_answers_of_the_mesh_and_redirects(mesh: Mesh, app: App) -> None:
     assert app.received == []
 
 
-@both
+@BOTH
 async def test_a_large_upload_to_a_slow_application_takes_no_memory(mesh: Mesh, app: App, where: str) -> None:
     go_on = asyncio.Event()
 
@@ -190,7 +189,7 @@ async def test_a_large_upload_to_a_slow_application_takes_no_memory(mesh: Mesh, 
     assert max(grown.values()) < GROWTH_BYTES_MAX, grown
 
 
-@both
+@BOTH
 async def test_a_stream_nobody_reads_holds_back_its_application_alone(
     mesh: Mesh, app: App, where: str
 ) -> None:

@@ -27,11 +27,9 @@ from proxy.snapshot import (
 from .application import App, Received, answer
 from .certificates import spiffe
 from .client import call, connect
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, LOCAL, REMOTE, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-REMOTE, LOCAL = "b", "a"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +103,7 @@ async def test_an_upstream_port_is_the_destination_whatever_host_says(mesh: Mesh
 # ---------------------------------------------------------------- identity and headers
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_the_application_learns_who_called_and_cannot_be_lied_to(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -126,7 +124,7 @@ async def test_the_inbound_side_trusts_the_certificate_not_the_header(mesh: Mesh
 SPELLINGS = ("x_forwarded_client_cert", "X_Forwarded-Client-Cert", "x-forwarded_client_cert")
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_no_spelling_a_server_takes_for_the_same_header_gets_through(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -296,7 +294,7 @@ def only(*accounts: str, paths: tuple[str, ...] = ()) -> Authorization:
     return Authorization(allow=(AuthzPolicy(name="default/only", variants=((allowed,),)),))
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_who_is_not_allowed_gets_403_and_the_application_nothing(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -310,7 +308,7 @@ async def test_who_is_not_allowed_gets_403_and_the_application_nothing(
     assert line["authz_policy"] == "no ALLOW policy matches"
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_policies_see_identity_and_normal_path(mesh: Mesh, app: App, where: str) -> None:
     deny = AuthzPolicy(
         name="default/no-admin", variants=((AuthzRule(operations=(Operation(paths=("/admin*",)),)),),)
@@ -337,7 +335,7 @@ async def serve_filtered(mesh: Mesh, app: App, where: str, policy: Authorization
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 @pytest.mark.parametrize("replacement", ["/admin", "/x/../admin", "/%61dmin", "/x/%2e%2e/admin", "//admin"])
 async def test_policies_judge_the_path_a_rewrite_makes(
     mesh: Mesh, app: App, where: str, replacement: str
@@ -351,7 +349,7 @@ async def test_policies_judge_the_path_a_rewrite_makes(
     assert app.received[-1].path == "/admin/keys?q=.."
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 @pytest.mark.parametrize("replacement", ["/a?b=", "/a#b", "/%00", "/%zz", "/..;x"])
 async def test_a_rewrite_to_what_is_no_path_is_a_500(
     mesh: Mesh, app: App, where: str, replacement: str
@@ -364,7 +362,7 @@ async def test_a_rewrite_to_what_is_no_path_is_a_500(
     assert (line["flags"], line["route"]) == ("NR", "filtered")
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_policies_judge_the_host_and_the_headers_a_route_sets(mesh: Mesh, app: App, where: str) -> None:
     await serve_filtered(
         mesh, app, where, denying(hosts=("inner",)), rewrite=Rewrite(hostname="inner"),

@@ -23,11 +23,9 @@ from .application import App, answer
 from .certificates import spiffe
 from .client import Reply, connect
 from .patience import until
-from .twohosts import Mesh, Service, listening_socket
+from .twohosts import BOTH, LOCAL, REMOTE, Mesh, Service, listening_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-REMOTE, LOCAL = "b", "a"
 
 
 def closed_port() -> int:
@@ -96,7 +94,7 @@ async def test_nobody_to_connect_to_is_503_uf(mesh: Mesh) -> None:
     assert (await mesh.log_line("a", path="/uf"))["flags"] == "UF"
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_an_application_that_is_down_is_503_uf_where_it_is(mesh: Mesh, app: App, where: str) -> None:
     await mesh.serve(Service("echo", {where: app.port}, cluster={"retry": RetryPolicy(attempts=0)}))
     await app.stop()
@@ -161,7 +159,7 @@ async def test_a_caller_without_a_certificate_fails_closed(mesh: Mesh, app: App)
 # ---------------------------------------------------------------- answering
 
 
-@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+@BOTH
 async def test_a_request_that_takes_too_long_is_504_ut(mesh: Mesh, app: App, where: str) -> None:
     app.script = hang
     await mesh.serve(Service("echo", {where: app.port}, destination={"request_timeout_s": 0.2}))

@@ -12,7 +12,7 @@ from .application import App, answer
 from .certificates import spiffe
 from .client import connect
 from .patience import until
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,7 +29,7 @@ def workers(mesh: Mesh) -> dict[str, int]:
     return {host: plane.processes()[0] for host, plane in mesh.planes.items()}
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_large_upload_to_a_slow_application_takes_no_memory(
     mesh: Mesh, app: App, where: str, chunked: bool
@@ -96,7 +96,7 @@ async def warm(mesh: Mesh) -> None:
             await connection.reply()
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 async def test_a_large_download_to_a_slow_caller_takes_no_memory(mesh: Mesh, app: App, where: str) -> None:
     sent = 0
 
@@ -171,7 +171,7 @@ async def until_still(number: Any) -> None:
         before = now
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 async def test_an_echo_streams_both_ways_at_once(mesh: Mesh, app: App, where: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -213,7 +213,7 @@ def database(where: str, port: int, **rest: Any) -> Service:
     return Service("db", {where: port}, protocol="tcp", port=5432, **rest)
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 async def test_a_tcp_upstream_port_is_a_pipe_in_which_the_server_may_speak_first(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -233,7 +233,7 @@ async def test_a_tcp_upstream_port_is_a_pipe_in_which_the_server_may_speak_first
     assert (delta.request_bytes, delta.response_bytes) == (5, 22)
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 async def test_connect_to_a_tcp_service_is_a_tunnel(mesh: Mesh, app: App, where: str) -> None:
     app.raw = shout
     await mesh.serve(database(where, app.port))
@@ -253,7 +253,7 @@ async def test_a_large_stream_goes_through_a_pipe_whole(mesh: Mesh, app: App) ->
     assert data[11:] == b"X" * 16 * MIB
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 async def test_a_tcp_caller_who_is_not_allowed_is_cut_off(mesh: Mesh, app: App, where: str) -> None:
     app.raw = shout
     batch = AuthzRule(sources=(Source(principals=(spiffe("batch").removeprefix("spiffe://"),)),))

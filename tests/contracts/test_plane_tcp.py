@@ -16,10 +16,9 @@ from .certificates import spiffe
 from .client import connect
 from .patience import until
 from .test_plane_streams import GROWTH_BYTES_MAX, MIB, resident_bytes, warm, workers
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-both = pytest.mark.parametrize("where", ["a", "b"])
 
 
 def database(where: str, port: int, **rest: Any) -> Service:
@@ -32,7 +31,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
-@both
+@BOTH
 async def test_the_server_may_close_its_half_first(mesh: Mesh, app: App, where: str) -> None:
     heard: list[bytes] = []
 
@@ -51,7 +50,7 @@ async def test_the_server_may_close_its_half_first(mesh: Mesh, app: App, where: 
     assert heard == [b"and this is from there"]
 
 
-@both
+@BOTH
 async def test_a_slow_reader_that_has_closed_its_half_gets_all_of_the_answer(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -73,7 +72,7 @@ async def test_a_slow_reader_that_has_closed_its_half_gets_all_of_the_answer(
     assert got == size
 
 
-@both
+@BOTH
 async def test_every_byte_comes_back_in_order(mesh: Mesh, app: App, where: str) -> None:
     app.raw = echo
     await mesh.serve(database(where, app.port), upstreams=("db",))
@@ -94,7 +93,7 @@ async def test_every_byte_comes_back_in_order(mesh: Mesh, app: App, where: str) 
     assert got.digest() == sent.digest()
 
 
-@both
+@BOTH
 async def test_small_messages_go_at_once(mesh: Mesh, app: App, where: str) -> None:
     app.raw = echo
     await mesh.serve(database(where, app.port), upstreams=("db",))
@@ -104,7 +103,7 @@ async def test_small_messages_go_at_once(mesh: Mesh, app: App, where: str) -> No
             assert await asyncio.wait_for(connection.reader.readline(), 10) == b"%d\n" % number
 
 
-@both
+@BOTH
 async def test_a_server_that_does_not_read_holds_its_caller_back(mesh: Mesh, app: App, where: str) -> None:
     gate = asyncio.Event()
     heard = 0
@@ -164,7 +163,7 @@ async def test_connections_are_balanced_and_a_dead_endpoint_is_passed_over(
     assert b"" not in {await who() for _ in range(6)}
 
 
-@both
+@BOTH
 async def test_a_new_snapshot_and_a_new_certificate_leave_a_pipe_alone(
     mesh: Mesh, app: App, where: str
 ) -> None:
@@ -192,7 +191,7 @@ async def test_a_revocation_cuts_a_pipe(mesh: Mesh, app: App) -> None:
     await until(lambda: not app._writers, "the application hears of it")
 
 
-@both
+@BOTH
 async def test_a_caller_that_breaks_off_is_gone_at_the_server_too(mesh: Mesh, app: App, where: str) -> None:
     app.raw = echo
     await mesh.serve(database(where, app.port), upstreams=("db",))

@@ -7,12 +7,12 @@ import pytest
 from .application import App
 from .certificates import spiffe
 from .client import connect
-from .twohosts import Mesh, Service
+from .twohosts import BOTH, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.parametrize("where", ["a", "b"])
+@BOTH
 async def test_both_sides_count_a_request_once(mesh: Mesh, app: App, where: str) -> None:
     name = f"counted-{where}"  # a name of its own: reports of earlier tests may still be under way
     await mesh.serve(Service(name, {where: app.port}))

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy.embedded.plane import EmbeddedPlane
 from proxy.plane import Applied, Plane, Rejected, Series, SeriesDelta
 from proxy.snapshot import (
@@ -34,6 +36,8 @@ from .client import Connection, Reply, call, connect
 from .patience import TIMEOUT_S, until
 
 PLANES: dict[str, Callable[..., Plane]] = {"embedded": EmbeddedPlane}
+LOCAL, REMOTE = "a", "b"  # callers are on the former
+BOTH = pytest.mark.parametrize("where", [LOCAL, REMOTE])  # hosts that an application is on
 
 
 def listening_socket() -> socket.socket:
