@@ -28,6 +28,20 @@ def answer(status: int = 200, body: bytes = b"", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status} X\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def raw_response(data: bytes, *, close: bool = False) -> Script:
+    """A script that answers everything with these bytes."""
+
+    async def script(
+        app: "App", request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(data)
+        if close:
+            await writer.drain()
+            writer.close()
+
+    return script
+
+
 class App:
     """An HTTP/1.1 application on a real socket. `script` answers each request; by default with the app's name."""
 
