@@ -1,4 +1,4 @@
-"""What a caller gets when endpoints fail: retries, timeouts, ejection, limits, and the flag that says which."""
+"""What a caller gets when endpoints fail: retries, timeouts, ejection, and the flag that says which."""
 
 import asyncio
 import socket
@@ -10,9 +10,7 @@ import pytest
 
 from proxy.snapshot import (
     Backend,
-    CircuitBreaker,
     Endpoint,
-    Limits,
     Outlier,
     RetryPolicy,
     RouteMatch,
@@ -21,7 +19,7 @@ from proxy.snapshot import (
 
 from .application import App, answer
 from .certificates import spiffe
-from .client import Reply, connect
+from .client import connect
 from .patience import until
 from .twohosts import BOTH, LOCAL, REMOTE, Mesh, Service, listening_socket
 
@@ -260,7 +258,23 @@ async def test_a_response_that_breaks_off_is_not_passed_off_as_whole(mesh: Mesh,
     assert (await mesh.log_line("a", path="/half"))["flags"] in {"UC", "UPE"}
 
 
-# ---------------------------------------------------------------- passive health and limits
+async def test_the_caller_going_away_ends_the_upstream_request(mesh: Mesh, app: App) -> None:
+    gone = asyncio.Event()
+
+    async def watch(app: App, request: Any, reader: asyncio.StreamReader, writer: Any) -> None:
+        assert await reader.read() == b""
+        gone.set()
+
+    app.script = watch
+    await mesh.serve(Service("echo", {REMOTE: app.port}))
+    async with connect(mesh.port()) as connection:
+        await connection.send(b"GET /gone HTTP/1.1\r\nhost: echo\r\n\r\n")
+        await until(lambda: app.received, "the request")
+    await asyncio.wait_for(gone.wait(), 5)
+    assert (await mesh.log_line("a", path="/gone"))["flags"] == "DC"
+
+
+# ---------------------------------------------------------------- passive health
 
 
 async def test_an_endpoint_that_fails_is_ejected_and_stays_out_over_a_new_snapshot(
@@ -316,106 +330,3 @@ async def test_connect_failures_eject_too(mesh: Mesh, app: App) -> None:
         assert (await mesh.call()).status == 200
     ejections = await until(lambda: mesh.planes["a"].observations().ejections, "an ejection")
     assert [ejection.node for ejection in ejections] == ["dead"]
-
-
-async def test_beyond_the_breaker_is_503_uo(mesh: Mesh, app: App) -> None:
-    release = asyncio.Event()
-
-    async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(answer(body=b"done"))
-
-    app.script = wait
-    await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": CircuitBreaker(requests_max=2)}))
-    busy = [asyncio.ensure_future(mesh.call()) for _ in range(2)]
-    await until(lambda: len(app.received) == 2, "two requests under way")
-    assert (await mesh.call(path="/uo")).status == 503
-    release.set()
-    assert [(await task).body for task in busy] == [b"done"] * 2
-    assert (await mesh.call()).body == b"done"
-    assert (await mesh.log_line("a", path="/uo"))["flags"] == "UO"
-
-
-async def test_connections_are_limited_and_requests_wait_for_one(mesh: Mesh, app: App) -> None:
-    gate = asyncio.Semaphore(0)
-
-    async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        await gate.acquire()
-        writer.write(answer(body=b"done"))
-
-    app.script = wait
-    breaker = CircuitBreaker(connections_max=1, pending_max=2)
-    await mesh.serve(Service("echo", {LOCAL: app.port}, cluster={"breaker": breaker}))
-    await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": breaker}))
-    alone = {"connection": "upgrade", "upgrade": "websocket"}  # which wants a connection to itself
-    tasks = [asyncio.ensure_future(mesh.call(headers=alone))]
-    await until(lambda: app.received, "one request under way")
-    tasks += [asyncio.ensure_future(mesh.call(headers=alone)) for _ in range(4)]
-    refused = await first_done(tasks, 2)
-    assert [reply.status for reply in refused] == [503, 503]
-    assert all(b"overflow" in reply.body for reply in refused)
-    for _ in range(3):
-        gate.release()
-    assert sorted([(await task).status for task in tasks]) == [200, 200, 200, 503, 503]
-    assert app.connections == 1
-
-
-async def test_requests_share_the_connections_there_may_be(mesh: Mesh, app: App) -> None:
-    release = asyncio.Event()
-
-    async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(answer(body=b"done"))
-
-    app.script = wait
-    breaker = CircuitBreaker(connections_max=1)
-    await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": breaker}))
-    tasks = [asyncio.ensure_future(mesh.call()) for _ in range(20)]
-    await until(lambda: len(app.received) == 20, "all requests under way")
-    release.set()
-    assert [(await task).body for task in tasks] == [b"done"] * 20
-
-
-async def test_a_head_as_large_as_is_taken_does_not_end_the_connection_others_share(
-    mesh: Mesh, app: App
-) -> None:
-    release = asyncio.Event()
-
-    async def serve(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        if request.path == "/waits":
-            await release.wait()
-        writer.write(answer(body=b"done"))
-
-    app.script = serve
-    limits = Limits(header_bytes_max=8192, headers_max=100)
-    await mesh.serve(
-        Service("echo", {REMOTE: app.port}, cluster={"breaker": CircuitBreaker(connections_max=1)}),
-        limits=limits,
-    )
-    waiting = asyncio.ensure_future(mesh.call(path="/waits"))
-    await until(lambda: app.received, "one request under way")
-    many = {f"x-{number:03}": "y" * 76 for number in range(90)}  # in HTTP/2 32 bytes are counted for each
-    assert (await mesh.call(headers=many)).status == 200
-    release.set()
-    assert (await waiting).body == b"done"
-
-
-async def first_done(tasks: list[asyncio.Task[Reply]], count: int) -> list[Reply]:
-    await until(lambda: sum(task.done() for task in tasks) >= count, f"{count} answers")
-    return [task.result() for task in tasks if task.done()]
-
-
-async def test_the_caller_going_away_ends_the_upstream_request(mesh: Mesh, app: App) -> None:
-    gone = asyncio.Event()
-
-    async def watch(app: App, request: Any, reader: asyncio.StreamReader, writer: Any) -> None:
-        assert await reader.read() == b""
-        gone.set()
-
-    app.script = watch
-    await mesh.serve(Service("echo", {REMOTE: app.port}))
-    async with connect(mesh.port()) as connection:
-        await connection.send(b"GET /gone HTTP/1.1\r\nhost: echo\r\n\r\n")
-        await until(lambda: app.received, "the request")
-    await asyncio.wait_for(gone.wait(), 5)
-    assert (await mesh.log_line("a", path="/gone"))["flags"] == "DC"
