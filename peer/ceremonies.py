@@ -369,22 +369,12 @@ class Ceremonies:
                 case Send():
                     self._post.send(effect.node, FRAME, effect.data)
                 case Convicted():
-                    fields = {"node": format_id(effect.node), "epoch": sitting.epoch}
-                    log.critical("signer_convicted", extra={"fields": fields})
+                    log.critical("signer_convicted", extra={"fields": sitting.told(effect)})
                 case Retrying():
                     self.traffic.retries += 1
-                    awaited = [format_id(node) for node in effect.awaited]
-                    fields = {
-                        "epoch": sitting.epoch, "attempt": effect.attempt, "reason": effect.reason,
-                        "awaited": ", ".join(awaited),
-                    }  # fmt: skip
-                    log.info("ceremony_retrying", extra={"fields": fields})
+                    log.info("ceremony_retrying", extra={"fields": sitting.told(effect)})
                 case Refused():
-                    fields = {
-                        "epoch": sitting.epoch, "attempt": effect.attempt, "opened_by": format_id(effect.node),
-                        "reason": effect.reason,
-                    }  # fmt: skip
-                    log.warning("opening_refused", extra={"fields": fields})
+                    log.warning("opening_refused", extra={"fields": sitting.told(effect)})
                 case Rejected():
                     self._post.reject(effect.node, effect.reason)
                 case _:

@@ -42,7 +42,6 @@ from trust.ceremony.events import (
 )
 from trust.epoch import EpochRecord
 from trust.errors import CeremonyError, RolloverError, TrustError
-from trust.identity import format_id
 from trust.order import Rolling
 from trust.rolling import (
     RolloverRequest,
@@ -333,13 +332,11 @@ class RolloverCeremony:
                 case Send():
                     self._post.send(effect.node, STEP, effect.data)
                 case Convicted():
-                    log.critical("signer_convicted", extra={"fields": {"node": format_id(effect.node)}})
+                    log.critical("signer_convicted", extra={"fields": sitting.told(effect)})
                 case Retrying():
-                    fields = {"attempt": effect.attempt, "reason": effect.reason}
-                    log.info("rollover_retrying", extra={"fields": fields})
+                    log.info("rollover_retrying", extra={"fields": sitting.told(effect)})
                 case Refused():
-                    fields = {"opened_by": format_id(effect.node), "reason": effect.reason}
-                    log.warning("opening_refused", extra={"fields": fields})
+                    log.warning("opening_refused", extra={"fields": sitting.told(effect)})
                 case Rejected():
                     self._post.reject(effect.node, effect.reason)
                 case _:

@@ -15,7 +15,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from peer.io.keys import KeyFileError, Keys, erase_private, read_private, replace_secret
 from trust.ceremony.electorate import Electorate
@@ -35,7 +35,7 @@ from trust.ceremony.growth import SignerRules
 from trust.ceremony.machine import Ceremony
 from trust.errors import CeremonyError
 from trust.groupkey import KeyShare
-from trust.identity import NodeIdentity
+from trust.identity import NodeIdentity, format_id
 
 Effect: TypeAlias = Send | Sealed | Convicted | Retrying | Refused | Rejected
 
@@ -118,6 +118,22 @@ class Sitting:
         if memory is not None:
             await asyncio.to_thread(replace_secret, self._path, memory)
         return effects
+
+    def told(self, effect: Convicted | Retrying | Refused) -> dict[str, object]:
+        """What a log says of it."""
+        fields: dict[str, object] = {"epoch": self.epoch}
+        match effect:
+            case Convicted():
+                fields |= {"node": format_id(effect.node)}
+            case Retrying():
+                awaited = ", ".join(map(format_id, effect.awaited))
+                fields |= {"attempt": effect.attempt, "reason": effect.reason, "awaited": awaited}
+            case Refused():
+                opened_by = format_id(effect.node)
+                fields |= {"attempt": effect.attempt, "opened_by": opened_by, "reason": effect.reason}
+            case _:
+                assert_never(effect)
+        return fields
 
     def forget(self) -> None:
         """The epoch's share is kept elsewhere: erase the memory. Raises KeyFileError."""
