@@ -31,6 +31,7 @@ Invariant: a peer takes part in the founding of one root and no other, and belie
 import asyncio
 import logging
 from functools import partial
+from typing import assert_never
 
 from peer import founders
 from peer.custody import Custody
@@ -41,7 +42,7 @@ from peer.io.stream import ALPN, FOUND, Hello
 from peer.settling import doing, settle, take_up, warn
 from peer.sitting import Sitting
 from trust.ceremony.electorate import Electorate, founding
-from trust.ceremony.events import Learned, Rejected, Retrying, Sealed, Send, Tick
+from trust.ceremony.events import Convicted, Learned, Refused, Rejected, Retrying, Sealed, Send, Tick
 from trust.epoch import EpochRecord
 from trust.errors import TrustError
 from trust.identity import format_id
@@ -130,13 +131,16 @@ async def _hold(founder: Founder) -> EpochRecord | None:
                 case Sealed():
                     return _keep(founder, effect)
                 case Retrying():
-                    fields = {"attempt": effect.attempt, "reason": effect.reason}
-                    log.info("founding_retried", extra={"fields": fields})
+                    log.info("founding_retried", extra={"fields": sitting.told(effect)})
                 case Rejected():
                     fields = {"node": format_id(effect.node), "reason": effect.reason}
                     log.debug("founding_rejected", extra={"fields": fields})
+                case Refused():
+                    log.warning("opening_refused", extra={"fields": sitting.told(effect)})
+                case Convicted():
+                    log.critical("founder_convicted", extra={"fields": sitting.told(effect)})
                 case _:
-                    log.critical("founder_convicted", extra={"fields": {"node": format_id(effect.node)}})
+                    assert_never(effect)
         if founder.let_in is not None:
             return None
         if founder.hopeless:
