@@ -6,11 +6,28 @@ the network can forge a line, or write to the terminal of whoever reads it.
 Invariant: whoever logs passes no secret; this module adds none.
 """
 
+import asyncio
 import json
 import logging
 import sys
 import time
 from typing import Any, Literal
+
+log = logging.getLogger("gossamer.peer")
+
+
+def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What an event loop tells that nobody caught (`set_exception_handler`).
+
+    uvloop tells as a defect that the other side had closed a stream when TLS wanted to answer on it. That is an end
+    like any other, and whoever uses the stream hears of it by `connection_lost`.
+    """
+    error = context.get("exception")
+    told = str(context.get("message"))
+    if isinstance(error, RuntimeError) and told.startswith("Fatal error on SSL protocol"):
+        log.debug("stream_cut", extra={"fields": {"reason": str(error)}})
+    else:
+        loop.default_exception_handler(context)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

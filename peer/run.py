@@ -31,7 +31,7 @@ from peer.io.statefile import StateFileError
 from peer.io.store import Store, StoreError
 from peer.lifecycle import DaemonError
 from peer.lives import begin_life, open_store
-from peer.logs import configure
+from peer.logs import configure, unhandled
 from peer.operations import Operations
 from peer.ports import PortInUseError, check_ports
 from peer.quarantine import PROVEN_AFTER_S
@@ -89,6 +89,7 @@ async def _run(
     asked = asyncio.Event()
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(unhandled)
 
     def interrupt() -> None:
         interrupted.set()

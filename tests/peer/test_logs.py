@@ -1,5 +1,6 @@
 """Log lines: one an event, and nothing from the network can forge one."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.logs import JsonFormatter, TextFormatter, configure
+from peer.logs import JsonFormatter, TextFormatter, configure, unhandled
 
 
 def record(message: str = "event", exc_info: Any = None, **fields: Any) -> logging.LogRecord:
@@ -82,3 +83,19 @@ def test_configured_loggers_write_to_standard_error(capsys: Any) -> None:
     assert [line.split(" ", 1)[1].strip() for line in err.splitlines()] == [
         "INFO  told a=1", r"WARNING line\x1b[31m"
     ]  # fmt: skip
+
+
+def test_a_stream_that_was_closed_meanwhile_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    caplog.set_level(logging.DEBUG, "gossamer.peer")
+    cut = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    unhandled(loop, {"message": "Fatal error on SSL protocol", "exception": cut})
+    assert [(entry.levelname, entry.message) for entry in caplog.records] == [("DEBUG", "stream_cut")]
+    caplog.clear()
+    for context in (
+        {"message": "Fatal error on SSL protocol", "exception": ValueError("a defect")},
+        {"message": "Task exception was never retrieved", "exception": RuntimeError("a defect")},
+    ):
+        unhandled(loop, context)
+    loop.close()
+    assert [entry.levelname for entry in caplog.records] == ["ERROR", "ERROR"]

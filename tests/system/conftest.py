@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TextIO
 
 import aiohttp
 import pytest
 
-from peer.demo.mesh import LocalMesh
+from peer.demo.mesh import LocalMesh, LocalPeer
 
 Until = Callable[[Callable[[], Awaitable[bool]], str], Awaitable[float]]
 
@@ -23,6 +24,30 @@ async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[LocalMesh]:
             if request.node.stash.get(FAILED, False):
                 for peer in made.peers:
                     print(f"---- {peer.name}\n{peer.log[-8000:]}")
+
+
+@pytest.fixture(autouse=True)
+def no_traceback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process of any peer says that it met what nobody had thought of, unless the test is marked `defects`."""
+    logs: dict[str, TextIO] = {}
+    start = LocalPeer.start
+
+    async def started(peer: LocalPeer, *flags: str, **rest: Any) -> None:
+        try:
+            await start(peer, *flags, **rest)
+        finally:
+            if str(peer._log) not in logs:  # kept open: a mesh removes what it wrote when it ends
+                logs[str(peer._log)] = peer._log.open(errors="replace")
+
+    monkeypatch.setattr(LocalPeer, "start", started)
+    yield
+    told = {}
+    for name, file in logs.items():
+        with file:
+            told[name] = file.read().partition("Traceback (most recent call last)")
+    if not request.node.get_closest_marker("defects"):
+        for name, (before, found, after) in told.items():
+            assert not found, f"{name}: {before[-1000:]}{found}{after[:3000]}"
 
 
 @pytest.fixture
