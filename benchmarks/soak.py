@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.peers import memory_mib, processes
-from peer.admin.client import AdminClient, ClientError
+from peer.admin.client import AdminClient
 from peer.demo.mesh import LocalMesh, LocalPeer
 
 NETWORK: Final = "127.10.77"
@@ -258,19 +258,27 @@ async def soak(seconds: float, kill_every_s: float) -> Outcome:
 
 
 async def _reached(web: LocalPeer) -> None:
+    """Until all workers know the service: connections that are open at the same time are spread over them."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        try:
-            reader, writer = await asyncio.open_connection(web.host, 15001)
-            writer.write(b"GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n")
-            answer = await reader.read()
-            writer.close()
-            if answer.startswith(b"HTTP/1.1 200"):
-                return
-        except (OSError, ClientError):
-            pass  # it does not listen yet
+        if all(await asyncio.gather(*(_answered(web) for _ in range(CONNECTIONS)))):
+            return
         await asyncio.sleep(0.1)
     raise TimeoutError("cart is not reached")
+
+
+async def _answered(web: LocalPeer) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(web.host, 15001)
+    except OSError:
+        return False  # it does not listen yet
+    with closing(writer):
+        try:
+            await asyncio.sleep(0.1)  # so that the others are open too
+            writer.write(b"GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n")
+            return (await reader.read()).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
 
 
 def main() -> int:
