@@ -113,11 +113,15 @@ class PeerObject(ssl.SSLObject):
             try:
                 self.peer = self._guard.judge(self.peer_der)
             except TrustError as error:
-                refusal = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, f"certificate refused: {error}")
-                refusal.verify_code = _APPLICATION_VERIFICATION
-                refusal.verify_message = str(error)
-                raise refusal from error
+                raise _refusal(error) from error
         self._judged = True
+
+
+def _refusal(error: TrustError) -> ssl.SSLCertVerificationError:
+    refusal = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, f"certificate refused: {error}")
+    refusal.verify_code = _APPLICATION_VERIFICATION
+    refusal.verify_message = str(error)
+    return refusal
 
 
 class _Shell(ssl.SSLContext):

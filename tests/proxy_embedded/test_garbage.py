@@ -59,7 +59,7 @@ class Mesh:
     def serve(self) -> None:
         """With certificates that are new each time."""
         web, cart = (self._issuer.certificate(account) for account in ("web", "cart"))
-        services = (("cart", 80, "http"), ("db", 5432, "tcp"))
+        services = (("cart", 80, "http"), ("db", 5432, "tcp"), ("impostor", 80, "http"))
         listeners = [
             Listener(name="in", kind="inbound"),
             Listener(name="out", kind="outbound", caller=web.identity, caller_service="web"),
@@ -87,7 +87,7 @@ class Mesh:
                     endpoints=(
                         Endpoint(
                             id=name, node="m", host="127.0.0.1", port=self.port("in"), sni=f"{name}.default.mesh",
-                            identity=cart.identity,
+                            identity=web.identity if name == "impostor" else cart.identity,
                         ),
                     ),
                 )
@@ -167,6 +167,10 @@ async def failure(mesh: Mesh) -> None:
     assert b" 503 " in await _said(mesh.port("out"), HANG_UP, until=b"\r\n\r\n")
 
 
+async def impostor(mesh: Mesh) -> None:
+    assert b" 503 " in await _said(mesh.port("out"), GET.replace(b"cart", b"impostor"), until=b"\r\n\r\n")
+
+
 async def upgrade(mesh: Mesh) -> None:
     port = mesh.port("out")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -213,7 +217,7 @@ async def stranger(mesh: Mesh) -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("use", [requests, failure, upgrade, tcp, connect, http2, stranger])
+@pytest.mark.parametrize("use", [requests, failure, impostor, upgrade, tcp, connect, http2, stranger])
 async def test_nothing_that_has_ended_waits_for_the_collector(
     engine: Engine,
     mesh: Mesh,
