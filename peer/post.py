@@ -7,6 +7,8 @@ A letter is one byte that says its sort, and a content that is the business of w
     b"o" <order>                 a signer shows what its operator orders (`trust/ceremony/appointment.py`)
     b"n" <ceremony> <words>      a signer does not make the reader's wish or order its own, and why
     b"r" <message>               a share's repair (`trust/ceremony/repair.py`, `peer/mending.py`)
+    b"q" <request>               a node that governs wants a new root (`peer/rollover.py`)
+    b"s" <frame>                 of the ceremony that makes it
 
 Invariant: what waits is bounded, in all and for each node, in letters and in bytes; what finds no room is dropped and
 counted. No letter is printed, for it may hold a share.
@@ -24,6 +26,8 @@ from trust.identity import format_id
 log = logging.getLogger("gossamer.ceremony")
 
 FRAME, WISH, ORDER, REFUSAL, REPAIR = b"c", b"w", b"o", b"n", b"r"
+REQUEST, STEP = b"q", b"s"
+ROLLOVER: Final = frozenset({REQUEST, STEP})
 LETTER_BYTES_MAX: Final = FRAME_BYTES_MAX + 1
 INBOX_MAX: Final = 1024
 INBOX_EACH_MAX: Final = 256  # of one node

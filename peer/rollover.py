@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from peer.api import ApiError
 from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private
-from peer.post import Post
+from peer.post import REQUEST, STEP, Post
 from peer.rootnaming import Naming
 from peer.signing import SigningError
 from peer.sitting import Sitting
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gossamer.rollover")
 
-REQUEST, STEP = b"q", b"n"  # sorts of letters, beside those of `peer/post.py`
-LETTERS: Final = (REQUEST, STEP)
 TELL_S: Final = 2.0  # between two tellings of the request to signers that may not have heard it
 TURN_S: Final = 1.0  # times the rank among the signers: who asks for the signatures first
 RETRY_S: Final = 5.0
@@ -97,7 +95,7 @@ class RolloverCeremony:
         return () if self._sitting is None else self._sitting.status.awaited
 
     def receive(self, node: bytes, letter: bytes) -> None:
-        """A letter of one of LETTERS came, over an authenticated stream from `node`."""
+        """A letter of a rollover came, over an authenticated stream from `node`."""
         if self._post.receive(node, letter):
             self._wake.set()
 

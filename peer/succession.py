@@ -22,9 +22,9 @@ from peer.io.letters import Letters
 from peer.io.stream import CEREMONY, SIGN, FrameStream, StreamError, UnreachableError
 from peer.kin import Kin
 from peer.messages import Draft
+from peer.post import ROLLOVER
 from peer.readmission import Readmission
 from peer.records import EPOCH, epoch_key
-from peer.rollover import LETTERS
 from peer.seniority import Seniority
 from trust.authority import root_since
 from trust.ceremony.events import CeremonyStatus
@@ -152,7 +152,7 @@ class Succession:
         self.letters.send(node, letter)
 
     def _receive(self, node: bytes, letter: bytes) -> None:
-        if letter[:1] in LETTERS:
+        if letter[:1] in ROLLOVER:
             self._daemon.rollover.receive(node, letter)
         else:
             self.ceremonies.receive(node, letter)

@@ -19,6 +19,7 @@ from peer.custody import Custody
 from peer.establish import EstablishError
 from peer.io.keys import KeyFile, KeyFileError, Keys
 from peer.messages import Draft
+from peer.post import FRAME, ORDER, REFUSAL, REPAIR, REQUEST, STEP, WISH
 from peer.records import ROLLOVER, rollover_key
 from peer.rollover import memory_path
 from peer.rootfile import told_roots
@@ -194,6 +195,17 @@ async def test_one_that_governs_and_signs_nothing_asks_the_signers(hosts: Any) -
     assert told["new"] == name_of(roots_of(two).newest)
     assert one.daemon.custody.record is not None
     await until(lambda: over(one) and over(two))
+
+
+async def test_each_letter_goes_to_the_ceremony_it_is_of(hosts: Any) -> None:
+    (one,) = await mesh(hosts, 1)
+    succession, rollover = one.daemon.succession, one.daemon.rollover
+    for sort in (FRAME, WISH, ORDER, REFUSAL, REPAIR):
+        succession._receive(b"n" * 16, sort + b"content")
+    assert (len(succession.ceremonies._post), len(rollover._post)) == (5, 0)
+    for sort in (REQUEST, STEP):
+        succession._receive(b"n" * 16, sort + b"content")
+    assert (len(succession.ceremonies._post), len(rollover._post)) == (5, 2)
 
 
 # ------------------------------------------------------------------ what is refused
