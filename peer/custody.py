@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
+from peer import unnamed
 from peer.io.keys import KeyFile, KeyFileError, Keys, erase_private, read_private, write_private
 from trust.ceremony.alone import founded_alone
 from trust.ceremony.statement import pack_many, unpack_many
@@ -63,6 +64,8 @@ class Custody:
         custody._load_records()
         custody._load_shares()
         custody._adopt_seed(identity, trust_domain)
+        if custody.record is not None:
+            unnamed.drop(keys, custody.root)
         return custody
 
     # -------------------------------------------------------------- what is known
@@ -175,10 +178,15 @@ class Custody:
         self._tell()
 
     def abandon(self) -> None:
-        """Forget the root that was to follow."""
-        if self._next is not None:
-            self._next = self._next_share = None
-            self._tell()
+        """Give up the root that was to follow. While the old one is in force this node's share of it is set aside
+        (`peer/unnamed.py`), durable when it returns. Raises KeyFileError: nothing has changed."""
+        if self._next is None:
+            return
+        old = self._next.before.group.public
+        if self._next_share is not None and self.root == old:
+            unnamed.set_aside(self._keys, old, self._next.after, self._next_share)
+        self._next = self._next_share = None
+        self._tell()
 
     def cross(self, step: Rollover, record: EpochRecord) -> None:
         """Go over to the root that begins with `record`, as the verified `step` says; with this node's share of it, if
@@ -186,11 +194,10 @@ class Custody:
         KeyFileError: nothing has changed."""
         if record.digest != step.terms.record:
             raise EpochError("the new root does not begin with this epoch")
-        share = (
-            self._next_share if self._next is not None and self._next.after.digest == record.digest else None
-        )
         if not self._chain.known(step.terms.before):
             raise EpochError("the epoch that the new root follows on is not known here yet")
+        made_now = self._next is not None and self._next.after.digest == record.digest
+        share = self._next_share if made_now else unnamed.find(self._keys, record, self._node)
         if share is not None:
             self._write_share(record, share)
         self._chain.cross(step.terms.before, record)
@@ -201,6 +208,7 @@ class Custody:
             self._store_records()
         except KeyFileError as error:
             log.warning("epoch_not_stored", extra={"fields": {"epoch": record.epoch, "reason": str(error)}})
+        unnamed.drop(self._keys, self.root)
         self._tell()
 
     def retire(self, before: int) -> None:

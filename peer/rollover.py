@@ -9,8 +9,9 @@ to accept it (`peer/rootnaming.py`).
     keys/rollover.key       the memory of its ceremony, and so this node's share of the new root; secret
 
 Whatever is cut short goes on from these files. A request ends when the mesh has gone over, when the signers change
-under it, or when it is too old; a share of a root that nobody named is then erased. Until the old root has
-signed, nothing of all that is visible to anybody but the signers.
+under it, or when it is too old. A root that was made may have been named then, and nobody here has heard of it: so its
+share is not erased but set aside (`peer/unnamed.py`). Until the old root has signed, nothing of all that is visible to
+anybody but the signers.
 
 Invariant: whatever this node says in the ceremony is on its disk before, and a root that was made signs nothing but
 what it takes to follow on the old one until that has named it. Which one it names: `peer/rootvote.py`.
@@ -172,10 +173,10 @@ class RolloverCeremony:
         if request is None or record is None:
             return
         if reason := self._over(request, record):
+            await self._remember(request)
             self._end(reason)
             return
-        if self._sitting is None and not self._barred and self._daemon.identity.id in record.value.ids:
-            self._sit(request, record)
+        self._sit(request, record)
         given += self._outcome(request)
         await self._step(given, record)
         if self._daemon.membership.roots.newest == request.old:
@@ -190,6 +191,14 @@ class RolloverCeremony:
             self._request = decode_rollover_request(data)
         except RolloverError as error:
             log.error("rollover_request_unreadable", extra={"fields": {"reason": str(error)}})
+
+    async def _remember(self, request: RolloverRequest) -> None:
+        """A root that an earlier life made, before the memory of it goes."""
+        before = next((r for r in self._daemon.custody.chain.records if r.digest == request.before), None)
+        if before is None or self._sitting is not None or not memory_path(self._daemon.keys).exists():
+            return
+        self._sit(request, before)
+        await self._step([], before)
 
     def _over(self, request: RolloverRequest, record: EpochRecord) -> str:
         """Why the request has ended; "" while it has not."""
@@ -234,12 +243,12 @@ class RolloverCeremony:
 
     def _end(self, reason: str) -> None:
         """Raises KeyFileError: it is tried again."""
+        self._daemon.custody.abandon()  # first: else its share is nowhere
         if self._sitting is not None:
             self._sitting.forget()
             self._sitting = None
         erase_private(memory_path(self._daemon.keys))
         erase_private(self._daemon.keys.path(KeyFile.ROLLOVER_REQUEST))
-        self._daemon.custody.abandon()
         self._request = None
         self._barred = False
         self.problem = ""
@@ -285,6 +294,8 @@ class RolloverCeremony:
     # -------------------------------------------------------------- the ceremony
 
     def _sit(self, request: RolloverRequest, record: EpochRecord) -> None:
+        if self._sitting is not None or self._barred or self._daemon.identity.id not in record.value.ids:
+            return
         try:
             self._sitting = Sitting(
                 keys=self._daemon.keys,

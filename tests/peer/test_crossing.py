@@ -2,12 +2,14 @@
 the epochs in the journal that belong to nobody here."""
 
 import asyncio
+import os
 import random
 import secrets
 from typing import Any
 
 import pytest
 
+import peer.unnamed
 from crdt.record import Record
 from peer import custody as module
 from peer.cosigner import Cosigner
@@ -99,6 +101,83 @@ def test_without_a_share_it_crosses_all_the_same_and_lacks_one(keys: Keys) -> No
     bench.custody.cross(bench.step, bench.after)
     assert bench.custody.record == bench.after
     assert bench.custody.lacking, "the other signers restore it"
+
+
+def unnamed(keys: Keys) -> list[str]:
+    return sorted(path.name for path in keys.directory.glob("unnamed-*"))
+
+
+def test_a_share_of_a_root_that_was_given_up_counts_if_that_was_named_all_the_same(keys: Keys) -> None:
+    bench = Bench(keys)
+    bench.prepare()
+    bench.custody.abandon()
+    path = keys.directory / unnamed(keys)[0]
+    assert path.stat().st_mode & 0o777 == 0o600
+    custody = bench.again()
+    assert custody.offers == custody.shares, "nobody is given a signature of it"
+    bench.roots.add(bench.step)
+    again = bench.again()
+    again.cross(bench.step, bench.after)
+    assert not again.lacking
+    assert unnamed(keys) == []
+    assert not bench.again().lacking
+
+
+def test_a_share_of_a_root_that_was_given_up_goes_when_another_one_is_named(keys: Keys) -> None:
+    bench = Bench(keys)
+    _, shares = dealt(bench.mesh, other := bench.mesh.request(now=NOW + 1))
+    step, after = whole(bench.mesh, other)
+    bench.prepare()
+    bench.custody.abandon()
+    left = keys.directory / unnamed(keys)[0]
+    content = left.read_bytes()
+    bench.custody.prepare(Rolling(before=bench.mesh.before, after=after), fresh(shares[bench.me.id]))
+    bench.roots.add(step)
+    bench.custody.cross(step, after)
+    assert unnamed(keys) == []
+    left.write_bytes(content)  # a crash came before it was erased
+    left.chmod(0o600)
+    bench.again()
+    assert unnamed(keys) == []
+
+
+def test_only_so_many_shares_of_roots_that_were_given_up_are_kept(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer.unnamed, "KEPT_MAX", 1)
+    bench = Bench(keys)
+    bench.prepare()
+    bench.custody.abandon()
+    (first,) = unnamed(keys)
+    os.utime(keys.directory / first, (0, 0))
+    after, shares = dealt(bench.mesh, bench.mesh.request(now=NOW + 1))
+    bench.custody.prepare(Rolling(before=bench.mesh.before, after=after), fresh(shares[bench.me.id]))
+    bench.custody.abandon()
+    assert len(unnamed(keys)) == 1
+    assert first not in unnamed(keys)
+
+
+def test_a_root_is_given_up_when_its_share_is_on_disk_and_a_damaged_one_counts_as_lost(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    bench = Bench(keys)
+    bench.prepare()
+
+    def full(*_: Any) -> None:
+        raise KeyFileError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(peer.unnamed, "write_private", full)
+        with pytest.raises(KeyFileError):
+            bench.custody.abandon()
+    assert bench.custody.next is not None
+    bench.custody.abandon()
+    (keys.directory / unnamed(keys)[0]).write_bytes(b"junk")
+    bench.roots.add(bench.step)
+    bench.custody.cross(bench.step, bench.after)
+    assert bench.custody.lacking
+    assert "share_unreadable" in caplog.text
+    assert len(unnamed(keys)) == 1, "for whoever looks into it"
 
 
 def test_what_cannot_be_stored_or_does_not_follow_changes_nothing(

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -409,6 +410,44 @@ async def test_a_request_whose_signers_changed_ends_and_the_old_root_stays(
     assert one.daemon.custody.root == old
     assert not memory_path(one.daemon.keys).exists()
     assert await phase(one) == ""
+
+
+@pytest.mark.parametrize("how", ["too late", "too late, and started again", "other signers"])
+async def test_a_root_that_was_named_unheard_has_its_shares_when_it_is_heard_of(
+    hosts: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whoever announced it was cut off from here, and the request ended."""
+    (one,) = await mesh(hosts, 1)
+    cut_off: list[Draft] = []
+    write = one.daemon.write
+
+    async def unheard(drafts: list[Draft]) -> None:
+        if any(each.kind == ROLLOVER for each in drafts):
+            cut_off[:] = drafts
+            raise ApiError("cut off")
+        await write(drafts)
+
+    monkeypatch.setattr(one.daemon, "write", unheard)
+    with pytest.raises(ApiError, match="cut off"):
+        await one.operations.ca_rollover(60.0 if how == "other signers" else SHORT_S, False, 1.0)
+    made = one.daemon.custody.next.after
+    void_at = one.daemon.rollover.request.void_at
+    if how == "other signers":  # by a ceremony that was under way
+        monkeypatch.setattr(one.daemon.succession.ceremonies, "_may_follow", lambda _record: True)
+        await one.operations.ca_reshare((), 10.0)
+    elif how != "too late":
+        await one.stop()
+        await until(lambda: time.time() >= void_at)
+        await one.ready()
+    await until(lambda: one.daemon.rollover.recalled and one.daemon.rollover.request is None)
+    assert one.daemon.custody.next is None
+    assert not memory_path(one.daemon.keys).exists()
+    monkeypatch.setattr(one.daemon, "write", type(one.daemon).write.__get__(one.daemon))
+    await one.daemon.write(cut_off)
+    await until(lambda: one.daemon.custody.record.digest == made.digest)
+    assert not one.daemon.custody.lacking
+    await until(lambda: over(one))  # it signs
+    assert not list(one.daemon.keys.directory.glob("unnamed-*"))
 
 
 @pytest.mark.parametrize("content", [None, b"junk"])

@@ -48,6 +48,9 @@ class Secrets:
             self.homes.add(path)
             _, _, share = msgpack.unpackb(path.read_bytes())
             self.known[share] = f"a share of {directory.name}"
+        for path in (directory / "keys").glob("unnamed-*.key"):
+            self.homes.add(path)
+            self.known[msgpack.unpackb(path.read_bytes())[3]] = f"a share of {directory.name}"
         made = (directory / "keys").glob("rollover.key")
         for path in (*(directory / "keys").glob("ceremony-*.key"), *made):
             self.homes.add(path)
