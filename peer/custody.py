@@ -56,6 +56,7 @@ class Custody:
         self._hooks: list[Callable[[], None]] = []
         self._next: Rolling | None = None
         self._next_share: KeyShare | None = None
+        self._next_offer: KeyShare | None = None  # another copy, which whoever signs wipes
 
     @classmethod
     def load(cls, keys: Keys, root: Root, *, identity: NodeIdentity, trust_domain: str) -> Self:
@@ -120,8 +121,12 @@ class Custody:
 
     @property
     def offers(self) -> tuple[KeyShare, ...]:
-        """`shares`, and this node's share of the root that is to follow."""
-        return self.shares if self._next_share is None else (*self.shares, self._next_share)
+        """`shares`, and this node's share of the root that is to follow, while that follows on the newest epoch: of
+        each epoch one share is offered."""
+        record = self.record
+        if self._next is None or self._next_offer is None or record is None:
+            return self.shares
+        return (*self.shares, self._next_offer) if self._next.before.digest == record.digest else self.shares
 
     @property
     def lacking(self) -> bool:
@@ -175,6 +180,9 @@ class Custody:
         """A root is made that may follow on this one, and `share` is this node's of it. Both are on disk in the memory
         of the ceremony that made it (`peer/rollover.py`), not here."""
         self._next, self._next_share = rolling, share
+        self._next_offer = None
+        if share is not None:
+            self._next_offer = KeyShare(share.group, share.identifier, Secret(share.secret.expose()))
         self._tell()
 
     def abandon(self) -> None:
@@ -183,9 +191,11 @@ class Custody:
         if self._next is None:
             return
         old = self._next.before.group.public
-        if self._next_share is not None and self.root == old:
-            unnamed.set_aside(self._keys, old, self._next.after, self._next_share)
-        self._next = self._next_share = None
+        if self._next_share is not None:
+            if self.root == old:
+                unnamed.set_aside(self._keys, old, self._next.after, self._next_share)
+            self._next_share.wipe()
+        self._next = self._next_share = self._next_offer = None
         self._tell()
 
     def cross(self, step: Rollover, record: EpochRecord) -> None:
@@ -203,7 +213,7 @@ class Custody:
         self._chain.cross(step.terms.before, record)
         if share is not None:
             self._held[record.epoch] = (record, share)
-        self._next = self._next_share = None
+        self._next = self._next_share = self._next_offer = None
         try:
             self._store_records()
         except KeyFileError as error:

@@ -20,7 +20,7 @@ from peer.io.stream import FrameStream
 from peer.records import EPOCH, epoch_key
 from peer.rootvote import Votes
 from peer.signing import LaterError, Signing
-from tests.trust.ceremony.network import founded
+from tests.trust.ceremony.network import founded, outcome, reshare, shares_of
 from tests.trust.test_rolling import NOW, Mesh, dealt, made, whole
 from tests.trust.test_rolling import rules as rules_of
 from trust.epoch import EpochRecord
@@ -29,7 +29,7 @@ from trust.groupkey import KeyShare
 from trust.order import Kind, Order, Rolling, derive
 from trust.rollover import Rollover
 from trust.roots import Roots
-from trust.sessionwire import Reason, ShareRequest
+from trust.sessionwire import CommitReply, CommitRequest, Reason, ShareRequest
 from trust.signer import Denied
 
 
@@ -77,6 +77,28 @@ def test_a_root_that_was_made_is_offered_and_nothing_else_changes(keys: Keys) ->
     custody.abandon()
     assert custody.next is None
     assert custody.offers == custody.shares
+
+
+async def test_when_the_signers_change_first_their_new_shares_are_used_and_the_other_root_is_not(
+    keys: Keys,
+) -> None:
+    """Both are of one epoch, and a signer answers with one share for each."""
+    bench = Bench(keys)
+    bench.prepare()
+    mesh = bench.mesh
+    network, _ = reshare(mesh.before, mesh.shares, mesh.signers, mesh.signers)
+    assert network.run(30)
+    bench.custody.take(outcome(network), fresh(shares_of(network)[bench.me.id]))
+    cosigner = Cosigner(
+        custody=bench.custody, rules=rules_of(mesh, bench.after), node=bench.me.id, spending=None,
+        now=lambda: NOW, entropy=secrets.token_bytes, member_of=lambda _stream: None,
+    )  # fmt: skip
+    for _ in range(2):
+        reply = await cosigner.answer(b"c" * 16, CommitRequest(session=b"s" * 16, epoch=1))
+        assert isinstance(reply, CommitReply)
+    assert [share.group.public for share in bench.custody.offers] == [mesh.before.group.public] * 2
+    bench.custody.abandon()
+    assert unnamed(keys), "from a share that nobody has wiped"
 
 
 def test_it_crosses_with_its_share_and_finds_both_roots_again(keys: Keys) -> None:
