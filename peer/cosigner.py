@@ -236,6 +236,7 @@ class Cosigner:
                 if self._vote is None:
                     return self._deny(order, coordinator, Denied(detail="this signer names no successor"))
                 await self._vote(draft.root_public, draft.successor)
+                order, draft = self._judge(coordinator, request)
         except UnheardRootError as error:
             return self._deny(None, coordinator, Denied(detail=str(error), reason=Reason.LATER))
         except TrustError as error:

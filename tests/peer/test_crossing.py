@@ -5,6 +5,7 @@ import asyncio
 import os
 import random
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -281,6 +282,26 @@ async def test_a_signer_puts_off_what_it_cannot_judge_yet_and_names_nobody_witho
     cosigner._vote = Votes(keys).cast
     assert await verdict(Kind.SUCCESSION, 0) == bench.step.terms.old_bytes()
     assert keys.read(KeyFile.ROLLOVER_VOTE) is not None, "before the share leaves"
+
+
+async def test_what_ended_while_the_vote_went_to_the_disk_is_not_signed(keys: Keys) -> None:
+    bench = Bench(keys)
+    bench.prepare()
+    rules = replace(rules_of(bench.mesh, bench.after), rolling=lambda: bench.custody.next)
+
+    async def vote(_old: bytes, _successor: bytes) -> None:
+        bench.custody.abandon()
+
+    cosigner = Cosigner(
+        custody=bench.custody, rules=rules, node=bench.me.id, spending=None, now=lambda: NOW,
+        entropy=secrets.token_bytes, member_of=lambda _stream: None, vote=vote,
+    )  # fmt: skip
+    request = bench.mesh.request().encode()
+    order = Order(kind=Kind.SUCCESSION, request=request, issued_at=NOW, entropy=b"e" * 16)
+    asked = ShareRequest(session=b"s" * 16, epoch=0, attempt=1, request=order.encode(), commitments=())
+    judged = await cosigner._judged(b"c" * 16, asked)
+    assert isinstance(judged, Denied)
+    assert judged.detail == "this signer knows of no new root"
 
 
 async def test_who_waits_for_the_new_roots_signature_is_told_when_that_is_given_up(keys: Keys) -> None:
