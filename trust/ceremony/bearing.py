@@ -50,7 +50,7 @@ def check_change(
     excused: Collection[bytes] = (),
 ) -> None:
     """Raise CeremonyError unless this elector can bear that the nodes `new` (ids), `threshold` of them, are the signers
-    of the epoch. `excused` are those that may be left out for what they did in this ceremony."""
+    of the epoch. `excused` are those that may be left out for what they did in this ceremony; they keep their seats."""
     old, chosen = frozenset(electorate.ids), frozenset(new)
     if len(old) == 1:
         return  # who holds the root alone decides alone
@@ -66,7 +66,7 @@ def check_change(
             f"{len(joining)} newcomers would be enough to sign ({threshold}) without anybody who is trusted with "
             "the root today"
         )
-    kept = old - seen.barred - seen.gone - frozenset(excused)
+    kept = old - seen.barred - seen.gone
     free = max(0, rules.goal - len(kept) - seen.held)
     if len(joining) > free:
         raise CeremonyError(

@@ -16,7 +16,7 @@ been waiting for the same ones in vain.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trust.ceremony.bearing import check_change
 from trust.ceremony.bodies import Opening
@@ -147,7 +147,8 @@ def check_opening(
         raise CeremonyError("one of the new signers is not known here as one that may sign")
     if opening.threshold < least_threshold(electorate, rules):
         raise CeremonyError(f"the threshold would fall to {opening.threshold}")
-    check_change(ids, opening.threshold, electorate, rules, seen, excused={*excused, *convicted})
+    judged = replace(seen, barred=seen.barred | set(convicted))
+    check_change(ids, opening.threshold, electorate, rules, judged, excused=excused)
 
 
 def _by_blame(nodes: Collection[bytes], edges: set[tuple[bytes, bytes]], attempt: int) -> list[bytes]:

@@ -1,6 +1,7 @@
 """What an elector helps with: each reason for a refusal, and one liar with a crowd of friends."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from trust.ceremony.electorate import by_id
 from trust.ceremony.events import Members, Wish
 from trust.ceremony.gathering import Gathering, Standing
 from trust.ceremony.growth import SignerRules
+from trust.ceremony.selection import check_opening
 from trust.ceremony.statement import Kind, state
 from trust.epoch import succession
 from trust.errors import CeremonyError
@@ -54,14 +56,27 @@ def test_a_signer_is_left_out_with_cause_only() -> None:
     judged(5, old[1:], excused=first)
 
 
-def test_a_seat_is_free_when_its_signer_is_revoked_or_gone_and_not_when_it_is_away() -> None:
+def test_a_seat_is_free_when_its_signer_is_revoked_or_gone_and_not_when_it_is_away_or_silent() -> None:
     _, _, old = founded(5)
     first, new = ids(old[:1]), [*old[1:], CROWD[0]]
     with pytest.raises(CeremonyError, match="1 newcomers are to sign and 0 of 5 seats are free"):
         judged(5, new, away=first)
     judged(5, new, away=first, gone=first)
     judged(5, new, barred=first)
-    judged(5, new, excused=first)
+    with pytest.raises(CeremonyError, match="1 newcomers are to sign and 0 of 5 seats are free"):
+        judged(5, new, excused=first)
+
+
+def test_the_seat_of_one_that_is_convicted_is_free() -> None:
+    record, _, old = founded(5)
+    new = [*old[1:], CROWD[0]]
+    opening = Opening(
+        threshold=3, dealers=tuple(sorted(ids(old[1:4]))), receivers=by_id(each.public_key for each in new), joins=()
+    )  # fmt: skip
+    seen = Members(known=ids([*old, *CROWD]))
+    for convicted in (frozenset(), ids(old[:1])):
+        with pytest.raises(CeremonyError) if not convicted else nullcontext():
+            check_opening(opening, succession(record), RULES, seen=seen, convicted=convicted)
 
 
 def test_the_seat_of_one_that_was_a_signer_and_is_away_is_held() -> None:
