@@ -9,7 +9,8 @@ the same for all members. What counts is asked in two ways:
                     long ago are authentic on every replica, whenever it came
 
 A root that was retired counts for one thing more, for a `grace`: who was away for all of the overlap shows what that
-root signed for it and has it renewed. One that was given up as compromised has no grace.
+root signed for it and has it renewed. One that was given up as compromised has no grace, and those before it end with
+it: else nobody could be rid of one of which it turns out during its overlap, or its grace, that it was stolen.
 
 Of two rollovers of one root that name different successors the first that came here is followed, for ever, and both
 are kept as a proof. A line has ROLLOVERS_MAX steps.
@@ -128,13 +129,11 @@ class Roots:
 
     def ends_at(self, public: bytes) -> float | None:
         """When (Unix s) that root counts no more; None for the newest."""
-        step = self._steps.get(public)
-        return None if step is None else step.terms.ends_at
+        return self._end(public, 0.0)
 
     def compromised(self, public: bytes) -> bool:
-        """Whether it was given up because somebody else may hold it."""
-        step = self._steps.get(public)
-        return step is not None and step.terms.compromised
+        """Whether it, or one after it, was given up because somebody else may hold it."""
+        return any(step.terms.compromised for step in self._from(public))
 
     def accepted(self, now: float, *, grace_s: float = 0.0) -> tuple[bytes, ...]:
         """Those that count at `now` (Unix s), or did less than `grace_s` ago, oldest first."""
@@ -157,10 +156,19 @@ class Roots:
     def _counts(self, public: bytes, now: float, grace_s: float) -> bool:
         if public not in self:
             return False
-        step = self._steps.get(public)
+        end = self._end(public, grace_s)
+        return end is None or now < end
+
+    def _end(self, public: bytes, grace_s: float) -> float | None:
+        step, *later = self._from(public) or (None,)
         if step is None:
-            return True
-        return now < step.terms.ends_at + (0.0 if step.terms.compromised else grace_s)
+            return None
+        own = step.terms.ends_at + (0.0 if step.terms.compromised else grace_s)
+        return min([own, *(each.terms.ends_at for each in later if each.terms.compromised)])
+
+    def _from(self, public: bytes) -> tuple[Rollover, ...]:
+        """The steps that lead on from that root."""
+        return self.rollovers[self._line.index(public) :] if public in self else ()
 
 
 Root: TypeAlias = bytes | Roots  # what signatures of "the root" are held against

@@ -250,9 +250,10 @@ def rollover(overlap: float | None, compromised: bool, timeout: float, data_dir:
     signed is renewed; then the old one ends, and its shares are erased. Who was away for all of it comes back by
     itself. The peer asked must govern the mesh.
 
-    With --compromised the overlap is a quarter of an hour at most. Only nodes that are members now are carried over.
-    Who is away at that time must join again with a new token, for whoever stole the root could name a successor too;
-    and join tokens made so far are void. Look at the members, and revoke whom you do not know.
+    With --compromised the overlap is a quarter of an hour at most, and older roots that count still end with it. Only
+    nodes that are members now are carried over. Who is away at that time must join again with a new token, for whoever
+    stole the root could name a successor too; and join tokens made so far are void. Look at the members, and revoke
+    whom you do not know.
     """
     with CallsPeer():
         result = client_of(data_dir).ca_rollover(overlap, compromised, timeout)

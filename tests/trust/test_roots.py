@@ -66,6 +66,26 @@ def test_a_compromised_root_has_no_grace() -> None:
     assert not line.compromised(key(1))
 
 
+def test_the_roots_before_a_compromised_one_end_with_it() -> None:
+    """Two weeks for the first one; a day later it turns out that somebody else holds it."""
+    soon = rollover(1, 2, compromised=True, overlap_s=600)
+    line = roots(rollover(0, 1, overlap_s=14 * DAY_S), soon)
+    end = soon.terms.ends_at
+    signature = authority(0).sign(MESSAGE)
+    assert line.accepted(end - 1) == (key(0), key(1), key(2))
+    assert line.accepted(end) == (key(2),)
+    assert line.ends_at(key(0)) == end
+    assert refusal(line, MESSAGE, signature, end - 1) == ""
+    assert "given up as compromised" in refusal(line, MESSAGE, signature, end, grace_s=DAY_S)
+    assert line.compromised(key(0))
+    retired = roots(rollover(0, 1, overlap_s=600), soon)
+    assert retired.ends_at(key(0)) == NOW + 600, "and none is called back"
+    assert not refusal(retired, MESSAGE, signature, end - 1, grace_s=14 * DAY_S)
+    assert refusal(retired, MESSAGE, signature, end, grace_s=14 * DAY_S)
+    later = roots(rollover(0, 1, compromised=True, overlap_s=600), rollover(1, 2))
+    assert not later.compromised(key(1))
+
+
 def test_a_step_counts_once_and_waits_for_the_one_before_it() -> None:
     line = roots()
     with pytest.raises(RolloverError, match="not known here"):
