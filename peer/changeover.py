@@ -31,7 +31,11 @@ async def begin(daemon: "Daemon", overlap_s: float | None, *, compromised: bool,
     if record is None:
         raise ApiError("this peer does not know yet who signs for the mesh")
     if (under_way := status(daemon)) is not None and under_way["phase"] != "overlap":
-        raise ApiError("the mesh is on its way to a new root already: see gossamer ca status", code=2)
+        raise ApiError(
+            "the mesh is on its way to a new root already: see gossamer ca status, and wait for it, or end it with "
+            "gossamer ca reshare before the old root has named it",
+            code=2,
+        )
     length_s = COMPROMISED_S if compromised else daemon.config.ca.rollover_overlap_s
     if overlap_s is not None:
         length_s = overlap_s
@@ -91,11 +95,21 @@ def status(daemon: "Daemon") -> Json | None:
             "new": "" if daemon.custody.next is None else name_of(daemon.custody.next.after.group.public),
             "compromised": request.compromised,
             "awaited": [_name(daemon, node) for node in daemon.rollover.awaited],
-            "problem": daemon.rollover.problem,
+            "problem": _hindered(daemon),
         }
     if roots.rollovers and now < roots.rollovers[-1].terms.ends_at:
         return _row(daemon, roots.rollovers[-1].terms, "overlap")
     return None
+
+
+def _hindered(daemon: "Daemon") -> str:
+    """What keeps a rollover from coming about, as far as is known here."""
+    if rival := daemon.rollover.rival:
+        return (
+            f"{rival} asks for another one at the same time, and signers that heard that first wait for it; if none "
+            "comes of either, gossamer ca reshare on a signer ends both"
+        )
+    return daemon.rollover.problem
 
 
 def problem(daemon: "Daemon") -> tuple[str, str, str]:

@@ -41,6 +41,7 @@ from trust.ceremony.events import (
     Send,
     Tick,
 )
+from trust.credential import decode_credential
 from trust.epoch import EpochRecord
 from trust.errors import CeremonyError, RolloverError, TrustError
 from trust.order import Rolling
@@ -82,6 +83,7 @@ class RolloverCeremony:
         self._barred = False  # the memory of this ceremony cannot be read
         self.recalled = False  # whether what is on disk has been taken up
         self.problem = ""  # why the signatures were not obtained last
+        self.rival = ""  # who asks for another one while this one is under way
 
     # -------------------------------------------------------------- what others ask of it
 
@@ -251,7 +253,7 @@ class RolloverCeremony:
         erase_private(self._daemon.keys.path(KeyFile.ROLLOVER_REQUEST))
         self._request = None
         self._barred = False
-        self.problem = ""
+        self.problem = self.rival = ""
         self._daemon.rootline.tell_moved()
         log.info("rollover_ended", extra={"fields": {"reason": reason}})
 
@@ -276,10 +278,16 @@ class RolloverCeremony:
         return rolling_electorate(request, record).ceremony if self._sitting is None else self._sitting.name
 
     async def _hear(self, node: bytes, content: bytes, record: EpochRecord) -> None:
-        if self._request is not None or self._daemon.identity.id not in record.value.ids:
+        if self._daemon.identity.id not in record.value.ids:
             return
         try:
-            await self._take(decode_rollover_request(content), record)
+            request = decode_rollover_request(content)
+            if self._request is None:
+                await self._take(request, record)
+            elif request != self._request and not self.rival:
+                self._judge(request, record)
+                self.rival = decode_credential(request.credential).name
+                log.warning("rollover_rivalled", extra={"fields": {"asked_by": self.rival}})
         except TrustError as error:
             self._post.reject(node, str(error))
 

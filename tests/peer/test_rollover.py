@@ -31,6 +31,7 @@ from trust.authority import root_certificate
 from trust.credential import verify_credential
 from trust.errors import RolloverError
 from trust.held import HeldAuthority
+from trust.rolling import request_rollover
 from trust.rollover import Rollover, complete, name_of
 from trust.roots import refusal
 
@@ -223,6 +224,50 @@ async def test_only_who_governs_begins_one_and_not_two_at_a_time(hosts: Any) -> 
     await begin(one, 60.0)
     with pytest.raises(ApiError, match=r"on its way to a new root already|followed by another"):
         await begin(one, 60.0)
+
+
+async def test_two_requests_at_once_are_told_and_fresh_shares_end_both(
+    hosts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signers that heard the one first do not sit down to the other, and both wait for half of the overlap."""
+    one, two = hosts(1), hosts(2)
+    await one.ready(bootstrap=True)
+    await two.ready(token=await one.token(govern=True), seeds=(f"{one.address}:7946",))
+    daemon, rollover = one.daemon, one.daemon.rollover
+
+    async def never(*_: Any) -> None:
+        return
+
+    monkeypatch.setattr(rollover, "_step", never)  # too few sit down
+    with pytest.raises(ApiError, match="it goes on"):
+        await one.operations.ca_rollover(60.0, False, 0.5)
+    heard: list[str] = []
+    monkeypatch.setattr(rollover._post, "reject", lambda _node, why: heard.append(why))
+    plain = request_rollover(
+        two.daemon.identity,
+        one.daemon.certifier.member.credential,
+        daemon.custody.record,
+        time.time(),
+        overlap_s=50,
+    )
+    rollover.receive(two.daemon.identity.id, REQUEST + plain.encode())
+    await until(lambda: bool(heard))
+    assert (await one.operations.ca_status())["rollover"]["problem"] == "", "nobody who may asked for it"
+    credential = two.daemon.certifier.member.credential
+    asked = request_rollover(
+        two.daemon.identity, credential, daemon.custody.record, time.time(), overlap_s=50
+    )
+    for _ in range(2):
+        rollover.receive(two.daemon.identity.id, REQUEST + asked.encode())
+    await until(lambda: rollover.rival != "")
+    row = next(row for row in await one.operations.check() if row["check"] == "root")
+    assert "host-2 asks for another one at the same time" in row["detail"]
+    with pytest.raises(ApiError, match=r"already: .* end it with gossamer ca reshare"):
+        await one.operations.ca_rollover(60.0, False, 0.5)
+    await one.operations.ca_reshare((), 10.0)
+    await until(lambda: rollover.request is None)
+    assert rollover.rival == ""
+    assert await phase(one) == ""
 
 
 async def test_who_was_away_when_a_root_was_given_up_stays_out(hosts: Any) -> None:
