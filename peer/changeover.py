@@ -143,6 +143,22 @@ def problem(daemon: "Daemon") -> tuple[str, str, str]:
     return "", words, "ok"
 
 
+def inability(daemon: "Daemon") -> str:
+    """What keeps this signer from its part in rollovers; "" for nothing, and where it is no signer."""
+    if not daemon.outlook.signs:
+        return ""
+    if daemon.votes is None:
+        return (
+            "it names no successor of the root: which one it has named before, keys/rollover-vote, cannot be read; "
+            "let another peer sign in its place, or remove the file and start again if it has named none"
+        )
+    if daemon.rollover.barred:
+        return (
+            "it takes no part in making the new root: what it said before, keys/rollover.key, cannot be read"
+        )
+    return ""
+
+
 def waiting_count(daemon: "Daemon") -> int:
     """Members that live and have not said that they accept the newest root, while an older one counts."""
     return len(daemon.rootline.waiting()) if status(daemon) is not None else 0

@@ -100,6 +100,8 @@ class Governing:
         if status is not None and status.refused is not None:
             node, why = status.refused
             return f"it does not carry out the change of signers that {self._name_of(node)} proposes: {why}"
+        if words := changeover.inability(daemon):
+            return words
         for order in self._orders():
             return (
                 f"{order['by']} orders other signers, which it takes others to order too: gossamer ca status"

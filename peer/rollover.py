@@ -80,7 +80,7 @@ class RolloverCeremony:
         self._obtaining: asyncio.Task[None] | None = None
         self._try_at = self._tell_at = 0.0
         self._taking = asyncio.Lock()
-        self._barred = False  # the memory of this ceremony cannot be read
+        self.barred = False  # the memory of this ceremony cannot be read
         self.recalled = False  # whether what is on disk has been taken up
         self.problem = ""  # why the signatures were not obtained last
         self.rival = ""  # who asks for another one while this one is under way
@@ -252,7 +252,7 @@ class RolloverCeremony:
         erase_private(memory_path(self._daemon.keys))
         erase_private(self._daemon.keys.path(KeyFile.ROLLOVER_REQUEST))
         self._request = None
-        self._barred = False
+        self.barred = False
         self.problem = self.rival = ""
         self._daemon.rootline.tell_moved()
         log.info("rollover_ended", extra={"fields": {"reason": reason}})
@@ -302,7 +302,7 @@ class RolloverCeremony:
     # -------------------------------------------------------------- the ceremony
 
     def _sit(self, request: RolloverRequest, record: EpochRecord) -> None:
-        if self._sitting is not None or self._barred or self._daemon.identity.id not in record.value.ids:
+        if self._sitting is not None or self.barred or self._daemon.identity.id not in record.value.ids:
             return
         try:
             self._sitting = Sitting(
@@ -317,7 +317,7 @@ class RolloverCeremony:
         except CeremonyError as error:
             # What it said there is unknown, and to say other things would convict it. The others go on without it.
             log.error("rollover_memory_lost", extra={"fields": {"reason": str(error)}})
-            self._barred = True
+            self.barred = True
 
     @property
     def unsealed(self) -> bool:

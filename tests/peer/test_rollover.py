@@ -385,6 +385,8 @@ async def test_a_signer_that_lost_its_vote_names_no_successor(hosts: Any) -> Non
     with pytest.raises(ApiError, match="this signer names no successor"):
         await one.operations.ca_rollover(60.0, False, 1.0)
     assert len(roots_of(one)) == 1
+    row = next(row for row in await one.operations.check() if row["check"] == "signer")
+    assert (row["status"], "rollover-vote, cannot be read" in row["detail"]) == ("warn", True)
 
 
 # ------------------------------------------------------------------ what is on the disk
@@ -432,8 +434,10 @@ async def test_a_signer_whose_memory_of_the_ceremony_is_damaged_takes_no_part(
     await one.stop()
     path.write_bytes(b"junk")
     await one.ready()
-    await until(lambda: one.daemon.rollover._barred)
+    await until(lambda: one.daemon.rollover.barred)
     assert path.read_bytes() == b"junk", "for whoever looks into it"
+    row = next(row for row in await one.operations.check() if row["check"] == "signer")
+    assert (row["status"], "rollover.key, cannot be read" in row["detail"]) == ("warn", True)
     assert one.daemon.custody.next is None
     assert len(roots_of(one)) == 1
 
