@@ -226,6 +226,7 @@ class RolloverCeremony:
             trust_domain=daemon.membership.trust_domain,
             now=daemon.clock.now(),
             revoked=daemon.revocations,
+            carries=daemon.rootline.carries,
         )
 
     async def _take(self, request: RolloverRequest, record: EpochRecord) -> None:

@@ -21,7 +21,7 @@ seen all that live say so, or after `switch_at`.
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from crdt.record import Record
@@ -33,6 +33,7 @@ from peer.messages import MetaChanged
 from peer.records import EPOCH, ROLLOVER
 from peer.rootfile import told_roots
 from trust.bundle import TrustBundle
+from trust.credential import Credential
 from trust.epoch import EpochRecord, decode_epoch
 from trust.errors import RolloverError, SvidError, TrustError
 from trust.rollover import Rollover, decode_rollover, name_of
@@ -66,7 +67,7 @@ class RootLine:
         self._chasing: asyncio.Task[None] | None = None
         self._refused = 0
         self._judged: dict[bytes, bool] = {}  # by certificate: whether an older root signed it
-        self._carried: frozenset[bytes] | None = None
+        self._carried: Mapping[bytes, Credential] | None = None
         self.announced = ""
         self.problem = ""  # why nobody told of roots when they were asked
         self._moved = asyncio.Event()
@@ -89,9 +90,13 @@ class RootLine:
         """What members that accept the newest root say; "" where there is only one."""
         return name_of(self._roots.newest)[:TAG_CHARS] if len(self._roots) > 1 else ""
 
-    def carries(self, node: bytes) -> bool:
-        """Whether that node was known as a member when a root was given up as compromised, while one is."""
-        return self._carried is None or node in self._carried
+    def carries(self, credential: Credential) -> bool:
+        """Whether its node was known as a member, with these rights, when a root was given up as compromised, while one
+        is: whoever holds that root may also be a member that gives itself more."""
+        if self._carried is None:
+            return True
+        known = self._carried.get(credential.node)
+        return known is not None and _rights(known) == _rights(credential)
 
     def waiting(self) -> list[Member]:
         """Members that live and have not said that they accept the newest root."""
@@ -153,7 +158,7 @@ class RootLine:
         """Of a compromised root only those are carried over whom this node knew when it heard (or, if it has started
         since, whom it knew then)."""
         if step.terms.compromised:
-            self._carried = frozenset(self._daemon.registry.credentials)
+            self._carried = dict(self._daemon.registry.credentials)
 
     def _swap(self) -> None:
         """The roots that count are others now."""
@@ -304,6 +309,10 @@ class RootLine:
         if self._chasing is not None:
             self._chasing.cancel()
             await asyncio.gather(self._chasing, return_exceptions=True)
+
+
+def _rights(credential: Credential) -> tuple[object, ...]:
+    return credential.name, credential.services, credential.publish, credential.invite, credential.govern
 
 
 def _dot(record: Record) -> Dot:

@@ -26,7 +26,9 @@ from trust.credential import (
     CREDENTIAL_TTL_S_MAX,
     SERIAL_BYTES,
     Credential,
+    check_carried,
     decode_credential,
+    is_doubtful,
     verify_credential,
 )
 from trust.errors import AdmissionError, AuthorityError, CredentialError, TokenError, span
@@ -272,7 +274,7 @@ def found(
 
 def draft_credential(
     request: Request, root_public: Root, *, trust_domain: str, now: int, serial: bytes, ledger: TokenLedger,
-    revoked: RevocationSet, ttl_s: int = CREDENTIAL_TTL_S, carries: Callable[[bytes], bool] = lambda _node: True,
+    revoked: RevocationSet, ttl_s: int = CREDENTIAL_TTL_S, carries: Callable[[Credential], bool] = lambda _: True,
 ) -> Issued:  # fmt: skip
     """Judge a request; the credential still lacks its signature. Of those whom a compromised root vouches for, only the
     nodes are given a credential that the mesh `carries` over. Raises TokenError, AdmissionError,
@@ -335,7 +337,7 @@ def _judge_join(
             f"the join token is for trust domain {invitation.trust_domain!r}, not {trust_domain!r}"
         )
     revoked.check_credential(invitation.issuer)
-    if _doubtful(invitation.issuer, root_public):
+    if is_doubtful(invitation.issuer, root_public):
         raise TokenError("the join token is of a root that was given up as compromised: ask for a new one")
     message = request.signing_bytes()
     if not verify(invitation.token_key, message, request.token_proof):
@@ -359,7 +361,11 @@ def _judge_join(
 
 
 def _judge_renewal(
-    request: RenewRequest, root_public: Root, trust_domain: str, now: int, carries: Callable[[bytes], bool]
+    request: RenewRequest,
+    root_public: Root,
+    trust_domain: str,
+    now: int,
+    carries: Callable[[Credential], bool],
 ) -> Credential:
     old = decode_credential(request.credential)
     # A credential that ran out within the grace is judged as of its last second.
@@ -374,21 +380,10 @@ def _judge_renewal(
         raise CredentialError(f"the credential of {old.name} {reason}")
     signer = signer_of(root_public, signed, signature)  # the root may have been retired within the grace
     verify_credential(old, signer, trust_domain, min(now, old.expires_at - 1))
-    if _doubtful(old, root_public) and not carries(old.node):
-        raise CredentialError(
-            f"the credential of {old.name} is signed by a root that was given up as compromised, and it was not known "
-            "as a member then: join again with a new token"
-        )
+    check_carried(old, root_public, carries)
     if not verify(old.public_key, request.signing_bytes(), request.signature):
         raise AdmissionError(f"the request to renew is not signed by the key of {old.name}")
     return old
-
-
-def _doubtful(credential: Credential, root: Root) -> bool:
-    """Whether somebody else than the signers may have made it."""
-    if isinstance(root, bytes):
-        return False
-    return root.compromised(signer_of(root, credential.signing_bytes(), credential.signature))
 
 
 def _sign(authority: Authority, credential: Credential) -> Credential:

@@ -17,7 +17,7 @@ Invariant: a Credential object is well-formed. Only `verify_credential` says tha
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -35,7 +35,7 @@ from trust.identity import (
     node_id,
     spiffe_node,
 )
-from trust.roots import NOT_SIGNED, Root, refusal
+from trust.roots import NOT_SIGNED, Root, Roots, refusal
 
 CREDENTIAL_BYTES_MAX: Final = 512
 CREDENTIAL_TTL_S: Final = (
@@ -206,6 +206,23 @@ def decode_credential(data: bytes) -> Credential:
     if credential.govern != governing:
         raise CredentialError("a node credential is not in its canonical encoding")
     return credential
+
+
+def is_doubtful(credential: Credential, root: Root) -> bool:
+    """Whether somebody else than the signers may have made it: one that a compromised root signed."""
+    if not isinstance(root, Roots):
+        return False
+    signer = root.signer_of(credential.signing_bytes(), credential.signature)
+    return signer is not None and root.compromised(signer)
+
+
+def check_carried(credential: Credential, root: Root, carries: Callable[[Credential], bool]) -> None:
+    """Raise CredentialError for a doubtful one, unless the mesh `carries` it over."""
+    if is_doubtful(credential, root) and not carries(credential):
+        raise CredentialError(
+            f"the credential of {credential.name} is signed by a root that was given up as compromised, and it was "
+            "not known as a member then: join again with a new token"
+        )
 
 
 def verify_credential(

@@ -23,7 +23,14 @@ from typing import Final, assert_never
 from trust.admission import JoinRequest, Spend, TokenLedger, decode_request, draft_credential
 from trust.authority import ROOT_TTL_S, CertificateDraft, draft_root
 from trust.codec import Reader, pack
-from trust.credential import CLOCK_SKEW_S_MAX, CREDENTIAL_TTL_S, SERIAL_BYTES, Credential, decode_credential
+from trust.credential import (
+    CLOCK_SKEW_S_MAX,
+    CREDENTIAL_TTL_S,
+    SERIAL_BYTES,
+    Credential,
+    check_carried,
+    decode_credential,
+)
 from trust.epoch import EpochRecord
 from trust.errors import AuthorityError, OrderError, UnheardRootError, span
 from trust.founding import decode_founding, draft_founding
@@ -124,7 +131,7 @@ class Rules:
     rolling: Callable[[], Rolling | None] = lambda: (
         None
     )  # the root that is to follow, made and not announced yet
-    carries: Callable[[bytes], bool] = lambda _node: True  # see `draft_credential`
+    carries: Callable[[Credential], bool] = lambda _credential: True  # see `check_carried`
 
     @property
     def accepted(self) -> Root:
@@ -249,6 +256,7 @@ def _credential_draft(credential: Credential, rules: Rules) -> Draft:
 def _derive_svid(order: Order, rules: Rules) -> Draft:
     _check_ttl(order, "a certificate", rules.svid_ttl_s_max)
     request = decode_svid_request(order.request)
+    check_carried(credential := decode_credential(request.credential), rules.accepted, rules.carries)
     svid = draft_svid(
         request,
         rules.root_certificate,
@@ -259,7 +267,7 @@ def _derive_svid(order: Order, rules: Rules) -> Draft:
         ttl_s=order.ttl_s,
         accepted=rules.accepted,
     )
-    return replace(_certificate_draft(svid, rules), applicant=decode_credential(request.credential).node)
+    return replace(_certificate_draft(svid, rules), applicant=credential.node)
 
 
 def _derive_root(order: Order, rules: Rules) -> Draft:
@@ -284,6 +292,7 @@ def _derive_revocation(order: Order, rules: Rules) -> Draft:
     if order.ttl_s:
         raise OrderError("a revocation has the lifetime of what it revokes")
     request = decode_revocation_request(order.request)
+    check_carried(credential := decode_credential(request.credential), rules.accepted, rules.carries)
     revocation = draft_revocation(
         request,
         rules.root_public,
@@ -298,7 +307,7 @@ def _derive_revocation(order: Order, rules: Rules) -> Draft:
         message=revocation.signing_bytes(),
         root_public=rules.root_public,
         finish=lambda signature: revocation.signed(signature).encode(),
-        applicant=decode_credential(request.credential).node,
+        applicant=credential.node,
     )
 
 
@@ -317,6 +326,7 @@ def _derive_rollover(order: Order, rules: Rules) -> Draft:
         trust_domain=rules.trust_domain,
         now=order.issued_at,
         revoked=rules.revoked,
+        carries=rules.carries,
     )
     terms = terms_of(request, rolling.before, rolling.after, rules.trust_domain)
     signer = terms.old if order.kind is Kind.SUCCESSION else terms.new

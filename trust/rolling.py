@@ -14,6 +14,7 @@ Invariant: what is here is a function of its arguments, and holds the whole poli
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
@@ -24,6 +25,7 @@ from trust.credential import (
     CLOCK_SKEW_S_MAX,
     CREDENTIAL_BYTES_MAX,
     Credential,
+    check_carried,
     decode_credential,
     verify_credential,
 )
@@ -103,10 +105,10 @@ def decode_rollover_request(data: bytes) -> RolloverRequest:
 
 def judge_request(
     request: RolloverRequest, record: EpochRecord, root: Root, *, trust_domain: str, now: float,
-    revoked: RevocationSet,
+    revoked: RevocationSet, carries: Callable[[Credential], bool] = lambda _credential: True,
 ) -> None:  # fmt: skip
     """Raise RolloverError, CredentialError or RevokedError unless a node that governs asked for it, of the signers in
-    `record`, and not too long ago."""
+    `record`, and not too long ago. For `carries` see `check_carried`."""
     credential = decode_credential(request.credential)
     if request.old != record.group.public or request.before != record.digest:
         raise RolloverError("the request for a new root is of other signers than today's: ask again")
@@ -128,6 +130,7 @@ def judge_request(
         )
     check_overlap(request.overlap_s, compromised=request.compromised)
     verify_credential(credential, root, trust_domain, now)
+    check_carried(credential, root, carries)
     if not verify(credential.public_key, request.signing_bytes(), request.signature):
         raise RolloverError(f"the request for a new root is not signed by the key of node {credential.name}")
     revoked.check_credential(credential)

@@ -279,8 +279,10 @@ async def test_who_was_away_when_a_root_was_given_up_stays_out(hosts: Any) -> No
     status, words = await one.checked("root")
     assert (status, "compromised" in words) == ("warn", True)
     await until(lambda: over(one) and over(two))
-    assert one.daemon.rootline.carries(two.daemon.identity.id)
-    assert not one.daemon.rootline.carries(b"somebody else...")
+    known = two.daemon.certifier.member.credential
+    assert one.daemon.rootline.carries(known)
+    assert not one.daemon.rootline.carries(replace(known, public_key=b"k" * 32))
+    assert not one.daemon.rootline.carries(replace(known, govern=True)), "with the rights that it had"
     await until(lambda: len(one.daemon.outlook.anchors()) == 1)
     daemon = await three.start(seeds=(f"{one.address}:7946",))
     await until(lambda: "given up as compromised" in daemon.rootline.problem)

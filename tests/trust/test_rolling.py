@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from tests.trust.ceremony.network import Network, founded, outcome, reshare, shares_of
-from tests.trust.rolled import authority, first_certificate, rollover
+from tests.trust.rolled import authority, first_certificate, rollover, terms
 from trust.admission import TokenLedger, found
 from trust.authority import root_certificate
 from trust.credential import Credential
@@ -139,6 +139,25 @@ def test_a_request_is_not_altered_and_not_of_a_revoked_node() -> None:
         mesh.judge(replace(request, credential=forged.encode()))
     with pytest.raises(RolloverError, match="an overlap"):
         mesh.request(overlap_s=1)
+
+
+def test_whom_only_a_compromised_root_vouches_for_asks_in_vain() -> None:
+    """Whoever stole the root before could make one that governs."""
+    mesh, thief = made(), authority(0)
+    agreed = replace(terms(0, 1, compromised=True, overlap_s=600), new=mesh.before.group.public)
+    step = complete(
+        Rollover(terms=agreed),
+        by_old=thief.sign(agreed.old_bytes()),
+        by_new=mesh.old.sign(agreed.new_bytes()),
+        certificate=root_certificate(mesh.old, DOMAIN, NOW),
+    )
+    line = Roots(first_certificate(), DOMAIN, [step])
+    me = mesh.signers[0]
+    forged = found(thief, me, "node", trust_domain=DOMAIN, now=NOW, entropy=random.Random(3).randbytes)
+    request = request_rollover(me, forged, mesh.before, NOW, overlap_s=DAY_S)
+    mesh.judge(request, root=line, carries=lambda credential: credential == forged)
+    with pytest.raises(CredentialError, match="not known as a member then"):
+        mesh.judge(request, root=line, carries=lambda _credential: False)
 
 
 def test_nobody_asks_twice_of_one_root() -> None:

@@ -1,7 +1,7 @@
 """What two roots signed, held against the line of them: while both count, after the older one was retired, and after it
 was given up as compromised."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,9 @@ from trust.errors import CredentialError, SvidError, TokenError
 from trust.identity import NodeIdentity
 from trust.invitation import create_token, verify_invitation
 from trust.issuance import draft_svid
+from trust.order import Kind, Order, Rules, derive
 from trust.revocation import NODE_REVOCATION_S, RENEWAL_GRACE_S, RevocationSet, revoke, verify_revocation
+from trust.revoking import request_revocation
 from trust.rollover import Rollover, Terms, complete
 from trust.roots import Roots
 from trust.svid import new_leaf_key, read_svid, verify_seed, verify_svid
@@ -142,7 +144,7 @@ def test_of_a_compromised_root_only_known_members_are_carried_over_and_no_tokens
     now = both.old.now + 10
     assert renewed(both, now).name == "beta"
     with pytest.raises(CredentialError, match="not known as a member then"):
-        renewed(both, now, carries=lambda _node: False)
+        renewed(both, now, carries=lambda _credential: False)
     with pytest.raises(CredentialError, match="given up as compromised"):
         renewed(both, both.ends_at)
     newcomer = NodeIdentity.from_seed(b"n" * 32)
@@ -155,6 +157,27 @@ def test_of_a_compromised_root_only_known_members_are_carried_over_and_no_tokens
         draft_credential(request, both.roots, **arguments)
     request = request_join(newcomer, both.new.token(ttl_s=300), "new", now)
     assert draft_credential(request, both.roots, **arguments).credential.name == "new"
+
+
+def test_of_a_compromised_root_nothing_is_signed_for_whom_the_mesh_does_not_carry_over(
+    make_mesh: Any,
+) -> None:
+    both = two(make_mesh, compromised=True)
+    now, founder = both.old.now + 10, both.old.founder
+    subject = both.old.join("beta").spiffe
+    wanted = {
+        Kind.SVID: (both.old.request(founder, founder.spiffe), 600),
+        Kind.REVOCATION: (request_revocation(founder.identity, founder.credential, subject, "", now), 0),
+    }
+    rules = Rules(
+        root_public=both.new.root_public, root_certificate=both.roots.certificate(both.new.root_public),
+        trust_domain="cluster.local", revoked=both.old.revoked, ledger=TokenLedger(), roots=both.roots,
+    )  # fmt: skip
+    for kind, (request, ttl_s) in wanted.items():
+        order = Order(kind=kind, request=request.encode(), issued_at=now, entropy=bytes(16), ttl_s=ttl_s)
+        assert derive(order, rules).root_public == both.new.root_public
+        with pytest.raises(CredentialError, match="not known as a member then"):
+            derive(order, replace(rules, carries=lambda _credential: False))
 
 
 def test_a_newcomer_follows_from_the_root_in_its_token_to_the_one_it_meets(make_mesh: Any) -> None:
