@@ -220,9 +220,10 @@ def check_pinned(roots: Roots, fingerprint: bytes, now: float, *, member: bool =
     A `member` that was away follows it from any root, but from one that was given up as compromised."""
     pinned = roots.by_fingerprint(fingerprint)
     if pinned is None:
+        behind = ", or has not heard yet of the root that is known here" if member else ""
         raise SvidError(
-            f"the peer belongs to another mesh: its root is {root_fingerprint(roots.newest).hex()[:16]}…, known here "
-            f"is {fingerprint.hex()[:16]}…"
+            f"the peer belongs to another mesh{behind}: its root is {root_fingerprint(roots.newest).hex()[:16]}…, "
+            f"known here is {fingerprint.hex()[:16]}…"
         )
     reason = roots.why_not(pinned, now)
     if not reason or (member and not roots.compromised(pinned)):

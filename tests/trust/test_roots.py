@@ -151,6 +151,10 @@ def test_who_knows_one_root_of_a_line_follows_it_from_there() -> None:
     with pytest.raises(SvidError, match="another mesh"):
         check_pinned(line, root_fingerprint(key(3)), now)
     check_pinned(line, root_fingerprint(key(0)), now, member=True)
+    with pytest.raises(SvidError, match="has not heard yet of the root that is known here"):
+        check_pinned(
+            roots_from(first_certificate(), told[:1], DOMAIN), root_fingerprint(key(2)), NOW, member=True
+        )
     with pytest.raises(RolloverError, match="step twice"):
         roots_from(first_certificate(), [told[0], told[0]], DOMAIN)
     with pytest.raises(SvidError):
