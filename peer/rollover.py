@@ -159,7 +159,11 @@ class RolloverCeremony:
         if self._request is None:
             return IDLE_S * 10
         now = self._clock()
-        times = [self._tell_at, self._try_at if self._daemon.custody.next is not None else now + IDLE_S]
+        times = [now + IDLE_S]
+        if self._daemon.membership.roots.newest == self._request.old:  # once it is named, others go on
+            times.append(self._tell_at)
+            if self._daemon.custody.next is not None and not self._busy:
+                times.append(self._try_at)
         if self._sitting is not None and self._sitting.deadline is not None:
             times.append(self._sitting.deadline)
         return max(0.02, min(times) - now)
@@ -364,11 +368,16 @@ class RolloverCeremony:
 
     def _obtain(self, request: RolloverRequest, record: EpochRecord) -> None:
         rolling = self._daemon.custody.next
-        busy = self._obtaining is not None and not self._obtaining.done()
-        if rolling is None or rolling.before.digest != record.digest or busy or self._clock() < self._try_at:
+        if rolling is None or rolling.before.digest != record.digest:
+            return
+        if self._busy or self._clock() < self._try_at:
             return
         self._try_at = self._clock() + RETRY_S
         self._obtaining = asyncio.create_task(self._announce(request, rolling))
+
+    @property
+    def _busy(self) -> bool:
+        return self._obtaining is not None and not self._obtaining.done()
 
     async def _announce(self, request: RolloverRequest, rolling: Rolling) -> None:
         try:

@@ -353,6 +353,18 @@ async def test_nobody_goes_over_before_the_line_is_on_its_disk(
     assert one.daemon.keys.read(KeyFile.ROOTS) is not None
 
 
+async def test_a_signer_that_has_nothing_to_do_before_all_have_heard_does_nothing(
+    hosts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = await mesh(hosts, 1)
+    monkeypatch.setattr(one.daemon.rootline, "_go_over", lambda: None)
+    await begin(one, 60.0)
+    assert await phase(one) == "announced"
+    rollover = one.daemon.rollover
+    monkeypatch.setattr(rollover, "_clock", lambda: asyncio.get_running_loop().time() + 600)
+    assert rollover._wait_s() > 1
+
+
 async def test_a_disk_that_fails_puts_off_going_over_and_ends_nothing(
     hosts: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
