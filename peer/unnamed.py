@@ -1,6 +1,6 @@
 """Shares of roots that were made and given up here before anybody here heard that the old root had named them.
 
-    keys/unnamed-<epoch>.key    the old root, the epoch with which the other one begins, and this node's share of it
+    keys/unnamed-<digest>.key    the old root, the epoch with which the other one begins, and this node's share of it
 
 No signer knows for sure that a root was not named: whoever announced it may be cut off, and what the old root has
 signed counts for ever. Were all to erase their shares when a request ends, the mesh would go over to a root that nobody
