@@ -1,6 +1,7 @@
 """Whole peers in one process, on real sockets and disks, with a data plane that only takes notes."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -29,6 +30,7 @@ from peer.records import EPOCH, POLICY, SERVICE
 from peer.rights import Reason
 from proxy.plane import Applied, OldWorker, Rejected, Telemetry
 from proxy.snapshot import Snapshot
+from tests.loopback import network
 from tests.trust.ceremony.network import outcome, reshare, shares_of
 
 ROUTE = {
@@ -92,7 +94,7 @@ class Host:
 
     def __init__(self, directory: Any, number: int) -> None:
         self.directory = directory / f"host-{number}"
-        self.address = f"127.10.4.{number}"
+        self.address = f"{network(0)}.{number}"
         self.number = number
         self.plane = Plane()
         self.daemon: Daemon | None = None
@@ -680,8 +682,9 @@ async def test_an_upstream_port_in_use_changes_nothing(hosts: Any) -> None:
 async def test_joining_names_who_could_not_be_joined(hosts: Any) -> None:
     one = hosts(1)
     await one.ready(bootstrap=True)
-    with pytest.raises(ApiError, match=r"127\.10\.4\.9:7946: cannot connect .* Connection refused"):
-        await one.operations.join(["127.10.4.9"])
+    nobody = hosts(9).address
+    with pytest.raises(ApiError, match=rf"{re.escape(nobody)}:7946: cannot connect .* Connection refused"):
+        await one.operations.join([nobody])
     with pytest.raises(ApiError, match="does not resolve"):
         await one.operations.join(["no-such-host.invalid"])
     with pytest.raises(ApiError, match="is this peer itself"):

@@ -18,9 +18,10 @@ from peer.quarantine import DEADLY, REJECTED
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.plane import Applied, OldWorker, Plane, Rejected, Telemetry
 from proxy.snapshot import AuthzPolicy, AuthzRule, Limits, Snapshot
+from tests.loopback import network
 from tests.peer.meshview import OTHER, authz, entry, instance, route
 
-HOST = "127.10.4.2"
+HOST = f"{network(3)}.1"
 W = b"w" * 16
 
 

@@ -14,6 +14,7 @@ import pytest
 from peer.founder import Founded, Founder, FoundingError, LetIn, Site
 from peer.founding import found_together
 from peer.io.keys import KeyFile, Keys
+from tests.loopback import network
 from trust.bootstrap import BootstrapSecret
 from trust.ceremony.growth import SignerRules
 from trust.identity import NodeIdentity
@@ -21,7 +22,12 @@ from trust.identity import NodeIdentity
 pytestmark = pytest.mark.timeout(60)
 
 SECRET = BootstrapSecret(b"s" * 32)
-_hosts = itertools.count(10)
+_hosts = itertools.count(1)
+
+
+def address() -> str:
+    """One that nothing had before."""
+    return f"{network(2)}.{next(_hosts)}"
 
 
 class Party:
@@ -30,8 +36,7 @@ class Party:
     def __init__(self, directory: Path, count: int, port: int, *, expect: int | None = None) -> None:
         self.directory, self.count, self.port = directory, count, port
         self.expect = expect or count
-        block = next(_hosts)
-        self.hosts = [f"127.16.{block}.{number + 1}" for number in range(count)]
+        self.hosts = [address() for _ in range(count)]
         self.secrets: list[BootstrapSecret | None] = [SECRET] * count
         self.said: list[list[str]] = [[] for _ in range(count)]
         self.founders: dict[int, Founder] = {}
@@ -158,7 +163,7 @@ async def test_who_is_stopped_says_what_it_waited_for(party, until, monkeypatch)
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_peer_that_waits_for_founders_ends_with_a_word(tmp_path, number, code):
-    bind, other = (f"127.16.{next(_hosts)}.1" for _ in range(2))
+    bind, other = address(), address()
     child = subprocess.Popen(
         [
             *(sys.executable, "-m", "peer.cli", "peer", "--data-dir", str(tmp_path), "--name", "a"),

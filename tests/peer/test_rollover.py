@@ -25,6 +25,7 @@ from peer.records import ROLLOVER, rollover_key
 from peer.rollover import memory_path
 from peer.rootfile import told_roots
 from peer.rootvote import Votes
+from tests.loopback import network
 from tests.peer.test_daemon import ROUTE, Host, service
 from tests.trust.rolled import authority, rollover
 from trust.authority import root_certificate
@@ -50,7 +51,7 @@ async def hosts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def make(number: int) -> Host:
             host = Host(tmp_path, number)
-            host.address = f"127.10.38.{number}"
+            host.address = f"{network(1)}.{number}"
             stack.push_async_callback(host.stop)
             return host
 

@@ -7,8 +7,9 @@ import pytest
 
 from peer.sockets import BindError, ListeningSockets, Places
 from proxy.snapshot import Listener
+from tests.loopback import network
 
-HOST = "127.10.4.1"
+HOST = f"{network(5)}.1"
 
 
 def upstream(port: int) -> Listener:

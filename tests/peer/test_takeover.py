@@ -29,8 +29,9 @@ from peer.takeover import (
     send_estate,
 )
 from proxy.plane import OldWorker
+from tests.loopback import network
 
-HOST = "127.10.4.7"
+HOST = f"{network(4)}.1"
 
 
 def listening(host: str = HOST) -> socket.socket:
