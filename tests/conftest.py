@@ -8,11 +8,14 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.loopback import reserved_port
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=500, deadline=None, derandomize=True, print_blob=True)
@@ -109,3 +112,10 @@ def volume(tmp_path: Path) -> Generator[Volume]:
 def journalled(tmp_path: Path) -> Generator[Volume]:
     """An ext4 on a file, which can be broken."""
     yield from _mounted(tmp_path / "volume", "ext4")
+
+
+@pytest.fixture
+def reserve() -> Generator[Callable[[], int]]:
+    """A port of 127.0.0.1 with each call, reserved until the test ends (tests/loopback.py)."""
+    with ExitStack() as held:
+        yield lambda: held.enter_context(reserved_port())

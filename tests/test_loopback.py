@@ -1,10 +1,12 @@
-"""Processes that run tests side by side listen at different addresses."""
+"""Processes that run tests side by side listen at different addresses, and at ports nobody else gets."""
 
+import errno
 import ipaddress
+import socket
 
 import pytest
 
-from tests.loopback import network, network_of
+from tests.loopback import network, network_of, reserved_port
 
 WORKERS = ["", *(f"gw{number}" for number in range(255))]
 
@@ -28,3 +30,12 @@ def test_a_process_is_told_by_its_worker(monkeypatch: pytest.MonkeyPatch) -> Non
     alone = network(4)
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")
     assert (alone, network(4)) == ("127.196.0", "127.196.2")
+
+
+def test_a_reserved_port_is_closed_and_for_who_knows_it() -> None:
+    with reserved_port() as port, socket.socket() as stranger, socket.socket() as caller:
+        assert caller.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+        with pytest.raises(OSError, match="Address already in use"):
+            stranger.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)), socket.socket() as another:
+            assert another.connect_ex(("127.0.0.1", port)) == 0

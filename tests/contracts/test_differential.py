@@ -28,6 +28,7 @@ import pytest_asyncio
 
 from proxy.path import normalise_path
 from proxy.snapshot import Limits, RetryPolicy
+from tests.loopback import reserved_port
 
 from .disguises import fields_of, stream_of
 from .patience import until
@@ -209,9 +210,7 @@ async def behind(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Async
         port = server.sockets[0].getsockname()[1]
         commands: dict[str, Callable[[Path, int, int], list[str]]] = {"nginx": nginx, "envoy": envoy}
         if request.param in commands:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                front = int(probe.getsockname()[1])
+            front = stack.enter_context(reserved_port())
             command = commands[request.param](folder, front, port)
             await stack.enter_async_context(running(command, front, folder / "log"))
             port = front

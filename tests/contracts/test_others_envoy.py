@@ -4,7 +4,6 @@ Between them is mTLS with HTTP/2 by ALPN, as sidecars of others speak it; grpcio
 """
 
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import grpc
 import pytest
 
 from proxy.snapshot import Authorization, AuthzPolicy, AuthzRule, Endpoint, Operation
+from tests.loopback import reserved_port
 
 from .certificates import spiffe
 from .greeter import MIB, Greeter, Stub, refused
@@ -62,9 +62,6 @@ async def envoy(
     (folder / "own.pem").write_bytes(certificate.chain_pem)
     (folder / "own.key").write_bytes(certificate.key_pem)
     (folder / "root.pem").write_bytes(mesh.root.bundle_pem)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     manager = {
         "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
@@ -98,24 +95,16 @@ async def envoy(
         typed = {"@type": f"{TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext"}
         tls = typed | {"common_tls_context": common(folder, outbound), "sni": "echo.default.mesh"}
         cluster["transport_socket"] = {"name": "tls", "typed_config": tls}
-    resources = {
-        "listeners": [{"name": "in", "address": address(port), "filter_chains": [chain]}],
-        "clusters": [cluster],
-    }
-    config = folder / "envoy.json"
-    config.write_text(json.dumps({"static_resources": resources}))
-    command = [
-        program("envoy"),
-        "-c",
-        str(config),
-        "--use-dynamic-base-id",
-        "--concurrency",
-        "1",
-        "-l",
-        "error",
-    ]
-    async with running(command, port, folder / "log"):
-        yield port
+    with reserved_port() as port:
+        resources = {
+            "listeners": [{"name": "in", "address": address(port), "filter_chains": [chain]}],
+            "clusters": [cluster],
+        }
+        config = folder / "envoy.json"
+        config.write_text(json.dumps({"static_resources": resources}))
+        flags = ("-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error")
+        async with running([program("envoy"), *flags], port, folder / "log"):
+            yield port
 
 
 async def exchange_everything(stub: Stub) -> None:

