@@ -16,7 +16,7 @@ from peer.demo.mesh import LocalMesh, LocalPeer, MeshError
 from tests.system.leaks import Secrets, forms_of
 from trust.svid import new_leaf_key
 
-NETWORK = "127.10.12"
+NETWORK = "127.10.13"
 pytestmark = pytest.mark.process
 
 TTL_S = 10

@@ -8,7 +8,7 @@ import pytest
 
 from peer.demo.mesh import LocalMesh, LocalPeer
 
-NETWORK = "127.10.9"
+NETWORK = "127.10.10"
 pytestmark = pytest.mark.process
 
 ALLOW_NOTHING = """
