@@ -227,6 +227,7 @@ def test_that_a_log_was_damaged_is_not_forgotten_by_another_start(tmp_path):
     again.close()
 
 
+@pytest.mark.timeout(400)  # for one that hangs: half a minute of work, on a core that others use too
 @given(st.integers(0, 4096 * 30), st.binary(min_size=1, max_size=64))
 def test_any_overwritten_bytes_are_found_or_harmless(tmp_path_factory, offset, data):
     directory = tmp_path_factory.mktemp("store")

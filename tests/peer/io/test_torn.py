@@ -123,6 +123,7 @@ def test_an_index_that_is_lost_is_made_anew(crashed: Path) -> None:
     assert reopened(crashed)[0] == ROWS
 
 
+@pytest.mark.timeout(400)  # for one that hangs: half a minute of work, on a core that others use too
 @given(st.floats(0, 1), st.integers(0, 7), st.floats(0, 1))
 def test_one_bit_anywhere_in_database_or_log_is_found_or_harmless(
     tmp_path_factory: Any, place: float, bit: int, which: float
