@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
 
 STREAMS_MAX: Final = 100  # of one connection at once
+GOODBYE_S: Final = 1.0  # from a caller's GOAWAY to the end of its connection
 PREFACE_END: Final = b"SM\r\n\r\n"  # what follows the part that looks like an HTTP/1.1 head
 
 
@@ -148,9 +149,10 @@ class Http2Downstream(Link):
             self._rest()
 
     def on_goaway(self, last: int) -> None:
-        """The caller begins nothing more; what is under way goes on."""
+        """The caller begins nothing more; what is under way goes on. The caller closes, or this side does soon: were it
+        at once, frames that are on their way would make the kernel reset the connection."""
         if not self.streams:
-            self.fail(wire.NO_ERROR, "")
+            self.engine.wheel.arm(self, GOODBYE_S)
 
     def keep(self, stream: CallerStream) -> None:
         """The stream is over and may be another."""

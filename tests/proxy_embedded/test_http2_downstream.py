@@ -13,7 +13,7 @@ from proxy.embedded import http2_frames as wire
 from proxy.embedded.engine import Engine
 from proxy.embedded.exchange import HOLD_UPSTREAM
 from proxy.embedded.http1 import Response
-from proxy.embedded.http2_downstream import PREFACE_END, STREAMS_MAX, Http2Downstream
+from proxy.embedded.http2_downstream import GOODBYE_S, PREFACE_END, STREAMS_MAX, Http2Downstream
 from proxy.embedded.http2_flow import STREAM_WINDOW
 from proxy.embedded.http2_heads import read_response
 from proxy.embedded.http2_link import UNTAKEN_BYTES_MAX
@@ -742,6 +742,18 @@ async def test_a_caller_s_goaway_lets_its_requests_end(caller: Caller) -> None:
     assert not caller.wire.is_closing()
     caller.exchanges[0].answer()
     assert len(caller.got()) == 1
+
+
+async def test_after_a_caller_s_goaway_what_is_on_its_way_is_answered_and_the_connection_ends(
+    caller: Caller, engine: Engine
+) -> None:
+    caller.send(wire.goaway(0, 0xFF))
+    assert not caller.wire.is_closing()
+    caller.send(wire.frame(wire.PING, 0, 0, b"are-you?"))
+    assert [frame.opaque_data for frame in caller.got()] == [b"are-you?"]
+    assert 0 < caller.connection.deadline_s - engine.loop.time() <= GOODBYE_S
+    caller.connection.on_deadline()
+    assert caller.ended() == wire.NO_ERROR
 
 
 async def test_a_lost_connection_ends_every_request(caller: Caller, engine: Engine) -> None:
