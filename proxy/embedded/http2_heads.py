@@ -116,7 +116,8 @@ def read_request(fields: Pairs, headers_max: int, *, end: bool) -> Request:
         elif name == b"te" and value.lower() != b"trailers":
             raise MalformedError("te says more than trailers")
     if cookies:
-        headers.append((b"cookie", b"; ".join(cookies)))  # 8.2.3
+        # 8.2.3. Without empty ones: a value that ended with the blank would be another one in HTTP/1.1.
+        headers.append((b"cookie", b"; ".join(filter(None, cookies))))
     request.headers = headers
     if length is not None:
         if end and int(length):

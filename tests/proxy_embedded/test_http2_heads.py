@@ -165,6 +165,8 @@ others = st.tuples(
 
 
 @given(paths, hosts, st.lists(others, max_size=4), st.sampled_from([b"GET", b"POST", b"PUT"]), st.booleans())
+@example(b"/", b"h", [(b"cookie", b""), (b"cookie", b"")], b"GET", False)
+@example(b"/", b"h", [(b"cookie", b"a=1"), (b"cookie", b""), (b"cookie", b"b=2")], b"GET", False)
 def test_whatever_is_taken_is_the_same_request_in_http1(
     path: bytes, host: bytes, more: Pairs, method: bytes, end: bool
 ) -> None:
