@@ -221,6 +221,8 @@ def draw(comparisons: Iterable[Comparison], path: Path, *, title: str) -> None:
 
 
 def _panel(panel: "Axes", comparison: Comparison) -> None:
+    from matplotlib.ticker import LogLocator
+
     exact, large = comparison.exact, comparison.large
     _steps(panel, exact, label="exact (the node itself)", color="black", width=2.2)
     _steps(panel, large, label="large (arrays)", color="tab:orange", width=1.4)
@@ -231,6 +233,11 @@ def _panel(panel: "Axes", comparison: Comparison) -> None:
         if comparison.question is Question.HEARD:  # most have it after milliseconds, the last after a hundred
             panel.set_xscale("log")
             panel.set_xlim(left, right)
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(
+                ""
+            )  # of less than a decade they would be written over one another
         else:
             panel.set_xlim(left - 0.05 * (right - left), right + 0.05 * (right - left))
     panel.set_ylim(0, 1.02)
