@@ -13,13 +13,10 @@ slot at most. An entry that raises takes no other one's deadline with it.
 """
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
-
-log = logging.getLogger("gossamer.proxy.worker")
 
 RESOLUTION_S: Final = 0.01
 NEVER: Final = float("inf")
@@ -99,15 +96,25 @@ class TimerWheel:
         self._wake_slot = _UNPLACED
         now_s = self._clock()
         order = self._order
-        while order and order[0] * RESOLUTION_S <= now_s:
-            slot = heappop(order)
-            for entry in self._slots.pop(slot):
+        try:
+            while order and order[0] * RESOLUTION_S <= now_s:
+                slot = heappop(order)
                 try:
-                    self._visit(entry, slot, now_s)
-                except Exception:  # a defect of one connection: a callback of its own would end alone too
-                    log.exception("the deadline of %r failed", entry)
-        if order and order[0] < self._wake_slot:
-            self._sleep_until(order[0])
+                    self._visit_all(slot, now_s)
+                finally:
+                    if self._slots[slot]:  # one raised, which the loop reports: the others are next
+                        heappush(order, slot)
+                    else:
+                        del self._slots[slot]
+        finally:
+            if order and order[0] < self._wake_slot:
+                self._sleep_until(order[0])
+
+    def _visit_all(self, slot: int, now_s: float) -> None:
+        waiting = self._slots[slot]
+        for entry in list(waiting):
+            waiting.pop(entry, None)  # it may have ended meanwhile
+            self._visit(entry, slot, now_s)
 
     def _visit(self, entry: Timed, slot: int, now_s: float) -> None:
         if entry.slot != slot:
