@@ -101,7 +101,7 @@ class _Pipe(Timed):
                 side.transport.resume_reading()
         for side in self._sides:
             side.take_up()
-        if first_ended:
+        if first_ended and not second.is_closing():
             one.eof_received()
 
     def on_deadline(self) -> None:
