@@ -16,13 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_beyond_the_breaker_is_503_uo(mesh: Mesh, app: App) -> None:
-    release = asyncio.Event()
-
-    async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(answer(body=b"done"))
-
-    app.script = wait
+    release = held_back(app)
     await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": CircuitBreaker(requests_max=2)}))
     busy = [asyncio.ensure_future(mesh.call()) for _ in range(2)]
     await until(lambda: len(app.received) == 2, "two requests under way")
@@ -58,13 +52,7 @@ async def test_connections_are_limited_and_requests_wait_for_one(mesh: Mesh, app
 
 
 async def test_requests_share_the_connections_there_may_be(mesh: Mesh, app: App) -> None:
-    release = asyncio.Event()
-
-    async def wait(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(answer(body=b"done"))
-
-    app.script = wait
+    release = held_back(app)
     breaker = CircuitBreaker(connections_max=1)
     await mesh.serve(Service("echo", {REMOTE: app.port}, cluster={"breaker": breaker}))
     tasks = [asyncio.ensure_future(mesh.call()) for _ in range(20)]
@@ -76,14 +64,7 @@ async def test_requests_share_the_connections_there_may_be(mesh: Mesh, app: App)
 async def test_a_head_as_large_as_is_taken_does_not_end_the_connection_others_share(
     mesh: Mesh, app: App
 ) -> None:
-    release = asyncio.Event()
-
-    async def serve(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
-        if request.path == "/waits":
-            await release.wait()
-        writer.write(answer(body=b"done"))
-
-    app.script = serve
+    release = held_back(app, path="/waits")
     limits = Limits(header_bytes_max=8192, headers_max=100)
     await mesh.serve(
         Service("echo", {REMOTE: app.port}, cluster={"breaker": CircuitBreaker(connections_max=1)}),
@@ -95,6 +76,19 @@ async def test_a_head_as_large_as_is_taken_does_not_end_the_connection_others_sh
     assert (await mesh.call(headers=many)).status == 200
     release.set()
     assert (await waiting).body == b"done"
+
+
+def held_back(app: App, *, path: str | None = None) -> asyncio.Event:
+    """The application answers a request for `path`, or any, once the event is set, and others at once."""
+    release = asyncio.Event()
+
+    async def serve(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        if path in {None, request.path}:
+            await release.wait()
+        writer.write(answer(body=b"done"))
+
+    app.script = serve
+    return release
 
 
 async def first_done(tasks: list[asyncio.Task[Reply]], count: int) -> list[Reply]:

@@ -27,8 +27,8 @@ async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[LocalMesh]:
 
 
 @pytest.fixture(autouse=True)
-def no_traceback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No process of any peer says that it met what nobody had thought of, unless the test is marked `defects`."""
+def no_traceback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process of a peer that is started as a `LocalPeer` says that it met what nobody had thought of."""
     logs: dict[str, TextIO] = {}
     start = LocalPeer.start
 
@@ -45,9 +45,8 @@ def no_traceback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     for name, file in logs.items():
         with file:
             told[name] = file.read().partition("Traceback (most recent call last)")
-    if not request.node.get_closest_marker("defects"):
-        for name, (before, found, after) in told.items():
-            assert not found, f"{name}: {before[-1000:]}{found}{after[:3000]}"
+    for name, (before, found, after) in told.items():
+        assert not found, f"{name}: {before[-1000:]}{found}{after[:3000]}"
 
 
 @pytest.fixture
