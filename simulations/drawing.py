@@ -91,6 +91,12 @@ def shares(timeline: Timeline, row: Row, times: Sequence[float]) -> list[tuple[f
     return [(a, s, d, gone) for a, s, d, gone in total]
 
 
+def changing(seen: Sequence[object]) -> list[int]:
+    """The first column, each that differs from the one before it, and the last: all that a picture in steps needs."""
+    last = len(seen) - 1
+    return [column for column in range(len(seen)) if column in (0, last) or seen[column] != seen[column - 1]]
+
+
 def draw(played: "Played", path: Path) -> None:
     """Draw the time-line into `path`, whose ending says the format. Raises DrawingError."""
     if path.suffix.lower() not in FORMATS:
@@ -136,15 +142,17 @@ def draw(played: "Played", path: Path) -> None:
 
 def _draw_rows(axes: Any, timeline: Timeline, rows: Sequence[Row]) -> None:
     end = timeline.now
-    times = [end * column / COLUMNS for column in range(COLUMNS)]
-    for place, row in enumerate(rows):
-        seen = shares(timeline, row, times)
-        axes.fill_between(times, place - 0.40, place + 0.30, color=UNSEEN, linewidth=0)
-        bottom = [place + 0.30] * COLUMNS  # the axis points down: a band grows upwards from its truth line
+    columns = [end * column / COLUMNS for column in range(COLUMNS)]
+    for place, row in enumerate(rows):  # not snapped to pixels, which would swallow what is narrower
+        everywhere = shares(timeline, row, columns)
+        steps = changing(everywhere)
+        times, seen = [columns[step] for step in steps], [everywhere[step] for step in steps]
+        axes.fill_between(times, place - 0.40, place + 0.30, color=UNSEEN, linewidth=0, snap=False)
+        bottom = [place + 0.30] * len(times)  # the axis points down: a band grows upwards from its truth line
         for state, colour in enumerate((ALIVE, LEFT, SUSPECT, DEAD)):
             index = (0, 3, 1, 2)[state]
             edge = [y - 0.70 * share[index] for y, share in zip(bottom, seen, strict=True)]
-            axes.fill_between(times, edge, bottom, color=colour, linewidth=0, step="post")
+            axes.fill_between(times, edge, bottom, color=colour, linewidth=0, step="post", snap=False)
             bottom = edge
         if len(row.hosts) == 1 or not any(timeline.eventful(host) for host in row.hosts):
             _draw_truth(axes, timeline, row.hosts[0], place, end)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from crdt.log import WriterLog
 from simulations.cli import sim
-from simulations.drawing import DrawingError, draw, rows_of, shares
+from simulations.drawing import DrawingError, changing, draw, rows_of, shares
 from simulations.scenarios import SCENARIOS
 from simulations.stage import Played, play
 from simulations.timeline import Truth
@@ -115,8 +115,14 @@ def test_a_picture_is_drawn_and_the_same_story_gives_the_same_picture(crash: Pla
     assert "crash n" in text
     assert "the other 7 nodes" in text
     assert text == (tmp_path / "b.svg").read_text()
+    assert len(text) < 100_000  # a band has as many points as it has steps
     draw(crash, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_step_of_a_band_is_left_out() -> None:
+    assert changing("aaabaacccc") == [0, 3, 4, 6, 9]
+    assert changing("a") == [0]
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_plain_error(
