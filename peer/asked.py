@@ -20,6 +20,7 @@ log = logging.getLogger("gossamer.certify")
 
 FILE_NAME: Final = "asked.json"
 KEYS_MAX: Final = 4096
+_SECONDS_MAX: Final = 1e15
 KEPT_S: Final = SVID_TTL_S_MAX + BACKDATE_S
 
 
@@ -31,11 +32,10 @@ class AskedKeys:
         self._since = 0.0 if first_start else now  # of what began before nothing is known
         self._keys: dict[str, float] = {}  # digest in hex -> when it may be forgotten (Unix s); oldest first
         try:
-            text = file.read()
-            if text is not None:
-                data: Any = json.loads(text)
-                self._keys = {str(bytes.fromhex(key).hex()): float(at) for key, at in data["keys"].items()}
-                self._since = float(data["since"])
+            data = file.read_json()
+            if data is not None:
+                self._keys = {bytes.fromhex(key).hex(): _moment(at) for key, at in data["keys"].items()}
+                self._since = _moment(data["since"])
         except (StateFileError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.error("asked_unread", extra={"fields": {"reason": str(error)}})
             self._keys, self._since = {}, now
@@ -69,3 +69,10 @@ class AskedKeys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+def _moment(value: Any) -> float:
+    """Unix seconds. Raises ValueError, TypeError."""
+    if not abs(value) <= _SECONDS_MAX:  # which is so of infinity and of what is no number
+        raise ValueError(f"{value!r:.40} is no time")
+    return float(value)

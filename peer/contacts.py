@@ -13,6 +13,7 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -44,10 +45,11 @@ class Contacts:
     def load(self) -> tuple[Address, ...]:
         """The members kept by the last run; none, with a word in the log, if the file does not say."""
         try:
-            text = self.file.read()
-            rows = json.loads(text) if text else []
+            rows = self.file.read_json() or []
+            if not isinstance(rows, list):
+                raise ValueError("not a list of addresses")
             return tuple(_address(row) for row in rows[:CONTACTS_MAX])
-        except (StateFileError, ValueError, TypeError) as error:
+        except (StateFileError, ValueError) as error:
             log.warning("contacts_unread", extra={"fields": {"reason": str(error)}})
             return ()
 
@@ -65,7 +67,7 @@ class Contacts:
 def _address(row: object) -> Address:
     match row:
         case [str(host), int(port)] if 0 < port < 65536:
-            return host, port
+            return str(ip_address(host)), port
     raise ValueError(f"not an address: {row!r:.80}")
 
 

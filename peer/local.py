@@ -109,7 +109,7 @@ class LocalServices:
         self._told = dict(told)
         try:
             documents = json.loads(text) if text else []
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ResourceError([f"not JSON: {error}"]) from error
         if not isinstance(documents, list):
             raise ResourceError(["not a list of services"])

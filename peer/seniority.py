@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from peer.io.statefile import StateFile, StateFileError
 from trust.credential import Credential
@@ -36,7 +36,7 @@ class Seniority:
         self._since: dict[bytes, int] = {}
         self._kept = True
         try:
-            self._since = _read(file.read())
+            self._since = _read(file.read_json())
         except (StateFileError, IdentityError, ValueError) as error:
             log.warning("members_since_unread", extra={"fields": {"reason": str(error)}})
         self.note()
@@ -87,8 +87,9 @@ class Seniority:
         return f"Seniority(nodes={len(self._since)}, kept={self._kept})"
 
 
-def _read(text: str | None) -> dict[bytes, int]:
-    rows = json.loads(text) if text else {}
+def _read(rows: Any) -> dict[bytes, int]:
+    if rows is None:
+        return {}
     if not isinstance(rows, dict) or len(rows) > KNOWN_MAX:
         raise ValueError("this is not a list of members")
     found: dict[bytes, int] = {}

@@ -7,14 +7,17 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from peer.io.statefile import StateFile, StateFileError
 from trust.admission import Spend
+from trust.identity import ID_BYTES
+from trust.invitation import TOKEN_ID_BYTES
 
 log = logging.getLogger("gossamer.store")
 
 FILE_NAME: Final = "tokens.json"
+_SECONDS_MAX: Final = 2**63 - 1  # what the store and a handover can carry
 
 
 class SpentTokens:
@@ -31,11 +34,7 @@ class SpentTokens:
     def load(self, now: float) -> tuple[Spend, ...]:
         """The uses that still count. A file that cannot be read is reported and means none: the store has them too."""
         try:
-            rows: Any = json.loads(self._file.read() or "[]")
-            spends = [
-                Spend(token_id=bytes.fromhex(token), node=bytes.fromhex(node), expires_at=int(at))
-                for token, node, at in rows
-            ]
+            spends = [_spend(row) for row in self._file.read_json() or ()]
         except (StateFileError, ValueError, TypeError) as error:
             log.error("tokens_unread", extra={"fields": {"reason": str(error)}})
             return ()
@@ -48,3 +47,12 @@ class SpentTokens:
         rows = sorted([each.token_id.hex(), each.node.hex(), each.expires_at] for each in kept)
         self._file.write(json.dumps(rows))
         self._spends = kept
+
+
+def _spend(row: object) -> Spend:
+    match row:
+        case [str(token), str(node), int(at)] if 0 <= at <= _SECONDS_MAX:
+            spend = Spend(token_id=bytes.fromhex(token), node=bytes.fromhex(node), expires_at=at)
+            if (len(spend.token_id), len(spend.node)) == (TOKEN_ID_BYTES, ID_BYTES):
+                return spend
+    raise ValueError(f"not the use of a token: {row!r:.80}")

@@ -3,9 +3,10 @@
 Invariant: a reader finds the old content or the new, never a part; nobody but the peer's user can read it.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from peer.io.keys import KeyFileError, reason, write_private
 
@@ -18,7 +19,7 @@ class StateFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """One such file. Both methods block."""
+    """One such file. Its methods block."""
 
     path: Path
 
@@ -37,6 +38,14 @@ class StateFile:
             return data.decode()
         except UnicodeDecodeError as error:
             raise StateFileError(f"{self.path}: is damaged: not UTF-8") from error
+
+    def read_json(self) -> Any:
+        """The value in it, or None where there is no such file. Raises StateFileError."""
+        text = self.read()
+        try:
+            return None if text is None else json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise StateFileError(f"{self.path}: is damaged: not JSON ({error})") from error
 
     def write(self, text: str) -> None:
         """Replace the content, durable when it returns. Raises StateFileError."""

@@ -85,6 +85,9 @@ def _header_value(text: str) -> str:
     return text
 
 
+_NUMBER_MAX: Final = 10**300
+
+
 def check_regex(pattern: str) -> None:
     """Raises ValueError (RegexError) when the pattern is not one that matches in linear time."""
     LinearRegex(pattern)
@@ -101,6 +104,8 @@ def kind_of(value: Any) -> str:
             return "nothing"
         case bool():
             return "true or false"
+        case int() if abs(value) >= _NUMBER_MAX:  # JSON has such, and no float holds them
+            return "a number of hundreds of digits"
         case int() | float():
             return f"the number {value:.20g}"
         case str():
