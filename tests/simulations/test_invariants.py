@@ -8,6 +8,7 @@ import pytest
 
 from gossip.broadcast import Queue
 from gossip.member import State
+from gossip.probe import Purpose
 from gossip.statement import sign_suspect
 from peer.messages import Draft
 from peer.node import Node
@@ -101,11 +102,31 @@ def test_somebody_back_from_the_dead_is_noticed(world: World) -> None:
     assert any("n0 sees n3 alive: it does not live" in broken for broken in watch.broken)
 
 
-def test_a_queue_beyond_its_bound_is_noticed(world: World) -> None:
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        ({"members_max": 2}, "4 members, at most 3 are allowed"),
+        ({"updates_max": 1}, "2 updates, at most 1 are allowed"),
+        ({"payloads_max": 1}, "2 records, at most 1 are allowed"),
+        ({"probes_max": 1}, "2 probes, at most 1 are allowed"),
+    ],
+)
+def test_a_queue_beyond_its_bound_is_noticed(world: World, bound: dict[str, int], words: str) -> None:
     watch = Watch(world)
-    world.config = replace(world.config, members_max=2)
+    parts = running(world, 0).engine._parts
+    for name in (b"a", b"b"):
+        parts.broadcasts.tell(name, "alive", b"statement")
+        parts.broadcasts.publish(name, b"record")
+    parts.probes.clear()
+    for index in (1, 2):
+        entry = parts.roster.get(world.hosts[index].id)
+        assert entry is not None
+        parts.probe(world.now, entry, Purpose.ROUND)
     watch.look()
-    assert "n0 holds 4 members, at most 3 are allowed" in watch.broken[0]
+    assert watch.broken == []
+    world.config = replace(world.config, **bound)
+    watch.look()
+    assert f"n0 holds {words}" in watch.broken[0]
 
 
 def test_journals_that_differ_after_quiet_are_noticed(world: World) -> None:

@@ -1,16 +1,21 @@
 """The scenarios of `gossamer sim run`, their time-lines and their pictures."""
 
 import json
+import re
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from crdt.log import WriterLog
+from simulations.campaign import tell_one
 from simulations.cli import sim
 from simulations.drawing import DrawingError, changing, draw, rows_of, shares
 from simulations.scenarios import SCENARIOS
+from simulations.sometimes import Sometimes
 from simulations.stage import Played, play
 from simulations.timeline import Truth
 
@@ -179,6 +184,32 @@ def test_run_prints_data(tmp_path: Path) -> None:
 )
 def test_wrong_use_is_an_error(words: list[str]) -> None:
     assert CliRunner().invoke(sim, words).exit_code != 0
+
+
+def test_a_story_that_ends_with_a_wrong_view_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "simulations.views.differences", lambda _world, at_most: ["n0 sees n1 dead, which lives"]
+    )
+    done = CliRunner().invoke(sim, ["run", "leave", "--nodes", "5"])
+    assert "n0 sees n1 dead" in done.output
+    assert done.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "never", "code"), [((), (), 0), (("a queue is too long",), (), 1), ((), ("WITNESS",), 1)]
+)
+def test_a_campaign_fails_where_an_invariant_broke_and_where_something_never_happened(
+    broken: tuple[str, ...], never: tuple[str, ...], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Counter({each: 1 for each in Sometimes if each.name not in never})
+    told = replace(tell_one(1, hosts_max=3, lasts_s=1.0), broken=broken, sometimes=seen)
+    monkeypatch.setattr("simulations.campaign.tell_one", lambda _seed: told)
+    done = CliRunner().invoke(sim, ["campaign", "--seeds", "1"])
+    assert done.exit_code == code, done.output
+    assert all(word in done.output for word in broken)
+    assert re.findall(r"^0 +(.*\S) *$", done.output, re.MULTILINE) == [
+        Sometimes[name].value for name in never
+    ]
 
 
 def test_a_campaign_from_the_command_line_counts_what_it_saw() -> None:

@@ -1,18 +1,22 @@
 """Hosts that crash, restart, stop, lag and leave; the nodes are real."""
 
+import gc
+import random
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from gossip.config import DATAGRAM_BYTES_MAX
 from gossip.member import State
-from peer.messages import DatagramReceived, Draft, Lagged, MemberMoved, Tick, Written
+from peer.messages import DatagramReceived, Draft, Lagged, MemberMoved, SendDatagram, Tick, Written
 from peer.node import Node
 from simulations.host import INBOX_DATAGRAMS_MAX, Host, Keeps
 from simulations.loop import SimulationError
 from simulations.network import Latency, apart
-from simulations.world import World
+from simulations.world import REAL_CRYPTO_MAX, World
 
 Build = Callable[..., World]
 
@@ -233,3 +237,63 @@ def test_a_node_that_ticks_without_end_is_an_error_and_no_hang(mesh_of: Build) -
     world.hosts[1].node = Stuck()
     with pytest.raises(SimulationError, match="n1 ticks without end"):
         world.run(5)
+
+
+def test_a_datagram_too_large_for_the_wire_is_an_error(
+    mesh_of: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = mesh_of(2, crypto="real")
+    host = world.hosts[1]
+    assert host.node is not None
+    for size in (DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX + 1):
+        large = SendDatagram(address=world.hosts[0].address, data=bytes(size))
+        monkeypatch.setattr(host.node, "step", lambda _now, _event, large=large: [large])
+        if size > DATAGRAM_BYTES_MAX:
+            with pytest.raises(SimulationError, match="n1 sends a datagram of 1401 bytes"):
+                world.arrive(host, Tick())
+        else:
+            world.arrive(host, Tick())
+
+
+def test_what_nodes_and_faults_draw_leaves_the_dice_of_all_others_as_they_were(mesh_of: Build) -> None:
+    world = mesh_of(3)
+
+    def streams() -> dict[str, random.Random]:
+        nodes = {host.name: host.node.engine._parts.rng for host in world.hosts if host.node is not None}
+        return {"network": world.network.rng, "faults": world.faults_rng} | nodes
+
+    assert len(streams()) == 5
+    for drawing in streams():
+        before = {name: rng.getstate() for name, rng in streams().items()}
+        streams()[drawing].random()
+        assert [name for name, rng in streams().items() if rng.getstate() != before[name]] == [drawing]
+    assert len({rng.getstate() for rng in streams().values()}) == 5
+
+
+def test_what_all_nodes_know_is_there_once_however_many_they_are() -> None:
+    """Memory for each node is the same in a mesh four times as large: what grows with n is shared."""
+
+    def bytes_each(count: int) -> float:
+        gc.collect()
+        tracemalloc.start()
+        try:
+            world = World(size=count, crypto="model")
+            for _ in range(count):
+                world.add()
+            world.start_warm(world.hosts)
+            world.run(1.0)
+            world.crash(world.hosts[0])
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0] / count
+        finally:
+            tracemalloc.stop()
+
+    few, many = bytes_each(50), bytes_each(200)
+    assert many < 1.2 * few < 60_000
+
+
+def test_keys_and_signatures_are_real_where_few_hosts_are_expected() -> None:
+    assert World(size=REAL_CRYPTO_MAX).mesh.is_real
+    assert not World(size=REAL_CRYPTO_MAX + 1).mesh.is_real
+    assert World(size=REAL_CRYPTO_MAX + 1, crypto="real").mesh.is_real
+    assert not World(size=3, crypto="model").mesh.is_real
