@@ -1,8 +1,10 @@
 """What one member can do to the exchanges of others."""
 
+import pytest
+
 from gossip.events import MembersReceived, RequestSync, Send
 from gossip.member import State
-from gossip.message import Gossip
+from gossip.message import Ack, Gossip, Nack
 from tests.gossip.company import OWN, Company, alive_of, chunk, dead_of
 from tests.gossip.world import Speaker, engine_of, identity_of, ping, ping_request, suspicion
 
@@ -68,8 +70,6 @@ def test_one_member_cannot_take_all_relays() -> None:
     company = Company("evil", "silent", "honest", "target")
     company.peers["silent"].answers = False
     company.run(10)
-    from gossip.message import Nack
-
     for n in range(256):
         company.step(company.peers["evil"].speaker.datagram(OWN, ping_request(n, identity_of("silent").id)))
     company.peers["honest"].heard.clear()
@@ -93,6 +93,29 @@ def test_a_relayed_ping_is_no_larger_than_its_request_until_the_address_has_prov
     company.engine._parts.broadcasts.clear()
     out = [o for o in company.step(request) if isinstance(o, Send) and o.address == elsewhere]
     assert sum(len(o.data) for o in out) <= len(request.data)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_a_relay_answers_is_no_larger_than_the_request_either(answered: bool) -> None:
+    company = Company("evil", "target", "p1")
+    evil = company.peers["evil"].speaker
+    company.peers["evil"].answers = False
+    company.run(10)
+    company.peers["target"].answers = answered
+    request = evil.datagram(OWN, ping_request(1, identity_of("target").id))
+    company.step(request)
+    company.engine._parts.broadcasts.publish(bytes(16), bytes(1000))  # rides on whatever has room
+    company.outputs.clear()
+    company.run(0.5)
+    sizes = [
+        len(output.data)
+        for _, output in company.outputs
+        if isinstance(output, Send)
+        and output.address == evil.address
+        and isinstance(evil.read(output.data, of=OWN)[1].message, Ack if answered else Nack)
+    ]
+    assert len(sizes) == 1
+    assert sizes[0] <= len(request.data)
 
 
 def test_zones_of_one_member_leave_room_for_others() -> None:

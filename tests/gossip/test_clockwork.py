@@ -115,6 +115,28 @@ def test_a_relay_nacks_in_time() -> None:
     assert Nack(sequence=5) in messages(outputs, "a")
 
 
+def test_a_zone_whose_round_trips_were_measured_is_waited_for_no_longer_than_they_say() -> None:
+    engine, probe = probing(*NAMES)
+    engine.step(START + 0.01, Speaker("t", address=ADDRESS["t"]).datagram("own", ack(probe.sequence)))
+    entry = engine._parts.roster.get(identity_of("t").id)
+    assert entry is not None
+    again = engine._parts.probe(START + 1, entry, Purpose.ROUND)
+    assert again is not None
+    floor_s = lan().probe_timeout_s_min
+    assert again.asks_at == START + 1 + floor_s < START + 1 + lan().probe_timeout_s
+    assert again.ends_at == START + 1 + floor_s * (1 + lan().indirect_timeout_mult)
+
+
+def test_doubt_stretches_both_stages_of_a_probe() -> None:
+    engine = quiet(*NAMES)
+    engine._parts.health.adjust(2)
+    entry = engine._parts.roster.get(identity_of("t").id)
+    assert entry is not None
+    probe = engine._parts.probe(START, entry, Purpose.ROUND)
+    assert probe is not None
+    assert (probe.asks_at, probe.ends_at) == (START + 3 * lan().probe_timeout_s, START + 3 * ENDS_S)
+
+
 def test_a_late_tick_counts_against_this_node_and_not_against_the_target() -> None:
     engine, _ = probing(*NAMES)
     outputs = engine.step(START + 30.0, Tick())

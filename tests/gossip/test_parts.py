@@ -44,6 +44,26 @@ def test_a_witness_probes_the_suspect_at_once_and_others_do_not() -> None:
         assert pinged(outputs, name) is is_witness
 
 
+def test_those_next_in_the_ring_tell_the_suspect_at_once_and_do_not_probe_it() -> None:
+    config = lan()
+    heralding = []
+    for name in NAMES:
+        engine = quiet(*NAMES)
+        ring = engine._parts.roster.witnesses(identity_of(name).id, config.witnesses + config.heralds)
+        if engine.id not in ring[config.witnesses :]:
+            continue
+        accusation = suspicion(next(other for other in NAMES if other != name), name)
+        engine._parts.judge.hear(START, accusation)
+        engine._parts.broadcasts.clear()  # no round of gossip tells it
+        engine._parts.settle(START)
+        reader = Speaker(name, address=ADDRESS[name])
+        heard = [o for o in engine._parts.out if isinstance(o, Send) and o.address == ADDRESS[name]]
+        bodies = [reader.read(output.data, of="own")[1] for output in heard]
+        assert [(body.message, body.updates) for body in bodies] == [(Gossip(), (accusation.encode(),))]
+        heralding.append(name)
+    assert len(heralding) >= 3
+
+
 def test_an_accuser_tells_the_witnesses_at_once() -> None:
     engine = quiet(*NAMES)
     suspect = engine._parts.roster.get(identity_of("m0").id)
