@@ -6,7 +6,7 @@ telling it (Demers et al., 1987, "counter" with feedback), for up to half of the
 end it, and whoever was missed finds out by the fingerprints. Records are rare and wanted at once even where much is
 lost: echoes only say whom not to tell. Membership statements and published records
 wait in queues of their own and take turns at having the first pick of a datagram's room, so that neither a storm of
-suspicions nor a flood of records can starve the other: each is sure of every second datagram.
+suspicions nor a flood of records can starve the other: each is sure of every second datagram to a live member.
 
 Invariant: at most `items_max` items a queue; on overflow the one told most often (then the oldest) goes, counted.
 """
@@ -239,13 +239,15 @@ class Broadcasts:
         get no `records`: they are told what makes them come back, and records have few transmissions to lose."""
         if not self:
             return [], []
+        if not records:  # nobody's turn
+            return self.updates.take(room, limit, to=to, audience=audience, skip=skip), []
         payloads: list[bytes] = []
         self._payloads_first = not self._payloads_first
-        if self._payloads_first and records:
+        if self._payloads_first:
             payloads = self.payloads.take(room, limit, to=to, audience=audience)
             room -= sum(map(item_bytes, payloads))
         updates = self.updates.take(room, limit, to=to, audience=audience, skip=skip)
-        if not self._payloads_first and records:
+        if not self._payloads_first:
             room -= sum(map(item_bytes, updates))
             payloads = self.payloads.take(room, limit, to=to, audience=audience)
         return updates, payloads

@@ -76,6 +76,16 @@ def test_neither_queue_starves_the_other() -> None:
         assert sum(map(item_bytes, [*updates, *payloads])) <= 1300
 
 
+def test_datagrams_to_the_dead_take_no_turn_of_the_records() -> None:
+    broadcasts = Broadcasts(updates_max=1000, payloads_max=1000)
+    for number in range(500):
+        broadcasts.tell(number.to_bytes(16, "big"), "alive", b"u" * 400)
+        broadcasts.publish(number.to_bytes(16, "big"), b"p" * 1000)
+    filled = [broadcasts.fill(1300, 1000, records=live) for _ in range(20) for live in (True, False)]
+    assert sum(bool(payloads) for _, payloads in filled) == 10
+    assert sum(bool(updates) for updates, _ in filled) == 30
+
+
 def test_own_alive_is_left_out_where_an_introduction_carries_it() -> None:
     broadcasts = Broadcasts(updates_max=10, payloads_max=10)
     broadcasts.tell(b"me", "alive", b"own")
