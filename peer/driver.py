@@ -19,6 +19,7 @@ from gossip.member import Member, State
 from peer.clock import Clock
 from peer.disk import Disk
 from peer.io.store import Batch
+from peer.lateness import Lateness
 from peer.messages import (
     CloseStream,
     Departed,
@@ -79,6 +80,7 @@ class Driver:
         self.on_member: Callable[[Member, State | None], None] = lambda _member, _previous: None
         self.on_evicted: Callable[[bytes], None] = lambda _node: None
         self.on_broken: Callable[[], None] = lambda: None
+        self.lateness = Lateness()
         self.synced = asyncio.Event()
         self.departed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -155,8 +157,10 @@ class Driver:
 
     def _tick(self) -> None:
         self._timer = None
-        lag_s = self.clock.now() - self._timer_at
+        now = self.clock.now()
+        lag_s = now - self._timer_at
         if lag_s > LAG_REPORTED_S:
+            self.lateness.note(now, lag_s)
             self.feed(Lagged(lag_s=lag_s))
         self.feed(Tick())
 

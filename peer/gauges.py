@@ -100,6 +100,40 @@ def ca_gauges(daemon: "Daemon") -> list[Gauge]:
     ]
 
 
+def gossip_gauges(daemon: "Daemon") -> list[Gauge]:
+    """Those of membership: how this peer stands with the others, and what it costs."""
+    statistics, lateness = daemon.node.engine.statistics, daemon.driver.lateness
+
+    def queued() -> dict[tuple[str, ...], float]:
+        now = statistics()
+        return {("statements",): now.updates_queued, ("records",): now.payloads_queued}
+
+    def dropped() -> dict[tuple[str, ...], float]:
+        now = statistics()
+        return {("statements",): now.updates_dropped, ("records",): now.payloads_dropped}
+
+    return [
+        make(
+            "gossip_doubt",
+            "How far this peer distrusts its own probes: 0 not at all, 7 at most.",
+            lambda: statistics().health,
+        ),
+        make(
+            "gossip_refutations_total",
+            "Accusations that this peer refuted.",
+            lambda: statistics().refutations,
+        ),
+        make("gossip_datagrams_sent_total", "Datagrams sent.", lambda: statistics().datagrams_sent),
+        make("gossip_bytes_sent_total", "Bytes of them.", lambda: statistics().bytes_sent),
+        make("gossip_rejected_total", "What others sent and was refused.", lambda: statistics().rejected),
+        make("gossip_streams_failed_total", "Streams not to be had.", lambda: statistics().syncs_failed),
+        make("gossip_queued", "What waits to be told.", queued, "queue"),
+        make("gossip_dropped_total", "What full queues lost.", dropped, "queue"),
+        make("process_late_total", "Timers that fired 0.1 s late or later.", lambda: lateness.count),
+        make("process_late_seconds_total", "How late they were in all.", lambda: lateness.seconds),
+    ]
+
+
 def gauges(daemon: "Daemon") -> list[Gauge]:
     """All of them."""
     engine, journal = daemon.node.engine, daemon.journal
@@ -201,6 +235,7 @@ def gauges(daemon: "Daemon") -> list[Gauge]:
         make(
             "disk_failing", "1 while the store cannot be written.", lambda: float(bool(daemon.disk.problem))
         ),
+        *gossip_gauges(daemon),
         *ca_gauges(daemon),
         make("oversized_datagrams_total", "Datagrams dropped unread.", lambda: daemon.outlook.oversized),
     ]

@@ -727,6 +727,10 @@ async def test_every_gauge_can_be_read(hosts: Any) -> None:
     for gauge in (
         "journal_records",
         "certificate_expiry_seconds",
+        "gossip_bytes_sent_total",
+        "gossip_doubt",
+        'gossip_dropped_total{queue="records"}',
+        "process_late_seconds_total",
         "snapshot_version",
         "oversized_datagrams_total",
     ):

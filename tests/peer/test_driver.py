@@ -12,7 +12,7 @@ from peer.clock import Clock
 from peer.disk import Disk
 from peer.driver import Driver, DriverClosedError
 from peer.io.store import Batch, Store, StoreError
-from peer.messages import Draft, JoinSeeds, SendDatagram, Tick, Write, Written
+from peer.messages import Draft, JoinSeeds, Lagged, SendDatagram, Tick, Write, Written
 from peer.node import Node
 from peer.records import POLICY, encode_policy
 
@@ -216,3 +216,40 @@ async def test_the_timer_follows_the_deadline(run: Run, until: Any) -> None:
     run.driver.feed(Tick())
     await until(lambda: alarm.rang != [])
     assert 0 <= alarm.rang[0] - alarm.at < 5
+
+
+async def test_a_late_timer_is_told_to_the_node_counted_and_logged_once_a_minute(
+    run: Run, monkeypatch: Any, caplog: Any
+) -> None:
+    driver, now = run.driver, run.clock.now()
+    feed, fed = driver.feed, list[Any]()
+    monkeypatch.setattr(run.clock, "now", lambda: now)
+    monkeypatch.setattr(driver, "feed", lambda event: (fed.append(event), feed(event)))
+
+    def late(by_s: float) -> int:
+        nonlocal now
+        driver._timer_at = run.node.deadline
+        now = run.node.deadline + by_s
+        fed.clear()
+        driver._tick()
+        return run.node.engine.statistics().health
+
+    def told() -> list[tuple[str, int, float]]:
+        return [
+            (record.message, record.fields["times"], record.fields["most_s"]) for record in caplog.records
+        ]
+
+    assert late(0.05) == 0
+    assert fed == [Tick()]
+    assert (driver.lateness.count, driver.lateness.seconds) == (0, 0.0)
+    assert [late(0.5), late(0.7)] == [1, 2]
+    assert [type(event) for event in fed] == [Lagged, Tick]
+    assert fed[0].lag_s == pytest.approx(0.7)
+    assert driver.lateness.count == 2
+    assert driver.lateness.seconds == pytest.approx(1.2)
+    assert told() == [("process_late", 1, 0.5)]
+    late(60.2)
+    assert [times for _, times, _ in told()] == [1, 2]
+    late(0.2)  # not so late that anybody need know
+    late(0.3)
+    assert len(told()) == 2
