@@ -238,7 +238,8 @@ def root_since(der: bytes) -> float:
 
 
 def load_certificate(der: bytes, what: str) -> x509.Certificate:
-    """Parse hostile DER: bounded, signed with Ed25519, nothing behind it. Raises SvidError naming `what`."""
+    """Parse hostile DER: bounded, signed with Ed25519, with times there are, nothing behind it. Raises SvidError naming
+    `what`."""
     if len(der) > CERTIFICATE_BYTES_MAX:
         raise SvidError(f"{what} has {len(der)} bytes, at most {CERTIFICATE_BYTES_MAX} are allowed")
     try:
@@ -247,6 +248,7 @@ def load_certificate(der: bytes, what: str) -> x509.Certificate:
             warnings.simplefilter("error", CryptographyDeprecationWarning)
             certificate = x509.load_der_x509_certificate(der)
         algorithm = certificate.signature_algorithm_oid
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc  # there is a year 0 in DER
     except UNREADABLE:
         raise SvidError(f"this is not {what}: the bytes do not decode") from None
     if algorithm != SignatureAlgorithmOID.ED25519 or der[-67:-64] != _SIGNATURE_HEADER:

@@ -1,16 +1,19 @@
 """Every decoder there is, and every one to come: whatever the bytes, a value or the error it promises.
 
 Decoders are found, not listed: functions of the packages called `decode…`, `unpack…` or `parse…` whose first argument
-is bytes. Each gets arbitrary bytes, arbitrary MessagePack, and lists such as its own encoder would make, of the small
-numbers, byte strings of usual lengths, words and nested lists that lead deep into it. What valid bytes with one
-thing changed do is tested where the format is (tests/gossip/test_fuzz.py and the tests of each format).
+is bytes. Those that are called otherwise, or are methods, are listed (`BY_NAME`). Each gets arbitrary bytes, arbitrary
+MessagePack, and lists such as its own encoder would make, of the small numbers, byte strings of usual lengths, words
+and nested lists that lead deep into it. What valid bytes with one thing changed do is tested where the format is
+(tests/gossip/test_fuzz.py and the tests of each format).
 """
 
+import base64
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -23,6 +26,16 @@ import gossip
 import peer
 import proxy
 import trust
+from peer import acquaintance, history, unnamed
+from peer.custody import Custody
+from peer.handover import decode_settled
+from peer.io.keys import Keys
+from tests.trust.rolled import DOMAIN, first_certificate
+from trust.authority import check_root_validity, load_certificate, read_root, root_since
+from trust.bundle import TrustBundle
+from trust.ceremony.statement import ceremony_of
+from trust.roots import roots_from
+from trust.transparency import read_denial
 
 PACKAGES = (crdt, gossip, peer, proxy, trust)
 PREFIXES = ("decode", "unpack", "parse")
@@ -63,6 +76,30 @@ def decoders() -> Iterator[tuple[str, Decoder]]:
 
 
 DECODERS = dict(decoders())
+
+_custody = Custody(Keys(Path("/nowhere")), bytes(32), bytes(16))
+BY_NAME: dict[str, Decoder] = {
+    "trust.authority.load_certificate": lambda data: load_certificate(data, "a certificate"),
+    "trust.authority.read_root": lambda data: read_root(data, DOMAIN),
+    "trust.authority.root_since": root_since,
+    "trust.authority.check_root_validity": lambda data: check_root_validity(data, 0.0),
+    "trust.bundle.from_pem": lambda data: TrustBundle.from_pem(DOMAIN, data),
+    "trust.bundle.from_pem, framed": lambda data: TrustBundle.from_pem(
+        DOMAIN, b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(data) + b"-----END CERTIFICATE-----\n"
+    ),
+    "trust.bundle.read_peer": TrustBundle(DOMAIN, [first_certificate()]).read_peer,
+    "trust.roots.roots_from": lambda data: roots_from(data, (), DOMAIN),
+    "trust.roots.roots_from, rollovers": lambda data: roots_from(first_certificate(), (data,), DOMAIN),
+    "trust.transparency.read_denial": lambda data: read_denial(
+        data, root_public=bytes(32), trust_domain=DOMAIN, writer=bytes(16)
+    ),
+    "trust.ceremony.statement.ceremony_of": ceremony_of,
+    "peer.acquaintance._read_greeting": acquaintance._read_greeting,
+    "peer.custody._decode": _custody._decode,
+    "peer.handover.decode_settled": decode_settled,
+    "peer.history._decoded": history._decoded,
+    "peer.unnamed._decode": unnamed._decode,
+}
 
 words = st.sampled_from(
     ["", "apply", "drain", "started", "outcome", "report", "HTTPRoute", "kind", "version", "reason"]
@@ -135,7 +172,7 @@ def test_all_are_found() -> None:
 @settings(max_examples=300)
 @example(b"\x81\x90\x00")
 def test_whatever_the_bytes_a_decoder_returns_or_raises_what_it_promises(data: bytes) -> None:
-    for name, decode in DECODERS.items():
+    for name, decode in (DECODERS | BY_NAME).items():
         try:
             decode(data)
         except Exception as error:

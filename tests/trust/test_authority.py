@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trust.authority import (
     ROOT_TTL_S,
     SoleAuthority,
+    check_root_validity,
     draft,
     draft_root,
     instant,
@@ -23,6 +24,7 @@ from trust.authority import (
     root_certificate,
     root_fingerprint,
     root_name,
+    root_since,
     serial_number,
 )
 from trust.errors import AuthorityError, SvidError
@@ -187,3 +189,33 @@ def test_a_trust_domain_that_is_none_is_refused_as_svid_error() -> None:
 def test_drafts_compare_by_content(mesh) -> None:
     drafted = draft_root(mesh.root_public, TRUST_DOMAIN, NOW)
     assert replace(drafted, tbs=b"") != drafted
+
+
+def dated(der: bytes, authority: SoleAuthority, since: bytes, until: bytes) -> bytes:
+    """A root certificate with other times (GeneralizedTime), signed again."""
+    tbs = x509.load_der_x509_certificate(der).tbs_certificate_bytes
+    validity = tbs.index(bytes.fromhex("301e170d"))
+    times = b"\x30\x22\x18\x0f" + since + b"\x18\x0f" + until
+    content = tbs[4:validity] + times + tbs[validity + 32 :]
+    assert tbs[:2] == b"\x30\x82"
+    tbs = b"\x30\x82" + len(content).to_bytes(2, "big") + content
+    whole = tbs + bytes.fromhex("300506032b6570034100") + authority.sign(tbs)
+    return b"\x30\x82" + len(whole).to_bytes(2, "big") + whole
+
+
+def test_times_that_no_calendar_has_are_refused() -> None:
+    authority = SoleAuthority.from_seed(b"\x01" * 32, holder=bytes(16))
+    der = root_certificate(authority, TRUST_DOMAIN, NOW)
+    begin, end = b"20260101000000Z", b"20600101000000Z"
+    good = dated(der, authority, begin, end)
+    assert read_root(good, TRUST_DOMAIN) == authority.root_public
+    check_root_validity(good, NOW)
+    for since, until in ((b"00000101000000Z", end), (begin, b"00001231235959Z"), (begin, b"20600101000060Z")):
+        odd = dated(der, authority, since, until)
+        for read in (
+            lambda der: read_root(der, TRUST_DOMAIN),
+            root_since,
+            lambda der: check_root_validity(der, NOW),
+        ):
+            with pytest.raises(SvidError, match="do not decode"):
+                read(odd)
