@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip.config import lan
+from gossip.config import DATAGRAM_BYTES_MAX, lan
 from gossip.engine import Engine
 from gossip.events import Datagram, Evict, Output, Rejected, Send, Tick
 from gossip.member import State
@@ -306,6 +306,32 @@ def test_a_proved_address_gets_full_datagrams() -> None:
     stray = Datagram(source=("10.66.6.6", 1), data=peer.say("own", ping(), introduction=b""))
     (reply, *_) = sends(engine.step(START + 2, stray))
     assert len(reply.data) <= len(data)
+
+
+@pytest.mark.parametrize("introduced", [False, True])
+@pytest.mark.parametrize("size", [40, 200, 333, 900])
+def test_whatever_there_is_to_tell_a_datagram_fits_into_what_the_wire_carries(
+    size: int, introduced: bool
+) -> None:
+    """Accusations, corrections, statements and records at once, of each more than there is room for."""
+    engine = engine_of("own")
+    acquaint(engine, "t", "a", "b", "c")
+    parts = engine._parts
+    for accuser in "abc":
+        parts.judge.hear(START, suspicion(accuser, "t"))
+    entry = parts.roster.get(identity_of("t").id)
+    assert entry is not None
+    for number in range(40):
+        parts.broadcasts.tell(number.to_bytes(16, "big"), "alive", bytes(size))
+        parts.broadcasts.publish(number.to_bytes(16, "big"), bytes(size + 1))
+    entry.link.doubted = introduced
+    sizes = []
+    for _ in range(6):  # statements and records take turns
+        for corrections in ((), tuple(bytes(size) for _ in range(30))):
+            sealed = parts.courier.seal(entry, Gossip(), now=START + 60, updates=corrections)
+            assert sealed is not None
+            sizes.append(len(sealed.data))
+    assert DATAGRAM_BYTES_MAX * 0.7 < max(sizes) <= DATAGRAM_BYTES_MAX
 
 
 def test_a_suspect_is_told_first_when_it_is_pinged() -> None:
