@@ -191,9 +191,9 @@ def patient() -> GossipConfig:
 TEN = ("t", *(f"m{index}" for index in range(8)))  # and `own`
 
 
-def verdict_s(*accusers: str) -> float:
+def verdict_s(*accusers: str, mesh: tuple[str, ...] = TEN) -> float:
     """Seconds from the first accusation to the verdict on `t`, which answers pings but never refutes."""
-    company = Company(*TEN, config=patient())
+    company = Company(*mesh, config=patient())
     for accuser in accusers:
         company.say(accuser, suspicion(accuser, "t"))
     start = company.now
@@ -209,6 +209,32 @@ def test_each_confirmation_shortens_the_wait_down_to_the_floor_and_further_ones_
     accusers: int, expected_s: float
 ) -> None:
     assert math.isclose(verdict_s(*TEN[1 : accusers + 1]), expected_s, abs_tol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("others", "accusers", "expected_s"),
+    [
+        (1, 1, 30.0),  # with `own` there are two who could: one confirmation is all there can be
+        (2, 1, 30.0),
+        (2, 2, 12.33),
+        (3, 1, 30.0),
+        (3, 2, 16.0),
+        (3, 3, 7.81),
+        (4, 1, 30.0),
+        (4, 2, 16.0),
+        (4, 3, 7.81),
+        (4, 4, 2.0),
+        (5, 4, 2.0),
+        (5, 5, 2.0),
+    ],
+)
+def test_in_a_small_mesh_as_many_confirmations_are_waited_for_as_there_can_be(
+    others: int, accusers: int, expected_s: float
+) -> None:
+    """memberlist's dogpile table: members by confirmations. There a timer of fewer than five members is the floor from
+    the start; here a lone accuser waits for the others, however few, and only one without any does not."""
+    waited = verdict_s(*TEN[1 : accusers + 1], mesh=TEN[: others + 1])
+    assert math.isclose(waited, expected_s, abs_tol=0.01)
 
 
 @pytest.mark.parametrize("accusers", [("m0", "m0"), ("m0", "m1", "m1", "m0", "m1")])
