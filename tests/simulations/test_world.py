@@ -103,6 +103,21 @@ def test_what_was_acknowledged_survives_a_crash_of_the_writer_alone(mesh_of: Bui
     assert record.payload == b"v"
 
 
+@pytest.mark.parametrize(("power", "kept"), [(False, True), (True, False)])
+def test_what_a_lying_disk_said_it_had_goes_with_the_power_only(
+    mesh_of: Build, power: bool, kept: bool
+) -> None:
+    world = mesh_of(1)
+    host, lives = world.hosts[0], []
+    world.on_life.append(lambda _host, what: lives.append(what))
+    host.disk.lie()
+    world.write(host, Draft(kind="note", key="k", payload=b"v"))
+    world.run(0.1)
+    world.crash(host, power=power)
+    assert lives == (["crash"] if kept else ["crash", "disk lost"])
+    assert bool(host.disk.records) is kept
+
+
 def test_who_leaves_is_seen_as_left_and_its_process_ends(mesh_of: Build) -> None:
     world = mesh_of(5)
     host = world.hosts[4]
