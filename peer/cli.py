@@ -11,6 +11,7 @@ error; a traceback is shown only with --debug or GOSSAMER_DEBUG=1.
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -74,11 +75,19 @@ class Commands(click.Group):
             raise click.UsageError(unknown_command(name, self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:  # --help is printed here already
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:
+            raise _ClosedPipeError from error  # click would end the process with 1
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise _ClosedPipeError from error  # click would end the process with 1
+            raise _ClosedPipeError from error
 
 
 def unknown_command(name: str, choices: Sequence[str]) -> str:
@@ -158,6 +167,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     ) as error:  # the last resort: whatever is wrong, a user gets one line, and --debug the rest
         if _debug_traceback():
             return EXIT_FAILED
+        if isinstance(error, OSError) and _stdout_fails():
+            _silence_stdout()
+            return _tell([f"standard output cannot be written: {error.strerror or error}"], EXIT_FAILED)
         detail = f"{type(error).__name__}: {error}".rstrip(": ")
         return _tell([f"internal error: {detail} (run with --debug to see where)"], EXIT_FAILED)
     return result if isinstance(result, int) else 0
@@ -165,10 +177,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Console script."""
+    open_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no error
     sys.exit(run())
+
+
+def open_standard_descriptors() -> None:
+    """Streams that whoever started this has closed (`>&-`) lead nowhere. Else the next file opened would get their
+    number, and a peer would write its access log into its own state. `sys.stdin` stays None, so that a closed
+    standard input can be told from an empty one."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # it gets the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _one_line(error: click.ClickException) -> str:
@@ -195,6 +225,17 @@ def _debug_traceback() -> bool:
 
     traceback.print_exc()
     return True
+
+
+def _stdout_fails() -> bool:
+    """Whether it was standard output that failed: it fails again, at what it still holds or (PYTHONUNBUFFERED) anew."""
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.write_through:
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _silence_stdout() -> None:
