@@ -9,6 +9,7 @@ Invariant: the process ends with 0 done, 1 failed, 2 wrong use or invalid input,
 error; a traceback is shown only with --debug or GOSSAMER_DEBUG=1.
 """
 
+import contextlib
 import difflib
 import importlib
 import io
@@ -213,8 +214,9 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def _tell(messages: Sequence[str], code: int) -> int:
-    for message in messages:
-        click.echo("error: " + safe(" ".join(message.split())), err=True)
+    with contextlib.suppress(OSError):  # nobody hears it; the code still says how it ended
+        for message in messages:
+            click.echo("error: " + safe(" ".join(message.split())), err=True)
     return code
 
 

@@ -4,6 +4,7 @@ Invariant: every call returns the peer's JSON or raises ClientError with the lin
 code to end with.
 """
 
+import errno
 import http.client
 import json
 import socket
@@ -220,6 +221,10 @@ class AdminClient:
                 f"the peer at {self.socket_path} did not answer within {timeout_s:g} s"
             ) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise ClientError(
+                    f"{self.socket_path} cannot be connected to: {error.strerror or error}"
+                ) from error
             words = " ".join(str(error).split())[:200] or type(error).__name__
             raise ClientError(
                 f"the peer at {self.socket_path} ended the connection ({words}); is it still running?"

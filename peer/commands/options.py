@@ -31,9 +31,19 @@ class Failure(click.ClickException):
         self.code = code
 
 
+def _data_dir(text: str) -> Path:
+    """As the peer itself reads it (`peer/config_keys.py`): `~` is the home directory here too."""
+    if not text or "\0" in text:
+        raise click.BadParameter("must be a path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise click.BadParameter(f"names a home directory that there is not: {text[:80]!r}") from error
+
+
 def data_dir_option(function: F) -> F:
     return click.option(
-        "--data-dir", type=click.Path(path_type=Path), envvar="GOSSAMER_DATA_DIR", default=DATA_DIR_DEFAULT,
+        "--data-dir", type=_data_dir, envvar="GOSSAMER_DATA_DIR", default=DATA_DIR_DEFAULT,
         metavar="DIR", help="Data directory of the peer (GOSSAMER_DATA_DIR; default ./gossamer-data).",
     )(function)  # fmt: skip
 
@@ -52,6 +62,8 @@ def namespace_option(function: F) -> F:
 def split_name(name: str, namespace: str | None) -> tuple[str | None, str]:
     """(namespace, name) of "name", or of "namespace/name"; None where neither it nor -n says one."""
     before, slash, after = name.rpartition("/")
+    if not name or namespace == "":
+        raise Failure("a name is empty" if not name else "-n: a namespace is empty", code=2)
     if not slash:
         return namespace, name
     if not before or not after or (namespace is not None and namespace != before):
@@ -83,8 +95,8 @@ class CallsPeer:
             raise Failure(str(error), code=error.code) from error
 
 
-def _quantity(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A click type from a reader that raises QuantityError."""
+def _quantity(name: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A click type from a reader that raises QuantityError; help calls it by that name."""
 
     def convert(text: str) -> Any:
         try:
@@ -92,7 +104,20 @@ def _quantity(read: Callable[[str], Any]) -> Callable[[str], Any]:
         except QuantityError as error:
             raise click.BadParameter(str(error)) from error
 
+    convert.__name__ = name
     return convert
+
+
+def duration(low: str, high: str) -> Callable[[str], Any]:
+    """A click type: seconds from `low` to `high`, all written like 45s."""
+
+    def read(text: str) -> float:
+        seconds = parse_duration_s(text)
+        if not parse_duration_s(low) <= seconds <= parse_duration_s(high):
+            raise QuantityError(f"must be from {low} to {high}, is {text.strip()}")
+        return seconds
+
+    return _quantity("duration", read)
 
 
 def _address_text(text: str) -> str:
@@ -101,6 +126,6 @@ def _address_text(text: str) -> str:
 
 
 GOSSIP_PORT = 7946
-DURATION = _quantity(parse_duration_s)
-PERCENT = _quantity(parse_percent)
-ADDRESS = _quantity(_address_text)
+DURATION = _quantity("duration", parse_duration_s)
+PERCENT = _quantity("percent", parse_percent)
+ADDRESS = _quantity("address", _address_text)

@@ -8,7 +8,15 @@ from typing import Any, Final
 
 import click
 
-from peer.commands.options import DURATION, CallsPeer, client_of, data_dir_option, output_option
+from peer.commands.options import (
+    DURATION,
+    CallsPeer,
+    Failure,
+    client_of,
+    data_dir_option,
+    duration,
+    output_option,
+)
 from peer.render import Column, print_data, print_lines
 
 _PHASES: Final = {
@@ -33,12 +41,10 @@ def token() -> None:
     help='A service the peer may offer, with * for any part; repeatable (default "*/*").',
 )  # fmt: skip
 @click.option(
-    "--ttl", type=DURATION, default=None,
+    "--ttl", type=duration("1s", "366d"), default=None,
     help="How long the token is good for (default 1h; 1d with --bootstrap).",
 )  # fmt: skip
-@click.option(
-    "--uses", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Peers it admits."
-)
+@click.option("--uses", type=click.IntRange(1, 1_000_000), metavar="N", help="Peers it admits (default 1).")
 @click.option("--no-publish", is_flag=True, help="The peer may not publish routes and policies.")
 @click.option("--no-invite", is_flag=True, help="The peer may not create tokens itself.")
 @click.option(
@@ -53,7 +59,7 @@ def token() -> None:
 def create(
     services: tuple[str, ...],
     ttl: float | None,
-    uses: int,
+    uses: int | None,
     no_publish: bool,
     no_invite: bool,
     govern: bool,
@@ -63,6 +69,8 @@ def create(
 ) -> None:
     """Create a join token. It is a secret; it is printed alone on standard output."""
     if bootstrap:
+        if services or uses is not None or no_publish or no_invite or govern:
+            raise Failure("--bootstrap says nothing of rights: give it with --ttl alone", code=2)
         from trust.bootstrap import new_bootstrap_secret
 
         lasts_s = BOOTSTRAP_S if ttl is None else ttl
@@ -77,7 +85,7 @@ def create(
         text = client_of(data_dir).token_create(
             services=patterns,
             ttl_s=TOKEN_S if ttl is None else ttl,
-            uses=uses,
+            uses=uses or 1,
             publish=not no_publish,
             invite=not no_invite,
             govern=govern,
@@ -208,7 +216,13 @@ def _issuing(can: bool, margin: int) -> str:
 
 @ca.command("reshare")
 @click.argument("signers", nargs=-1, metavar="[PEER]...")
-@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait for it.")
+@click.option(
+    "--timeout",
+    type=duration("100ms", "1h"),
+    default="30s",
+    show_default=True,
+    help="How long to wait for it.",
+)
 @data_dir_option
 @output_option
 def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: str) -> None:
@@ -240,7 +254,13 @@ def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: st
     help="How long the old root counts beside the new one (default: ca.rollover_overlap_s).",
 )
 @click.option("--compromised", is_flag=True, help="Somebody else may hold the old root.")
-@click.option("--timeout", type=DURATION, default="60s", show_default=True, help="How long to wait for it.")
+@click.option(
+    "--timeout",
+    type=duration("100ms", "1h"),
+    default="60s",
+    show_default=True,
+    help="How long to wait for it.",
+)
 @data_dir_option
 @output_option
 def rollover(overlap: float | None, compromised: bool, timeout: float, data_dir: Path, output: str) -> None:

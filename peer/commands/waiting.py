@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from peer.commands.options import DURATION, EXIT_INTERRUPTED, PERCENT, CallsPeer, F, Failure
+from peer.commands.options import EXIT_INTERRUPTED, PERCENT, CallsPeer, F, Failure, duration
 from peer.render import print_notes
 
 if TYPE_CHECKING:
@@ -31,7 +31,11 @@ Call = Callable[[Callable[[dict[str, Any]], None] | None], list[dict[str, Any]]]
 
 def wait_options(function: F) -> F:
     function = click.option(
-        "--timeout", type=DURATION, default="10s", show_default=True, help="How long --wait waits."
+        "--timeout",
+        type=duration("0s", "1h"),
+        default="10s",
+        show_default=True,
+        help="How long --wait waits.",
     )(function)
     return click.option(
         "--wait", type=PERCENT, metavar="PERCENT", help="Wait until this share of the mesh enforces it."

@@ -176,6 +176,9 @@ def parse_service_documents(documents: Sequence[Mapping[str, Any]], source: str)
         raise ResourceError([f"{source}: {len(documents)} documents, at most {SERVICES_MAX}"])
     for number, document in enumerate(documents, 1):
         prefix = f"{source}: document {number}: {_name_of(document)}"
+        if isinstance(document, Mapping) and "kind" in document and "service" not in document:
+            problems.append(f"{prefix}this is a resource, not a service: publish it with `gossamer apply`")
+            continue
         try:
             service = _spec(_Document.model_validate(document).service)
         except ValidationError as error:

@@ -60,6 +60,19 @@ def environment(data_dir: Path | str) -> dict[str, str]:
         (["join"], 2, "Missing argument 'HOST:PORT...'"),
         (["join", "a:b"], 2, "port 'b' is not a number"),
         (["service", "deregister", "a/b", "-n", "c"], 2, "'a/b' is not a name in namespace c"),
+        (["service", "deregister", ""], 2, "a name is empty"),
+        (["describe", "httproute", "", "-n", "shop"], 2, "a name is empty"),
+        (["get", "httproute", "x", "-n", ""], 2, "-n: a namespace is empty"),
+        (["members", "--data-dir", ""], 2, "'--data-dir': must be a path"),
+        (["members", "--data-dir", "~no.such.user/x"], 2, "'--data-dir': names a home directory that there is not"),
+        (["token", "create", "--ttl", "0"], 2, "'--ttl': must be from 1s to 366d, is 0"),
+        (["token", "create", "--ttl", "400d"], 2, "'--ttl': must be from 1s to 366d, is 400d"),
+        (["token", "create", "--bootstrap", "--ttl", "1ms"], 2, "'--ttl': must be from 1s to 366d, is 1ms"),
+        (["token", "create", "--bootstrap", "--uses", "3"], 2, "--bootstrap says nothing of rights"),
+        (["token", "create", "--bootstrap", "--service", "x"], 2, "--bootstrap says nothing of rights"),
+        (["apply", "-f", "x", "--timeout", "2h"], 2, "'--timeout': must be from 0s to 1h, is 2h"),
+        (["ca", "reshare", "--timeout", "0"], 2, "'--timeout': must be from 100ms to 1h, is 0"),
+        (["ca", "rollover", "--timeout", "61m"], 2, "'--timeout': must be from 100ms to 1h, is 61m"),
         (["peer", "--bind", "nowhere"], 2, "--bind: must be an IP address"),
         (["peer", "--config", "/no/such.yaml"], 2, "/no/such.yaml: cannot be read"),
         (["peer", "--bootstrap-expect", "3", "--bootstrap"], 2, "--bootstrap-expect: contradicts --bootstrap"),
@@ -80,6 +93,18 @@ def test_no_peer_is_exit_code_1_with_what_to_do(gossamer, tmp_path):
     assert ended.err.startswith(
         f"error: no peer is running at {tmp_path}/none/admin.sock (start one with: gossamer peer"
     )
+
+
+def test_a_home_directory_is_the_one_that_the_peer_takes_it_for(gossamer, served, monkeypatch):
+    monkeypatch.setenv("HOME", str(served.data_dir.parent))
+    monkeypatch.setenv("GOSSAMER_DATA_DIR", f"~/{served.data_dir.name}")
+    assert gossamer("members").code == 0
+
+
+def test_a_directory_that_cannot_be_is_no_peer_that_went_away(gossamer):
+    ended = gossamer("members", "--data-dir", "/" + "d" * 300)
+    assert ended.code == 1
+    assert ended.err.endswith("/admin.sock cannot be connected to: File name too long\n")
 
 
 def test_a_bug_is_one_line_and_a_traceback_only_when_asked(gossamer, monkeypatch):

@@ -74,3 +74,11 @@ def test_help_that_nobody_reads_is_quiet_too():
     child.stdout.close()
     _, errors = child.communicate(timeout=20)
     assert (child.returncode, errors) == (141, b"")
+
+
+def test_an_error_that_nobody_hears_keeps_its_exit_code():
+    child = subprocess.Popen([*GOSSAMER, "frobnicate"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stderr is not None
+    child.stderr.close()
+    child.communicate(timeout=20)
+    assert child.returncode == 2

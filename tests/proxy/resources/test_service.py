@@ -91,6 +91,7 @@ def test_checks_of_each_kind() -> None:
     ("text", "expected"),
     [
         ("", "cart.yaml: holds no service"),
+        ("kind: HTTPRoute", "document 1: this is a resource, not a service: publish it with `gossamer apply`"),
         ("name: cart", "cart.yaml: document 1: service: is required"),
         ("service: cart", "cart.yaml: document 1: service: must be a mapping, not a string"),
         ("service: {port: 1}", "cart.yaml: document 1: service.name: is required"),
