@@ -9,7 +9,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -74,14 +74,21 @@ def list_experiments(output: str) -> None:
 
 @chaos.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-def validate(files: tuple[str, ...]) -> None:
+@output_option
+def validate(files: tuple[str, ...], output: str) -> None:
     """Check experiments without doing anything."""
+    rows: list[dict[str, Any]] = []
     for name in files:
         experiment = resolved(load(name), None, name)
         for driver in experiment.drivers:
             if driver in DRIVERS:
                 check(driver_of(driver), experiment, name)
-        click.echo(f"{name}: ok ({len(experiment.method)} faults, {experiment.topology.size} nodes)")
+        faults, nodes = len(experiment.method), experiment.topology.size
+        rows.append({"file": name, "faults": faults, "nodes": nodes, "valid": True})
+        if output != "json":
+            click.echo(f"{name}: ok ({faults} faults, {nodes} nodes)")
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
 
 
 @chaos.command()

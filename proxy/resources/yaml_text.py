@@ -47,7 +47,8 @@ _NO_KEY: Final = object()
 
 
 def load_yaml(text: str, source: str) -> list[dict[str, Any]]:
-    """The documents of a YAML stream, empty ones left out. `source` names it in errors.
+    """The documents of a YAML stream, empty ones left out; a list of mappings is a document for each. `source` names
+    the stream in errors.
 
     Raises ResourceError: `<source>: line 3, column 5: ...`.
     """
@@ -169,9 +170,14 @@ class _Builder:
     def _document(self, event: Event, value: Any) -> None:
         if value is None:
             return
-        if not isinstance(value, dict):
-            raise ResourceError([f"{self._source}: document {self._seen}: must be a mapping"])
-        self.documents.append(value)
+        documents = value if isinstance(value, list) else [value]  # a list as `get -o json` prints it
+        if not all(isinstance(each, dict) for each in documents):
+            raise ResourceError(
+                [f"{self._source}: document {self._seen}: must be a mapping, or a list of them"]
+            )
+        if len(self.documents) + len(documents) > DOCUMENTS_MAX:
+            self._refuse(event, f"more than {DOCUMENTS_MAX} documents")
+        self.documents += documents
 
 
 def _plain_scalar(text: str) -> Any:

@@ -253,6 +253,11 @@ def test_the_library_is_listed_and_valid(here: Path) -> None:
     assert [row["name"] for row in json.loads(listed.output)] == names
     assert len(names) >= 20
     assert gossamer(["chaos", "validate", *names]) == 0
+    checked = CliRunner().invoke(chaos.cli.chaos, ["validate", names[0], names[1], "-o", "json"])
+    assert [(row["file"], row["valid"]) for row in json.loads(checked.output)] == [
+        (names[0], True),
+        (names[1], True),
+    ]
 
 
 def test_explain_names_faults_nodes_and_verdict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

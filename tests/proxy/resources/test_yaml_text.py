@@ -50,6 +50,10 @@ def test_documents_empty_ones_left_out() -> None:
     assert load_yaml("", "f") == []
 
 
+def test_a_list_is_a_document_for_each_entry() -> None:
+    assert load_yaml('[{"a": 1}, {"b": [2]}]\n---\nc: 3\n---\n[]\n', "f") == [{"a": 1}, {"b": [2]}, {"c": 3}]
+
+
 def test_aliases_are_copies() -> None:
     [document] = load_yaml("a: &x {b: [1]}\nc: *x\n", "f")
     assert document == {"a": {"b": [1]}, "c": {"b": [1]}}
@@ -80,7 +84,9 @@ TOWER = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} {'[' * 30}*a{i - 1}{']' * 30}\n"
             "the tag tag:yaml.org,2002:python/object/apply:os.system",
         ),
         ("a: !!binary aGk=", "the tag tag:yaml.org,2002:binary is not supported"),
-        ("- a", "f.yaml: document 1: must be a mapping"),
+        ("- a", "f.yaml: document 1: must be a mapping, or a list of them"),
+        ("[{a: 1}, [{b: 2}]]", "f.yaml: document 1: must be a mapping, or a list of them"),
+        ("[" + "{a: 1}," * 1001 + "]", "f.yaml: line 1, column 7009: more than 1000 documents"),
         ("a: 1\n---\njust text", "f.yaml: document 2: must be a mapping"),
         ("a: \x07", "f.yaml: not valid YAML"),
         (BOMB, "more than 100000 values"),
