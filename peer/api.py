@@ -113,6 +113,10 @@ class PeerApi(Protocol):
     async def stat(self) -> list[Json]:
         """[{source, destination, requests, success_rate, rps, p50_ms, p95_ms, p99_ms, ...}]"""
 
+    async def edges(self) -> list[Json]:
+        """[{source, destination, source_identity, destination_identity, security, requests, reporter}] with security
+        mutual_tls | none"""
+
     async def check(self) -> list[Json]:
         """[{check, status, detail}] with status ok | warn | fail"""
 

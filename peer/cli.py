@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "upgrade": "peer.commands.daemon:upgrade",
     "check": "peer.commands.mesh:check",
     "stat": "peer.commands.mesh:stat",
+    "edges": "peer.commands.mesh:edges",
     "service": "peer.commands.service:service",
     "apply": "peer.commands.policy:apply",
     "get": "peer.commands.policy:get",

@@ -12,6 +12,7 @@ from typing import Any, Final
 from gossip.events import Address
 from gossip.member import Member
 from peer import changeover
+from peer.admin.edges import edge_rows
 from peer.admin.stat import stat_rows
 from peer.api import ApiError, Json, Progress
 from peer.catalog import ServiceInstance
@@ -259,6 +260,10 @@ class Operations:
         self._daemon.observe()
         loop = asyncio.get_running_loop()
         return stat_rows(self._daemon.traffic, loop.time())
+
+    async def edges(self) -> list[Json]:
+        self._daemon.observe()
+        return edge_rows(self._daemon.traffic)
 
     async def check(self) -> list[Json]:
         return await self._checkup.rows()

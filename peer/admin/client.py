@@ -150,6 +150,9 @@ class AdminClient:
     def stat(self) -> list[Json]:
         return self._list("GET", "/v1/stat")
 
+    def edges(self) -> list[Json]:
+        return self._list("GET", "/v1/edges")
+
     def check(self) -> list[Json]:
         return self._list("GET", "/v1/check")
 

@@ -160,6 +160,7 @@ def _private_app(api: PeerApi) -> web.Application:
             web.post("/v1/tokens", _token_create),
             web.post("/v1/revocations", _revoke),
             web.get("/v1/stat", _stat),
+            web.get("/v1/edges", _edges),
             web.get("/v1/check", _check),
             web.get("/v1/ca", _ca_status),
             web.get("/v1/ca/issued", _ca_issued),
@@ -277,6 +278,10 @@ async def _revoke(request: web.Request) -> web.Response:
 
 async def _stat(request: web.Request) -> web.Response:
     return reply(await request.app[_API].stat())
+
+
+async def _edges(request: web.Request) -> web.Response:
+    return reply(await request.app[_API].edges())
 
 
 async def _check(request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ interpolated linearly inside their histogram bucket; beyond the last bound they 
 Invariant: pure; the rows are a function of the totals and `now`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from peer.admin.metrics import UNKNOWN
@@ -26,15 +26,10 @@ _Key = tuple[str, str, str]
 
 def stat_rows(traffic: Traffic, now: float) -> list[dict[str, Any]]:
     """[{source, destination, requests, success_rate, rps, p50_ms, p95_ms, p99_ms, reporter, protocol}], by name."""
-    items = list(traffic.totals())
-    told_by_source = {_pair(series) for series, _ in items if series.reporter == "source"}
     sums: dict[_Key, Total] = {}
     good: dict[_Key, int] = {}
     protocols: dict[_Key, str] = {}
-    for series, total in items:
-        pair = _pair(series)
-        if series.reporter == "destination" and series.security == "none" and pair in told_by_source:
-            continue
+    for pair, series, total in told_once(traffic):
         key = (*pair, series.reporter)
         into = sums.setdefault(key, Total())
         into.requests += total.requests
@@ -45,6 +40,16 @@ def stat_rows(traffic: Traffic, now: float) -> list[dict[str, Any]]:
         protocols[key] = series.protocol
     since = traffic.started_at if traffic.started_at is not None else now
     return [_row(key, sums[key], good[key], protocols[key], now, since) for key in sorted(sums)]
+
+
+def told_once(traffic: Traffic) -> Iterator[tuple[tuple[str, str], Series, Total]]:
+    """((source, destination), series, total), each request in one of them."""
+    items = list(traffic.totals())
+    told_by_source = {_pair(series) for series, _ in items if series.reporter == "source"}
+    for series, total in items:
+        pair = _pair(series)
+        if series.reporter == "source" or series.security != "none" or pair not in told_by_source:
+            yield pair, series, total
 
 
 def _row(key: _Key, total: Total, good: int, protocol: str, now: float, since: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`members`, `join`, `leave`, `check`, `stat`: the mesh as this peer sees it."""
+"""`members`, `join`, `leave`, `check`, `stat`, `edges`: the mesh as this peer sees it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +129,33 @@ def stat(data_dir: Path, output: str) -> None:
             Column("P50", _milliseconds("p50_ms"), right=True),
             Column("P95", _milliseconds("p95_ms"), right=True),
             Column("P99", _milliseconds("p99_ms"), right=True),
+            Column("SEEN BY", "reporter", drop=1),
+        ],
+        empty="no requests yet",
+    )
+
+
+@click.command()
+@data_dir_option
+@output_option
+def edges(data_dir: Path, output: str) -> None:
+    """Show who calls whom as whom, and whether mutual TLS protects it.
+
+    Counts are since the peer started, as this host saw it. Between services of one host nothing is encrypted, and the
+    same policies hold.
+    """
+    with CallsPeer():
+        rows = client_of(data_dir).edges()
+    print_data(
+        rows,
+        output,
+        [
+            Column("SOURCE", "source"),
+            Column("DESTINATION", "destination"),
+            Column("CALLS AS", "source_identity", squeeze=True),
+            Column("ANSWERS AS", "destination_identity", squeeze=True),
+            Column("SECURITY", "security", colors={"mutual_tls": "green", "none": "yellow"}),
+            Column("REQUESTS", "requests", right=True),
             Column("SEEN BY", "reporter", drop=1),
         ],
         empty="no requests yet",

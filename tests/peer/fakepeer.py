@@ -147,6 +147,9 @@ class FakePeer:
     async def stat(self) -> list[Json]:
         return self._answer("stat", [])
 
+    async def edges(self) -> list[Json]:
+        return self._answer("edges", [])
+
     async def check(self) -> list[Json]:
         return self._answer("check", [{"check": "clock", "status": "ok", "detail": "0.1 s"}])
 

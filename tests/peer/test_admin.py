@@ -52,6 +52,7 @@ def test_each_call_reaches_the_peer_with_its_arguments(served, client):
     token = client.token_create(services=["shop/*"], ttl_s=60.0, uses=3, publish=False, invite=True)
     assert token == "gsm1.secret"
     assert client.stat() == []
+    assert client.edges() == []
     assert client.check()[0]["status"] == "ok"
     assert client.ca_status()["can_issue"] is True
     assert client.health()["ready"] is True

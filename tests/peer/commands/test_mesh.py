@@ -1,4 +1,4 @@
-"""`members`, `join`, `leave`, `check`, `stat`: what they print and the code they end with."""
+"""`members`, `join`, `leave`, `check`, `stat`, `edges`: what they print and the code they end with."""
 
 import subprocess
 
@@ -17,7 +17,9 @@ def test_members_as_a_table_is_plain_columns(gossamer):
     ]
 
 
-@pytest.mark.parametrize("command", [["members"], ["stat"], ["check"], ["service", "list"], ["get", "all"]])
+@pytest.mark.parametrize(
+    "command", [["members"], ["stat"], ["edges"], ["check"], ["service", "list"], ["get", "all"]]
+)
 def test_json_is_the_peers_answer(gossamer, served, command):
     name = {"service list": "services", "get all": "get"}.get(" ".join(command), command[0])
     served.api.answers[name] = [{"name": "x", "nested": {"a": [1, None]}}]
@@ -75,6 +77,19 @@ def test_check_fails_if_a_check_does(gossamer, served):
     assert ended.code == 1
     assert ended.out.splitlines()[1].split(maxsplit=2) == ["clock", "fail", "7 s behind"]
     assert ended.err == "error: 1 of 2 checks failed: clock\n"
+
+
+def test_edges(gossamer, served):
+    web, cart = "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/shop/sa/cart"
+    row = {"source": "default/web", "destination": "shop/cart", "source_identity": web, "reporter": "source"}
+    row |= {"destination_identity": cart, "security": "mutual_tls", "requests": 7}
+    served.api.answers["edges"] = [row]
+    assert gossamer("edges").out.splitlines()[1].split() == [
+        "default/web", "shop/cart", web, cart, "mutual_tls", "7", "source",
+    ]  # fmt: skip
+    assert gossamer("edges", "-o", "json").data == [row]
+    served.api.answers["edges"] = []
+    assert gossamer("edges").err == "no requests yet\n"
 
 
 def test_stat(gossamer, served):
