@@ -100,6 +100,9 @@ async def _run(
     loop.add_signal_handler(signal.SIGUSR2, lambda: log.warning("not_upgraded: this peer is still starting"))
     held = HeldSockets() if estate is None else estate.held()
     check_ports(config, held)
+    access_log = _access_log(
+        config
+    )  # before a mesh is founded, or a token spent, for a peer that cannot start
     clock = Clock()
     keys = Keys.open(config.data_dir)
     store = open_store(config.data_dir, keys, lock)
@@ -128,7 +131,7 @@ async def _run(
             keys=keys,
             store=store,
             boot=begin_life(keys, store, int(clock.now() * 1000)),
-            plane=EmbeddedPlane(workers=config.workers, stdout=_access_log(config), program=program),
+            plane=EmbeddedPlane(workers=config.workers, stdout=access_log, program=program),
             clock=clock,
             proven_after_s=proven_after_s,
             held=held,
