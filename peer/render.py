@@ -8,6 +8,7 @@ Names and details come from other peers, so control characters are shown as esca
 Invariant: standard output carries data only; what is said about it goes to standard error.
 """
 
+import codecs
 import difflib
 import json
 import os
@@ -59,7 +60,7 @@ def print_data(data: Any, output: str, columns: Sequence[Column], *, empty: str 
     if output == "json":
         click.echo(json.dumps(data, indent=2))
     elif output == "yaml":
-        click.echo(yaml_text(data), nl=False)
+        click.echo(_printed_yaml(data), nl=False)
     elif not data:
         print_notes([empty])
     else:
@@ -71,7 +72,7 @@ def print_documents(documents: Sequence[Row], output: str) -> None:
     if output == "json":
         click.echo(json.dumps(documents, indent=2))
     else:
-        click.echo("---\n".join(yaml_text(document) for document in documents), nl=False)
+        click.echo("---\n".join(_printed_yaml(document) for document in documents), nl=False)
 
 
 def print_notes(lines: Sequence[str]) -> None:
@@ -103,11 +104,17 @@ def unified(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, n
     return "\n".join(difflib.unified_diff(lines[0], lines[1], shown[0], shown[1], lineterm=""))
 
 
-def yaml_text(data: Any, *, sort_keys: bool = False) -> str:
+def _printed_yaml(data: Any) -> str:
+    """Where standard output takes less than Unicode, YAML's own escapes, which are read back as what they stand for."""
+    encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
+    return yaml_text(data, allow_unicode=encoding in {"utf-8", "ascii"})  # click writes UTF-8 for ASCII
+
+
+def yaml_text(data: Any, *, sort_keys: bool = False, allow_unicode: bool = True) -> str:
     import yaml
 
     text: str = yaml.safe_dump(
-        data, sort_keys=sort_keys, allow_unicode=True, default_flow_style=False, width=100
+        data, sort_keys=sort_keys, allow_unicode=allow_unicode, default_flow_style=False, width=100
     )
     return text
 

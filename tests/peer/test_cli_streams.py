@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.peer.fakepeer import ServedPeer
 
@@ -66,6 +67,17 @@ def test_another_error_of_the_system_is_not_blamed_on_standard_output(monkeypatc
     monkeypatch.setattr(peer.cli.cli, "main", fails)
     assert peer.cli.run([]) == 1
     assert capsys.readouterr().err.startswith("error: internal error: OSError")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_yaml_is_read_back_whatever_standard_output_can_write(served, encoding):
+    document = {"metadata": {"annotations": {"note": "naïve € 日本"}}}
+    served.api.answers["get"] = [document]
+    done = subprocess.run(
+        [*GOSSAMER, "get", "httproute", "-o", "yaml"], capture_output=True, check=True, timeout=30,
+        env=os.environ | {"GOSSAMER_DATA_DIR": str(served.data_dir), "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert yaml.safe_load(done.stdout) == document
 
 
 def test_help_that_nobody_reads_is_quiet_too():
