@@ -34,6 +34,20 @@ class Verdict(Enum):
 class Accusations:
     """Weighs accusations. The engine drains `summoned`: members to be asked before they are believed dead."""
 
+    __slots__ = (
+        "_broadcasts",
+        "_config",
+        "_crypto",
+        "_evicted",
+        "_health",
+        "_moves",
+        "_presence",
+        "_roster",
+        "_suspicions",
+        "refutations",
+        "summoned",
+    )
+
     def __init__(
         self,
         *,

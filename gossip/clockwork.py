@@ -32,6 +32,20 @@ def _next_reap(now: float) -> float:
 class Clockwork:
     """The timers of one engine."""
 
+    __slots__ = (
+        "_contact_at",
+        "_gossip_at",
+        "_graced_at",
+        "_lag_counted_until",
+        "_leave_until",
+        "_parts",
+        "_probe_at",
+        "_push_pull_at",
+        "_reap_at",
+        "_rotation",
+        "_round_robin",
+    )
+
     def __init__(self, parts: Parts, now: float) -> None:
         self._parts = parts
         config, rng = parts.config, parts.rng
@@ -57,10 +71,10 @@ class Clockwork:
         if parts.presence.left is None:
             if parts.roster.others:
                 least = min(least, self._probe_at, self._push_pull_at)
-            waiting_since = self._waiting_since
-            if waiting_since < least:
-                least = min(least, max(self._contact_at, waiting_since))
-        for at in (parts.probes.deadline, parts.judge.deadline):
+            for at in (parts.silent.deadline, parts.seeds.deadline):
+                if at is not None and at < least:
+                    least = min(least, max(self._contact_at, at))
+        for at in (parts.probes.deadline, parts.judge.suspicions.deadline):
             if at is not None and at < least:
                 least = at
         return least

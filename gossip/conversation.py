@@ -32,6 +32,8 @@ _DIGEST_BYTES = 16
 class Conversation:
     """Answers datagrams and takes in stream payloads for one engine."""
 
+    __slots__ = ("_heard", "_parts", "rejected")
+
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._heard: OrderedDict[bytes, bytes | None] = OrderedDict()
@@ -243,19 +245,19 @@ class Conversation:
     def _compare(self, now: float, entry: Entry, theirs: Ping | Ack | PingRequest) -> None:
         """Act on fingerprints that differ. Members first: a stream for them is one for the journals too."""
         parts, member, own = self._parts, entry.member, self._parts.presence
-        if (
-            parts.config.compare_members
-            and own.left is None
-            and parts.list_divergence.judge(
+        if parts.config.compare_members and own.left is None:
+            lists, size = parts.list_divergence, parts.roster.size
+            if theirs.members_settled and theirs.members == parts.list_root(now):
+                lists.agrees(now, member.id, size)  # nearly always
+            elif lists.judge(
                 now,
                 member.id,
                 theirs.members,
                 settled=theirs.members_settled and parts.list_settled(now),
                 starts=own.id < member.id,
-                members=parts.roster.size,
-            )
-        ):
-            parts.request_sync(now, member.address, member.id, "member lists differ")
+                members=size,
+            ):
+                parts.request_sync(now, member.address, member.id, "member lists differ")
         if parts.divergence.judge(now, entry.link, theirs.fingerprint, settled=theirs.settled):
             parts.out.append(Diverged(node=member.id, address=member.address, fingerprint=theirs.fingerprint))
 

@@ -29,6 +29,7 @@ from gossip.entry import Entry, Link
 from gossip.errors import ForgedError, MalformedError
 from gossip.events import Address, Send
 from gossip.judge import Judge
+from gossip.member import State
 from gossip.message import FRAMING_BYTES, Body, Gossip, Message, decode_body, encode_body, item_bytes
 from gossip.presence import Presence
 from gossip.rate import TokenBucket
@@ -60,6 +61,24 @@ class Opened(NamedTuple):
 
 class Courier:
     """Seals and opens the datagrams of one engine."""
+
+    __slots__ = (
+        "_boot",
+        "_broadcasts",
+        "_config",
+        "_counter",
+        "_introduce_until",
+        "_judge",
+        "_keys",
+        "_own_prefix",
+        "_presence",
+        "_roster",
+        "_strangers",
+        "introductions",
+        "riders",
+        "sent",
+        "sent_bytes",
+    )
 
     def __init__(
         self,
@@ -114,7 +133,7 @@ class Courier:
         Lifeguard 3.3), `updates`, then the queues. None if not even the message fits into `bytes_max`, if it is a
         Gossip and there is nothing to tell, or if the two have no version in common. `introduce` False leaves the
         introduction to a datagram sent just before."""
-        link, presence = entry.link, self._presence
+        link, presence, member = entry.link, self._presence, entry.member
         version = common_version(self._config.versions, entry.alive.versions)
         if version is None:
             return None
@@ -130,30 +149,31 @@ class Courier:
         if isinstance(message, Gossip) and not (introduction or body.updates or body.payloads):
             return None
         try:
-            cipher = self._keys.sending(entry.member.id, entry.member.credential.agreement_key, presence.boot)
+            cipher = self._keys.sending(member.id, member.credential.agreement_key, presence.boot)
         except ForgedError:
             return None  # a member with an unusable key: it cannot talk to anybody, and its probes will fail
-        link.counter = (self._counter if link.counter is None else link.counter) + 1
-        self._counter = max(self._counter, link.counter)
+        counter = link.counter = (self._counter if link.counter is None else link.counter) + 1
+        self._counter = max(self._counter, counter)
         data = seal(
             cipher,
             version=version,
             sender=presence.id,
             boot=presence.boot,
-            counter=link.counter,
+            counter=counter,
             introduction=introduction,
             body=encode_body(body),
         )
         self.sent += 1
         self.sent_bytes += len(data)
-        return Send(address=to or entry.member.address, data=data)
+        return Send(address=to or member.address, data=data)
 
     def _compose(
         self, entry: Entry, message: Message, updates: tuple[bytes, ...], room: int, *, introduced: bool
     ) -> Body:
         """The message with what fits into `room` bytes; what comes from the queues counts as sent."""
         riders: list[bytes] = []
-        for update in (*entry.proofs(), *updates):
+        proofs = () if entry.member.state is State.ALIVE else entry.proofs()
+        for update in (*proofs, *updates):
             if item_bytes(update) <= room:
                 riders.append(update)
                 room -= item_bytes(update)

@@ -145,7 +145,7 @@ class ListDivergence:
         """Whether a peer's root is worth a stream now; if so, it counts as asked for. `settled` is of both sides,
         `starts` whether it is this one's turn, `members` the size of the mesh."""
         if theirs == self._own:
-            self._agrees(now, peer, members)
+            self.agrees(now, peer, members)
             return False
         if self._differs_since is None:
             self._differs_since = now
@@ -161,8 +161,10 @@ class ListDivergence:
             self._differs_since = now
         return True
 
-    def _agrees(self, now: float, peer: bytes, members: int) -> None:
+    def agrees(self, now: float, peer: bytes, members: int) -> None:
         """A peer has the same list. It takes two of them to forget that others differ: one could just say so."""
+        if self._differs_since is None and not self._fruitless:
+            return  # there is nothing to forget
         alone, self._agreed = self._agreed in (None, peer), peer
         if alone and members > _PAIR and self._differs_since is not None:
             return

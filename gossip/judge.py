@@ -19,7 +19,6 @@ whoever is behind: the sender gets what is newer, or this node asks for it.
 Invariant: a member's rank never falls; its state changes only by TRANSITIONS; `evidence` is for the present rank.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -48,6 +47,20 @@ HEARSAY_S: Final = 5.0  # a member told of by a stream is known from nothing els
 class Judge:
     """Applies statements to the roster and queues what should be told on."""
 
+    __slots__ = (
+        "_broadcasts",
+        "_config",
+        "_crypto",
+        "_health",
+        "_presence",
+        "_roster",
+        "_trust_root",
+        "accusations",
+        "evicted",
+        "moves",
+        "suspicions",
+    )
+
     def __init__(
         self,
         *,
@@ -66,10 +79,10 @@ class Judge:
         self._health = health
         self._trust_root = trust_root
         self._crypto = crypto
-        self._suspicions = Suspicions(config, roster, health)
+        self.suspicions = Suspicions(config, roster, health)
         self.evicted: dict[bytes, str] = {}
         self.moves = Moves(
-            presence=presence, roster=roster, broadcasts=broadcasts, suspicions=self._suspicions
+            presence=presence, roster=roster, broadcasts=broadcasts, suspicions=self.suspicions
         )
         self.accusations = Accusations(
             config=config,
@@ -78,7 +91,7 @@ class Judge:
             broadcasts=broadcasts,
             health=health,
             crypto=crypto,
-            suspicions=self._suspicions,
+            suspicions=self.suspicions,
             moves=self.moves,
             evicted=self.evicted,
         )
@@ -140,7 +153,7 @@ class Judge:
         member = self._member(now, alive, credential, entry.member)
         entry.alive, entry.encoded, entry.left = alive, alive.encode(), None
         entry.evidence = NO_EVIDENCE
-        self._suspicions.drop(alive.node)
+        self.suspicions.drop(alive.node)
         if alive.boot > entry.link.boot:
             entry.link.enter(alive.boot)
         self.moves.move(entry, member)
@@ -223,28 +236,14 @@ class Judge:
         return Verdict.NEWS
 
     # ------------------------------------------------------------ time, revocation
-    @property
-    def deadline(self) -> float | None:
-        """When the next suspicion runs out, as things stand."""
-        return self._suspicions.deadline
-
-    @property
-    def suspecting(self) -> bool:
-        """Whether any suspicion runs."""
-        return bool(self._suspicions)
-
-    def suspects(self) -> Iterator[Entry]:
-        """Whoever is suspected, for longest first."""
-        return self._suspicions.entries()
-
     def condemn_due(self, now: float) -> None:
         """Turn the suspicions that ran out into verdicts."""
-        for entry in self._suspicions.due(now):
+        for entry in self.suspicions.due(now):
             self.accusations.condemn(now, entry)
 
     def delay(self, lag_s: float) -> None:
         """This node was not running for `lag_s`: refutations may be waiting to be read."""
-        self._suspicions.delay(lag_s)
+        self.suspicions.delay(lag_s)
 
     def evict(self, now: float, node: bytes, reason: str) -> None:
         """`node` was revoked. The oldest eviction is forgotten beyond the bound; the node tells it again if asked."""
@@ -259,14 +258,14 @@ class Judge:
             self.moves.transit(now, entry, Event.EVICTED)
             self._roster.mourn_no_more(node)
         self._broadcasts.forget(node)
-        for suspect in [entry for entry in self._suspicions.entries() if node in entry.evidence]:
+        for suspect in [entry for entry in self.suspicions.entries() if node in entry.evidence]:
             self._withdraw(now, suspect, node)
 
     def _withdraw(self, now: float, entry: Entry, accuser: bytes) -> None:
         """An accusation counts no more: its accuser was revoked."""
         entry.evidence = {who: s for who, s in entry.evidence.items() if who != accuser}
         if entry.evidence:
-            self._suspicions.note(entry, now)
+            self.suspicions.note(entry, now)
         else:
             self.moves.transit(now, entry, Event.ACQUITTED)
 

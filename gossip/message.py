@@ -134,8 +134,8 @@ def decode_body(data: bytes) -> Body:
     return Body(
         _message(kind, sequence, target, heads, flags),
         known_boot,
-        _items(updates, "updates", size_max=STATEMENT_BYTES_MAX),
-        _items(payloads, "payloads", size_max=PAYLOAD_BYTES_MAX),
+        () if updates == [] else _items(updates, "updates", size_max=STATEMENT_BYTES_MAX),
+        () if payloads == [] else _items(payloads, "payloads", size_max=PAYLOAD_BYTES_MAX),
     )
 
 

@@ -29,6 +29,8 @@ class Change:
 class Moves:
     """Moves members. The engine drains `changes`; `urgent` says that others should hear soon of what happened."""
 
+    __slots__ = ("_broadcasts", "_presence", "_roster", "_suspicions", "changes", "urgent")
+
     def __init__(
         self, *, presence: Presence, roster: Roster, broadcasts: Broadcasts, suspicions: Suspicions
     ) -> None:

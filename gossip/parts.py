@@ -45,6 +45,28 @@ RECALLED_MAX: Final = (
 class Parts:
     """Everything but time and the outside."""
 
+    __slots__ = (
+        "_urgent_rounds",
+        "broadcasts",
+        "config",
+        "courier",
+        "divergence",
+        "fingerprint",
+        "gate",
+        "health",
+        "judge",
+        "list_divergence",
+        "out",
+        "presence",
+        "probes",
+        "rng",
+        "roster",
+        "round_trips",
+        "seeds",
+        "silent",
+        "view",
+    )
+
     def __init__(
         self,
         *,
@@ -159,11 +181,15 @@ class Parts:
             members_settled=members_settled,
         )
 
-    def list_state(self, now: float) -> tuple[bytes, bool]:
-        """The root of the member list, and whether that is settled (`list_settled`)."""
+    def list_root(self, now: float) -> bytes:
+        """The root of the member list."""
         root = self.view.observe(now)
         self.list_divergence.observe(now, root)
-        return root, not self.judge.suspecting and self.list_divergence.settled(now)
+        return root
+
+    def list_state(self, now: float) -> tuple[bytes, bool]:
+        """The root of the member list, and whether that is settled (`list_settled`)."""
+        return self.list_root(now), not self.judge.suspicions and self.list_divergence.settled(now)
 
     def list_settled(self, now: float) -> bool:
         """Whether the member list has not changed lately, and no suspicion is about to change it."""
@@ -201,7 +227,7 @@ class Parts:
         if not self.config.recall:
             return
         own = self.presence.id
-        told = [entry for entry in self.judge.suspects() if own in entry.evidence]
+        told = [entry for entry in self.judge.suspicions.entries() if own in entry.evidence]
         for entry in told[:RECALLED_MAX]:
             self.send(now, entry, Gossip())
 

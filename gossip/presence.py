@@ -25,6 +25,22 @@ RANK_MAX: Final = (
 class Presence:
     """Raises LimitError when what it should announce does not fit; then nothing was changed."""
 
+    __slots__ = (
+        "_since",
+        "address",
+        "alive",
+        "boot",
+        "credential",
+        "encoded",
+        "encoded_slim",
+        "id",
+        "identity",
+        "left",
+        "meta",
+        "versions",
+        "zone",
+    )
+
     def __init__(
         self,
         *,
@@ -39,6 +55,7 @@ class Presence:
     ) -> None:
         assert credential.node == identity.id, "the credential is another node's"
         self.identity = identity
+        self.id = identity.id
         self.credential = credential
         self.address = address
         self.zone = zone
@@ -50,16 +67,8 @@ class Presence:
         self._encode()
 
     @property
-    def id(self) -> bytes:
-        return self.identity.id
-
-    @property
     def rank(self) -> tuple[int, int]:
         return self.left.rank if self.left is not None else self.alive.rank
-
-    @property
-    def boot(self) -> int:
-        return self.alive.boot
 
     @property
     def member(self) -> Member:
@@ -127,5 +136,6 @@ class Presence:
         )
 
     def _encode(self) -> None:
+        self.boot = self.alive.boot
         self.encoded = self.alive.encode()
         self.encoded_slim = self.alive.slim().encode()

@@ -246,6 +246,8 @@ class Probes:
 
     def asking(self, now: float) -> list[Probe]:
         """Probes whose direct ping ran out of time; their indirect stage starts."""
+        if not self._probes:
+            return []
         due = [probe for probe in self._probes.values() if not probe.indirect and probe.asks_at <= now]
         for probe in due:
             probe.indirect = True
@@ -253,6 +255,8 @@ class Probes:
 
     def failed(self, now: float) -> list[Probe]:
         """Probes whose time is up; they are over."""
+        if not self._probes:
+            return []
         due = [probe for probe in self._probes.values() if probe.ends_at <= now]
         for probe in due:
             self._drop(probe)
@@ -260,6 +264,8 @@ class Probes:
 
     def nacks_due(self, now: float) -> list[Relay]:
         """Relayed probes to be nacked now; those whose time is up are dropped."""
+        if not self._relays:
+            return []
         due = [relay for relay in self._relays.values() if not relay.nacked and relay.nack_at <= now]
         for relay in due:
             relay.nacked = True

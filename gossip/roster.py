@@ -23,7 +23,7 @@ from sortedcontainers import SortedList
 from gossip.burial import Burials
 from gossip.census import NOBODY, Census, Seat
 from gossip.digest import Mark, Standing
-from gossip.entry import Entry, Link
+from gossip.entry import NO_EVIDENCE, Entry, Link
 from gossip.member import Member, State
 from gossip.order import IdOrder
 from gossip.wire import SENDER_BYTES
@@ -34,6 +34,28 @@ _DRAWS_MAX: Final = 16  # draws per member wanted before the few that suit are l
 
 class Roster:
     """Entries by id. `census` is where it starts from."""
+
+    __slots__ = (
+        "_burials",
+        "_census",
+        "_counts",
+        "_entries",
+        "_expiry_at",
+        "_gone",
+        "_holders",
+        "_known",
+        "_members_max",
+        "_order",
+        "_own",
+        "_own_rank",
+        "_prefixes",
+        "_reaped",
+        "_slot_of",
+        "_slots",
+        "digest",
+        "others",
+        "removals",
+    )
 
     def __init__(self, *, own: bytes, members_max: int, census: Census = NOBODY) -> None:
         self._own = own
@@ -75,6 +97,7 @@ class Roster:
             alive=seat.alive,
             encoded=seat.encoded,
             link=Link(boot=seat.member.boot),
+            evidence=NO_EVIDENCE,
             counted=Standing.LIVE,
         )
         return entry

@@ -22,6 +22,8 @@ from gossip.sync import Lack
 class MemberList:
     """See the module's theory. `census` is what the roster starts from, this node perhaps among them."""
 
+    __slots__ = ("_alive", "_counted", "_evicted", "_left", "_now", "_presence", "_roster")
+
     def __init__(
         self,
         presence: Presence,

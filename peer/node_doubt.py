@@ -43,17 +43,14 @@ ASK_AGAIN_S: Final = 0.5
 class Doubt:
     """The doubt of one node about its own journal; `settled` from the beginning where there is none."""
 
+    __slots__ = ("_joining_until", "_tellers", "_until", "deadline", "doubtful", "settled")
+
     def __init__(self, *, doubtful: bool) -> None:
         self.settled = not doubtful
         self.doubtful = doubtful  # at the start
         self._tellers: set[bytes] = set()
         self._until = self._joining_until = 0.0
-        self._again_at: float | None = None
-
-    @property
-    def deadline(self) -> float | None:
-        """When `ask` is due."""
-        return self._again_at
+        self.deadline: float | None = None  # when `ask` is due
 
     def reopen(self, now: float, node: bytes | None) -> None:
         """A record of this node's own has come to light that it does not hold: ask whether others have what was before
@@ -61,7 +58,7 @@ class Doubt:
         self.settled, self.doubtful = False, True
         self._tellers = set() if node is None else {node}
         self._until, self._joining_until = now + WORD_S_MAX, now
-        self._again_at = now
+        self.deadline = now
 
     def told(self, now: float, node: bytes | None) -> None:
         """A member that knows the mesh has told what it holds."""
@@ -70,21 +67,21 @@ class Doubt:
         if not self._tellers:
             self._until, self._joining_until = now + WORD_S_MAX, now + JOINING_S_MAX
         self._tellers.add(node)
-        self._again_at = now
+        self.deadline = now
 
     def ask(
         self, now: float, others: Sequence[Member], rng: random.Random, *, joining: bool = False
     ) -> Member | None:
         """Whom to ask now; None when nobody is, for one of two reasons: it is not time, or it is settled. While this
         node is `joining` it does not know yet whom there is to ask: the first to call may be the one that lies."""
-        if self._again_at is None or now < self._again_at:
+        if self.deadline is None or now < self.deadline:
             return None
         if joining and now < self._joining_until:
-            self._again_at = now + ASK_AGAIN_S
+            self.deadline = now + ASK_AGAIN_S
             return None
         unasked = [member for member in others if member.id not in self._tellers]
         if len(self._tellers) >= TELLERS or not unasked or now >= self._until:
-            self.settled, self._again_at = True, None
+            self.settled, self.deadline = True, None
             return None
-        self._again_at = now + ASK_AGAIN_S
+        self.deadline = now + ASK_AGAIN_S
         return rng.choice(unasked)

@@ -38,6 +38,8 @@ class Exchange:
 class Sessions:
     """Exchanges by stream number."""
 
+    __slots__ = ("_exchanges", "_next")
+
     def __init__(self) -> None:
         self._exchanges: dict[int, Exchange] = {}
         self._next = 1  # odd: this node's; the driver numbers inbound streams even
@@ -58,6 +60,8 @@ class Sessions:
         return min(exchange.ends_at for exchange in self._exchanges.values())
 
     def overdue(self, now: float) -> list[int]:
+        if not self._exchanges:
+            return []  # nearly always
         return [stream for stream, exchange in self._exchanges.items() if exchange.ends_at <= now]
 
     def covers(self, address: Address, *, with_members: bool) -> bool:

@@ -84,25 +84,20 @@ class ModelIdentity:
 class ModelCipher:
     """Seals by adding the receiver's id as the tag: what strays to another node does not open there."""
 
-    __slots__ = ("_costs", "_meter", "_tag")
+    __slots__ = ("_costs", "_meter", "tag")
 
     def __init__(self, receiver: bytes, costs: Costs, meter: Meter) -> None:
         assert len(receiver) == TAG_BYTES, "a node id is as long as a tag"
-        self._tag, self._costs, self._meter = receiver, costs, meter
-
-    def to(self, receiver: bytes) -> "ModelCipher":
-        """Itself, for that receiver from now on."""
-        self._tag = receiver
-        return self
+        self.tag, self._costs, self._meter = receiver, costs, meter
 
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         self._meter.s += self._costs.seal_s
-        return data + self._tag
+        return data + self.tag
 
     def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         """Raises InvalidTag."""
         self._meter.s += self._costs.open_s
-        if not data.endswith(self._tag):
+        if not data.endswith(self.tag):
             raise InvalidTag
         return data[:-TAG_BYTES]
 
@@ -118,7 +113,9 @@ class ModelKeyRing:
         self._seals = ModelCipher(own, costs, meter)
 
     def sending(self, receiver: bytes, agreement_key: bytes, boot: int) -> ModelCipher:
-        return self._seals.to(receiver)
+        seals = self._seals
+        seals.tag = receiver
+        return seals
 
     def receiving(self, sender: bytes, agreement_key: bytes, boot: int, *, keep: bool) -> ModelCipher:
         return self._opens

@@ -174,8 +174,13 @@ class Loop:
 
     def _arm(self, host: Host) -> None:
         """Set the timer to the node's deadline."""
-        if host.node is not None and not host.tick_waits:
-            self._arm_at(host, host.node.deadline)
+        node = host.node
+        if node is None or host.tick_waits:
+            return
+        if (
+            host.clock is not None or node.deadline < host.scheduled
+        ):  # mostly the entry that counts comes first
+            self._arm_at(host, node.deadline)
 
     def _arm_at(self, host: Host, deadline: float) -> None:
         """An earlier entry that counts stays: when it fires it is found to be early, and the next one is set."""

@@ -166,7 +166,10 @@ def test_constant_lag_delays_verdicts_but_does_not_stop_time() -> None:
     for _ in range(1000):
         now += 0.5
         engine.step(now, LoopLag(lag_s=0.3))
-        if engine._parts.judge.deadline is not None and engine._parts.judge.deadline <= now:
+        if (
+            engine._parts.judge.suspicions.deadline is not None
+            and engine._parts.judge.suspicions.deadline <= now
+        ):
             break
     assert START + 24 < now < START + 24 * 6
 
@@ -263,7 +266,7 @@ def test_who_refutes_is_asked_no_more_and_a_verdict_begins_anew() -> None:
     assert len(engine._parts.silent) == 0
     engine = accusing()
     recalls(engine, START + 30)
-    (suspect,) = engine._parts.judge.suspects()
+    (suspect,) = engine._parts.judge.suspicions.entries()
     engine._parts.judge.accusations.condemn(START + 30, suspect)
     engine.step(START + 30, LoopLag(lag_s=0.0))
     assert engine._parts.silent.deadline == START + 30 + lan().contact_backoff_s

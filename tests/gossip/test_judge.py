@@ -157,7 +157,7 @@ def test_a_higher_incarnation_refutes() -> None:
     judge.hear(START, suspicion("a", "s"))
     assert judge.hear(START, Speaker("s").alive(incarnation=1).slim()) is Verdict.NEWS
     assert member(engine, "s").state is State.ALIVE
-    assert judge.deadline is None
+    assert judge.suspicions.deadline is None
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_a_dead_is_believed_with_as_many_accusers_as_make_sense(mesh: tuple[str,
 def test_a_bare_claim_of_death_is_one_more_suspicion() -> None:
     engine, judge = known("s", "a", "b", "c")
     judge.hear(START, dead_of("s", "a"))
-    alone = judge.deadline
+    alone = judge.suspicions.deadline
     assert member(engine, "s").state is State.SUSPECT
     judge.hear(START, dead_of("s", "b"))
     assert member(engine, "s").state is State.SUSPECT
     assert alone is not None
-    assert judge.deadline is not None
-    assert judge.deadline < alone
+    assert judge.suspicions.deadline is not None
+    assert judge.suspicions.deadline < alone
     judge.hear(START, dead_of("s", "c"))
     assert member(engine, "s").state is State.DEAD
 
@@ -210,13 +210,13 @@ def test_evidence_is_bounded() -> None:
 def test_a_suspicion_that_runs_out_is_a_verdict() -> None:
     engine, judge = known("s", "a", "b")
     judge.hear(START, suspicion("a", "s"))
-    deadline = judge.deadline
+    deadline = judge.suspicions.deadline
     assert deadline == START + 24.0
     judge.condemn_due(deadline - 0.01)
     assert member(engine, "s").state is State.SUSPECT
     judge.condemn_due(deadline)
     assert member(engine, "s").state is State.DEAD
-    assert judge.deadline is None
+    assert judge.suspicions.deadline is None
 
 
 def test_an_own_accusation_is_made_once() -> None:

@@ -55,7 +55,8 @@ def test_among_many_a_wrong_boot_is_found_though_the_numbers_are_right(large: Wo
     node: Any = large.hosts[3].node
     disk = node.engine._parts.presence
     assert large.converged()
-    disk.alive = disk._sign((disk.alive.boot + 1, 0), disk.credential, disk.meta)
+    disk.alive = disk._sign((disk.boot + 1, 0), disk.credential, disk.meta)
+    disk._encode()
     assert not large.converged()
 
 
