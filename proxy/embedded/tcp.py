@@ -1,7 +1,8 @@
 """Connections carried as bytes: services that speak plain TCP, from a caller on this host or from the mesh.
 
 The caller's connection is not read before the far one stands, so a server that speaks first works. A caller's
-connection that finds no endpoint, or none that may be reached, is reset: TCP has no other way to say so.
+connection that finds no endpoint, or none that may be reached, or that the cluster's breaker has no room for, is reset:
+TCP has no other way to say so.
 
 A caller may close its half before the far one stands (`nc -N` does): it is told there.
 
@@ -186,6 +187,7 @@ class TcpOutgoing(TcpConnection):
     """From a caller on this host to a tcp destination."""
 
     __slots__ = (
+        "_admitted",
         "_attempt",
         "_cluster",
         "_inbound",
@@ -206,6 +208,7 @@ class TcpOutgoing(TcpConnection):
         self._load: EndpointLoad | None = None
         self._tried: tuple[str, ...] = ()
         self._attempt = 1
+        self._admitted = False  # counted by the cluster's breaker
         self._policy = ""
         self._sent_s = 0.0
 
@@ -221,6 +224,10 @@ class TcpOutgoing(TcpConnection):
         if self._cluster is None:
             self._refuse("NC", f"no valid backend for {target.name}")
             return
+        if not self._cluster.breaker.open_connection():
+            self._refuse("UO", "upstream overflow: too many connections")
+            return
+        self._admitted = True
         self._try()
 
     def _try(self) -> None:
@@ -284,6 +291,8 @@ class TcpOutgoing(TcpConnection):
         if load is not None:
             load.abandoned()  # how long a connection lives says nothing of the endpoint
             endpoint = load.endpoint
+        if self._admitted and self._cluster is not None:
+            self._cluster.breaker.close_connection()
         recorder = self.engine.recorder
         self._listening.edge(recorder, self._target, self._cluster, endpoint).count(
             0, self._flags, duration_ms, received, sent

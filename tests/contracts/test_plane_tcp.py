@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from proxy.snapshot import Endpoint
+from proxy.snapshot import CircuitBreaker, Endpoint
 
 from .application import App
 from .certificates import spiffe
 from .client import connect
 from .patience import until
 from .test_plane_streams import GROWTH_BYTES_MAX, MIB, resident_bytes, warm, workers
-from .twohosts import BOTH, Mesh, Service
+from .twohosts import BOTH, REMOTE, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -200,3 +200,42 @@ async def test_a_caller_that_breaks_off_is_gone_at_the_server_too(mesh: Mesh, ap
         await connection.reader.readline()
         connection.writer.transport.abort()
         await until(lambda: not app._writers, "the application hears of it")
+
+
+@BOTH
+async def test_connections_beyond_the_breaker_are_refused_until_others_end(
+    mesh: Mesh, app: App, where: str
+) -> None:
+    app.raw = echo
+    await mesh.serve(
+        database(where, app.port, cluster={"breaker": CircuitBreaker(connections_max=2)}), upstreams=("db",)
+    )
+    port = mesh.port("a/db")
+
+    def ended() -> int:  # connections on which one byte was sent: all but the first one
+        return mesh.logs["a"].read_text().count('"bytes_in":1,')
+
+    before = ended()
+    async with connect(port) as first:
+        for turn in range(1, 4):  # each gives its place back
+            async with connect(port) as second:
+                for each in (first, second):
+                    await each.send(b"x")
+                    assert await each.reader.readexactly(1) == b"x"
+                async with connect(port) as third:
+                    assert await third.at_end()
+            await until(lambda turn=turn: ended() == before + turn, "the place to be free")
+    assert app.connections == 4
+    assert (await mesh.log_line("a", protocol="tcp", flags="UO"))["upstream"] == ""
+
+
+async def test_connect_over_the_breaker_is_503(mesh: Mesh, app: App) -> None:
+    app.raw = echo
+    await mesh.serve(database(REMOTE, app.port, cluster={"breaker": CircuitBreaker(connections_max=1)}))
+    begin = b"CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n"
+    async with connect(mesh.port()) as first, connect(mesh.port()) as second:
+        await first.send(begin)
+        assert (await first.read_head())[0] == 200
+        await second.send(begin)
+        reply = await second.reply()
+    assert (reply.status, b"overflow" in reply.body) == (503, True)
