@@ -76,7 +76,7 @@ class Exchange(ABC):
         self.timeout_s = 0.0
         self.grpc = request.method == "POST" and is_grpc(request.headers)
         self.grpc_status = b""  # as the response told it, or the mesh
-        self.try_timeout_s = 0.0  # of one attempt, until its response begins; 0: none
+        self.try_timeout_s = 0.0  # of one attempt, from the request's end until its response begins; 0: none
         self.traceparent, self.request_id, self.headers = take_identity(
             request.headers, engine.rng, engine.request_ids
         )
@@ -158,6 +158,8 @@ class Exchange(ABC):
         if body and (upstream is None or not self._responding):
             self._hold(body)
         if upstream is not None:
+            if complete and self.try_timeout_s and not self._responding:
+                upstream.limit(self.try_timeout_s)
             upstream.send(body, complete, trailers)
             if self._held_bytes > self._replay_bytes_max:
                 self._replayable = False
@@ -244,7 +246,7 @@ class Exchange(ABC):
                 self._held_bytes = 0
         else:
             upstream.begin(self, b"", self.request_complete, self._trailers)
-        if self.try_timeout_s:
+        if self.try_timeout_s and self.request_complete:
             upstream.limit(self.try_timeout_s)
 
     def on_no_connection(self, reason: str) -> None:

@@ -195,6 +195,37 @@ async def test_one_slow_try_is_given_up_for_another(mesh: Mesh, app: App, other:
     assert [reply.body for reply in replies] == [b"other"] * 4
 
 
+@BOTH
+async def test_a_caller_that_sends_slowly_is_no_slow_try(mesh: Mesh, app: App, where: str) -> None:
+    """The time of a try begins when the request is complete (as Envoy's), or slow callers would eject endpoints."""
+    try_s = 0.2
+    await mesh.serve(
+        Service("echo", {where: app.port}, cluster={"retry": RetryPolicy(per_try_timeout_s=try_s)})
+    )
+    async with connect(mesh.port()) as connection:
+        await connection.send(b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\n\r\n")
+        for byte in (b"a", b"b", b"c"):
+            await asyncio.sleep(try_s)
+            await connection.send(byte)
+        assert (await connection.reply()).status == 200
+    assert [received.body for received in app.received] == [b"abc"]
+
+
+@BOTH
+async def test_the_time_of_a_try_begins_when_the_request_is_complete(
+    mesh: Mesh, app: App, where: str
+) -> None:
+    app.script = hang
+    await mesh.serve(
+        Service("echo", {where: app.port}, cluster={"retry": RetryPolicy(per_try_timeout_s=0.1)})
+    )
+    async with connect(mesh.port()) as connection:
+        await connection.send(b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 2\r\n\r\na")
+        await connection.send(b"b")
+        reply = await connection.reply()
+    assert (reply.status, b"one try" in reply.body) == (504, True)
+
+
 async def test_a_5xx_is_retried_only_when_the_policy_says_so(mesh: Mesh, app: App, other: App) -> None:
     app.script = fail
     cluster: dict[str, Any] = {"balancer": "round_robin", "outlier": Outlier(enabled=False)}
