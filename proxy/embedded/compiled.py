@@ -12,6 +12,7 @@ from proxy.authorize import Decision, RequestFacts, compile_authorization
 from proxy.embedded.clusters import Cluster
 from proxy.embedded.heads import HeaderView, compile_edit
 from proxy.embedded.telemetry import Edge, Recorder, Security
+from proxy.headers import WRITTEN_IN_REQUESTS
 from proxy.route import DestinationRoutes, compile_destination
 from proxy.snapshot import (
     MESH_SUFFIX,
@@ -62,6 +63,10 @@ def _check_filters(rule: RouteRule) -> None:
     for edit in (rule.request_headers, rule.response_headers):
         if edit is not None:
             compile_edit(edit)
+    change = rule.request_headers
+    written = () if change is None else (*(name for name, _ in (*change.set, *change.add)), *change.remove)
+    for name in WRITTEN_IN_REQUESTS.intersection(written):
+        raise ValueError(f"{rule.name}: header filters must not change {name!r} of a request")
     for part in (rule.rewrite, rule.redirect):
         if part is None:
             continue
@@ -180,7 +185,7 @@ class Inbound:
             RequestFacts(
                 principal=principal, ip=ip, port=self.service.port, sni=self.service.sni,
                 host=exchange.host.decode("latin-1"), method=exchange.request.method, path=exchange.path_sent,
-                headers=HeaderView([*exchange.headers, *ours], exchange.host),
+                headers=HeaderView([*exchange.headers, *ours], exchange.host, exchange.request),
             )
         )  # fmt: skip
 

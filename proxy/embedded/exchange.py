@@ -87,7 +87,7 @@ class Exchange(ABC):
     @property
     def view(self) -> HeaderView:
         """The request's headers for the rules of a route, as the caller sent them."""
-        return HeaderView(self.request.headers, self.request.host)
+        return HeaderView(self.request.headers, self.request.host, self.request)
 
     # ------------------------------------------------------------------ what the two sides of a hop do differently
 

@@ -38,13 +38,17 @@ _line: Final = b": ".join  # of a pair
 
 
 class HeaderView(Mapping[str, str]):
-    """Headers as the decision modules read them: names in lower case, repeated ones joined with commas."""
+    """Headers as the decision modules read them: names in lower case, repeated ones joined with commas.
 
-    __slots__ = ("_host", "_joined", "_pairs")
+    Of what steers the connection, and so is not in `pairs`, they see an upgrade, an expectation, and a length above 0.
+    """
 
-    def __init__(self, pairs: Pairs, host: bytes) -> None:
+    __slots__ = ("_host", "_joined", "_pairs", "_request")
+
+    def __init__(self, pairs: Pairs, host: bytes, request: Request) -> None:
         self._pairs = pairs
         self._host = host
+        self._request = request
         self._joined: dict[str, str] | None = None
 
     def _all(self) -> dict[str, str]:
@@ -54,6 +58,13 @@ class HeaderView(Mapping[str, str]):
             for raw_name, raw_value in self._pairs:
                 name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").rstrip(" \t")
                 joined[name] = f"{joined[name]},{value}" if name in joined else value
+            request = self._request
+            if request.upgrade:
+                joined["upgrade"] = request.upgrade.decode("latin-1")
+            if request.expects:
+                joined["expect"] = "100-continue"
+            if request.body > 0:
+                joined["content-length"] = str(request.body)
         return joined
 
     def __getitem__(self, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictStr, field_validator, model_validator
 
+from proxy.headers import CONNECTION_FIELDS, FORWARDED_CERT_SPELLINGS
 from proxy.path import normalise_path
 from proxy.resources.fields import Labels, Spec, TargetRef, Unsupported
 
@@ -142,7 +143,14 @@ class When(Spec):
         header = (
             key.startswith("request.headers[") and key.endswith("]") and len(key) > len("request.headers[]")
         )
-        if header or key in _PLAIN_KEYS:
+        if header:
+            name = key[len("request.headers[") : -1].lower()
+            if name in CONNECTION_FIELDS:
+                raise ValueError(f"the header {name} ends at the proxy, so no request is judged by it")
+            if name in FORWARDED_CERT_SPELLINGS:
+                raise ValueError(f"the header {name} is dropped from requests: use source.principal")
+            return key
+        if key in _PLAIN_KEYS:
             return key
         if key.startswith(_ISTIO_KEYS):
             raise ValueError(f"the key {key} is not supported yet")

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictInt, StrictStr, field_validator, model_validator
 
+from proxy.headers import CONNECTION_FIELDS, UNWRITABLE, WRITTEN_IN_REQUESTS
 from proxy.path import normalise_path
 from proxy.resources.fields import (
     CoreGroup,
@@ -28,14 +29,6 @@ WEIGHT_MAX: Final = 1_000_000
 MATCHES_MAX: Final = 128  # of a whole route
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
-
-# Set by whoever frames the message or picks the destination; a filter that wrote them could smuggle requests.
-_FRAMING: Final = frozenset(
-    {
-        "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade",
-    }
-)  # fmt: skip
 
 
 class ParentRef(Spec):
@@ -80,6 +73,13 @@ class _NamedValue(Spec):
 class HeaderValueMatch(_NamedValue):
     name: HeaderName
 
+    @field_validator("name")
+    @classmethod
+    def _seen(cls, name: str) -> str:
+        if name in CONNECTION_FIELDS:
+            raise ValueError(f"the header {name} ends at the proxy, so no rule can match it")
+        return name
+
 
 class QueryParamMatch(_NamedValue):
     name: Annotated[StrictStr, Field(min_length=1, max_length=256)]
@@ -113,7 +113,7 @@ class HeaderModifier(Spec):
     @model_validator(mode="after")
     def _not_framing(self) -> Self:
         for name in (*(each.name for each in (*self.set, *self.add)), *self.remove):
-            if name in _FRAMING:
+            if name in UNWRITABLE:
                 raise ValueError(f"the header {name} belongs to the proxy and cannot be changed")
         return self
 
@@ -184,6 +184,12 @@ class Filter(Spec):
         for kind, (name, value) in fields.items():
             if (value is not None) != (self.type == kind):
                 raise ValueError(f"{name} goes with type {kind}, and only with it")
+        change = self.request_header_modifier
+        written = (
+            () if change is None else (*(each.name for each in (*change.set, *change.add)), *change.remove)
+        )
+        for header in WRITTEN_IN_REQUESTS.intersection(written):
+            raise ValueError(f"the header {header} of a request belongs to the proxy and cannot be changed")
         return self
 
 

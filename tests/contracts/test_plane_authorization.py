@@ -1,6 +1,7 @@
 """Who may call: what a policy judges is what the application would get, whatever a route makes of it."""
 
 import ssl
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,12 @@ from proxy.snapshot import (
     AuthzRule,
     Condition,
     HeaderEdit,
+    HeaderMatch,
     Operation,
     Rewrite,
+    RouteMatch,
     Source,
+    StringMatch,
 )
 
 from .application import App
@@ -116,6 +120,33 @@ async def test_policies_judge_the_host_and_the_headers_a_route_sets(mesh: Mesh, 
         sent = {"x-tier": "tin" if gets == 200 else "gold"}
         assert (await mesh.call(path="/public", headers=sent)).status == gets
         assert (await mesh.call(path="/other", headers=sent)).status == (403 if gets == 200 else 200)
+
+
+UPGRADE = {"connection": "upgrade", "upgrade": "websocket"}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "value", "request_"),
+    [
+        ("upgrade", "websocket", {"headers": UPGRADE}),
+        ("content-length", "3", {"method": "POST", "body": b"abc"}),
+        ("expect", "100-continue", {"method": "POST", "headers": {"expect": "100-continue"}}),
+    ],
+)
+async def test_policies_and_routes_see_what_a_request_asks_of_the_connection(
+    mesh: Mesh, app: App, where: str, name: str, value: str, request_: dict[str, Any]
+) -> None:
+    asked = Condition(key=f"request.headers[{name}]", values=(value,))
+    deny = AuthzPolicy(name="default/asked", variants=((AuthzRule(conditions=(asked,)),),))
+    await mesh.serve(Service("echo", {where: app.port}, authorization=Authorization(deny=(deny,))))
+    assert (await mesh.call(**request_)).status == 403
+    assert (await mesh.call()).status == 200
+    matched = RouteMatch(headers=(HeaderMatch(name=name, value=StringMatch(kind="exact", value=value)),))
+    routed = rule("asked", matched, backends=TO_APP)
+    await mesh.serve(Service("echo", {where: app.port}, destination={"rules": (routed,), "routed": True}))
+    assert (await mesh.call(**request_)).status == 200
+    assert (await mesh.call()).status == 404
 
 
 async def test_a_denied_body_is_not_waited_for(mesh: Mesh, app: App) -> None:

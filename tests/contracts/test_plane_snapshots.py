@@ -18,6 +18,7 @@ from proxy.snapshot import (
     AuthzRule,
     Backend,
     Condition,
+    HeaderEdit,
     Listener,
     RetryPolicy,
     RouteMatch,
@@ -121,6 +122,9 @@ def unservable(snapshot: Any) -> dict[str, Any]:
         destination,
         rules=(RouteRule(name="r", matches=(RouteMatch(),), backends=(Backend(cluster="gone"),)),),
     )
+    edit = HeaderEdit(set=(("x-request-id", "1"),))
+    filtered = RouteRule(name="r", matches=(RouteMatch(),), backends=(), request_headers=edit)
+    meddling = replace(destination, rules=(filtered,))
     regex = RouteMatch(path=StringMatch(kind="regex", value="("))
     bad_regex = replace(destination, rules=(RouteRule(name="r", matches=(regex,), backends=()),))
     endpoint = replace(cluster.endpoints[0], local="nobody.default.mesh")
@@ -130,6 +134,7 @@ def unservable(snapshot: Any) -> dict[str, Any]:
     return {
         "a backend without a cluster": replace(snapshot, destinations=(dangling,)),
         "a regular expression that is none": replace(snapshot, destinations=(bad_regex,)),
+        "a filter that writes what the proxy does": replace(snapshot, destinations=(meddling,)),
         "a local endpoint that is not": replace(
             snapshot, clusters=(replace(cluster, endpoints=(endpoint,)),)
         ),

@@ -26,6 +26,9 @@ WEB, BOT = "spiffe://unit.mesh/ns/default/sa/web", "spiffe://unit.mesh/ns/defaul
 @dataclass
 class FakeRequest:
     method: str = "GET"
+    upgrade: bytes = b""
+    expects: bool = False
+    body: int = 0
 
 
 @dataclass

@@ -7,11 +7,27 @@ from proxy.embedded.http1 import CHUNKED, Request
 from proxy.snapshot import HeaderEdit
 
 
+def plain_request() -> Request:
+    request = Request()
+    request.method, request.body, request.upgrade, request.expects = "GET", 0, b"", False
+    return request
+
+
 def test_the_view_joins_repeated_headers_and_knows_the_host() -> None:
-    view = HeaderView([(b"x-a", b"1 "), (b"x-b", b"\xe9"), (b"x-a", b"2")], b"cart:80")
+    view = HeaderView([(b"x-a", b"1 "), (b"x-b", b"\xe9"), (b"x-a", b"2")], b"cart:80", plain_request())
     assert dict(view) == {"host": "cart:80", "x-a": "1,2", "x-b": "é"}
     assert view.get("x-c") is None
     assert len(view) == 3
+
+
+def test_the_view_has_what_a_request_asks_of_the_connection() -> None:
+    request = plain_request()
+    request.upgrade, request.expects, request.body = b"websocket", True, 7
+    assert dict(HeaderView([], b"cart", request)) == {
+        "host": "cart", "upgrade": "websocket", "expect": "100-continue", "content-length": "7",
+    }  # fmt: skip
+    request.body = CHUNKED
+    assert "content-length" not in HeaderView([], b"cart", request)
 
 
 def test_filters_set_then_add_then_remove() -> None:

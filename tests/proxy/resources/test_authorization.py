@@ -133,3 +133,22 @@ def test_the_dry_run_annotation_is_true_or_false() -> None:
     assert not parse(annotations={"istio.io/dry-run": "false"}).dry_run
     with pytest.raises(ResourceError, match='must be "true" or "false"'):
         parse(annotations={"istio.io/dry-run": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (
+            "Transfer-Encoding",
+            "the header transfer-encoding ends at the proxy, so no request is judged by it",
+        ),
+        ("x-forwarded-client_cert", "is dropped from requests: use source.principal"),
+    ],
+)
+def test_headers_no_request_is_judged_by_are_refused(name: str, why: str) -> None:
+    assert why in problem(**rule(when=[{"key": f"request.headers[{name}]", "values": ["x"]}]))
+
+
+def test_headers_that_ask_something_of_the_connection_are_taken() -> None:
+    for name in ("Upgrade", "Expect", "Content-Length"):
+        parse(**rule(when=[{"key": f"request.headers[{name}]", "values": ["x"]}]))

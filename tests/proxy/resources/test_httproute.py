@@ -145,6 +145,32 @@ def test_everything_that_is_implemented_is_taken() -> None:
             {
                 "filters": [
                     {
+                        "type": "ResponseHeaderModifier",
+                        "responseHeaderModifier": {"remove": ["X_Forwarded-Client-Cert"]},
+                    }
+                ]
+            },
+            "the header x_forwarded-client-cert belongs to the proxy and cannot be changed",
+        ),
+        (
+            {
+                "filters": [
+                    {
+                        "type": "RequestHeaderModifier",
+                        "requestHeaderModifier": {"set": [{"name": "X-Request-Id", "value": "1"}]},
+                    }
+                ]
+            },
+            "the header x-request-id of a request belongs to the proxy and cannot be changed",
+        ),
+        (
+            {"matches": [{"headers": [{"name": "Connection", "value": "upgrade"}]}]},
+            "headers[0].name: the header connection ends at the proxy, so no rule can match it",
+        ),
+        (
+            {
+                "filters": [
+                    {
                         "type": "RequestHeaderModifier",
                         "requestHeaderModifier": {"set": [{"name": "a", "value": "b\r\nevil: 1"}]},
                     }
