@@ -41,6 +41,7 @@ class Failure(Enum):
     )
     RESET = "reset"  # the connection broke after the request was sent
     TIMEOUT = "per-try-timeout"  # this attempt's own timeout, not the request's
+    PROTOCOL = "upstream-protocol-error"  # what came back is no response
 
 
 # Which conditions a failure satisfies. Envoy: `5xx` covers every way of not getting a response at all.
@@ -49,6 +50,7 @@ _MEETS: Final = {
     Failure.REFUSED: frozenset({"refused-stream", "reset", "gateway-error", "5xx"}),
     Failure.RESET: frozenset({"reset", "gateway-error", "5xx"}),
     Failure.TIMEOUT: frozenset({"reset", "gateway-error", "5xx"}),
+    Failure.PROTOCOL: frozenset({"reset", "gateway-error", "5xx"}),
 }
 
 

@@ -354,7 +354,7 @@ class Exchange(ABC):
             self.down.abort(f"upstream protocol error: {reason}")
             self._end()
         else:
-            self._reply(502, "UPE", f"upstream protocol error: {reason}")
+            self.on_attempt_failed(Failure.PROTOCOL, reason)
 
     def on_try_timeout(self) -> None:
         self.upstream = None

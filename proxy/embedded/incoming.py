@@ -25,6 +25,7 @@ _ANSWERS = {
     Failure.REFUSED: (503, "UC", "the application closed the connection"),
     Failure.RESET: (503, "UC", "the application closed the connection"),
     Failure.TIMEOUT: (504, "UT", "the application did not answer in time"),
+    Failure.PROTOCOL: (502, "UPE", "upstream protocol error"),
 }
 
 

@@ -38,7 +38,9 @@ _ANSWERS = {
     Failure.REFUSED: (503, "UC", "upstream connection termination"),
     Failure.RESET: (503, "UC", "upstream connection termination"),
     Failure.TIMEOUT: (504, "UT", "upstream request timeout"),
+    Failure.PROTOCOL: (502, "UPE", "upstream protocol error"),
 }
+_FAILED_FLAGS = frozenset(flags for _, flags, _ in _ANSWERS.values())
 
 
 class _Backoff(Timed):
@@ -296,9 +298,11 @@ class Outgoing(Exchange):
     def account(self, now_s: float, duration_ms: float) -> None:
         load, cluster = self._load, self._cluster
         listening = self._listening
-        endpoint = None if load is None else load.endpoint
         if load is not None and cluster is not None:
             self._settle_load(load, cluster, now_s)
+        elif cluster is not None and self._tried and self.flags in _FAILED_FLAGS:
+            load = cluster.balancer.loads.get(self._tried[-1])  # which the last try failed at
+        endpoint = None if load is None else load.endpoint
         if self._admitted and cluster is not None:
             cluster.breaker.close_request()
             if self._budgeted:

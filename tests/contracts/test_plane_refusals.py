@@ -2,14 +2,15 @@
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.snapshot import Limits
+from proxy.snapshot import Limits, RetryPolicy
 
-from .application import App, raw_response
+from .application import App, answer, raw_response
 from .client import connect, connections_of
 from .patience import until
 from .twohosts import BOTH, Mesh, Service
@@ -149,6 +150,19 @@ async def test_a_broken_response_is_a_502(mesh: Mesh, app: App, where: str, resp
         assert (await connection.request()).status == 502
         app.script = None
         assert (await connection.request()).status == 200
+
+
+@BOTH
+async def test_a_broken_response_is_tried_again_where_the_policy_says_so(
+    mesh: Mesh, app: App, where: str
+) -> None:
+    async def once_broken(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"nonsense\r\n\r\n" if len(app.received) == 1 else answer(body=b"whole"))
+
+    app.script = once_broken
+    await mesh.serve(Service("echo", {where: app.port}, cluster={"retry": RetryPolicy(on=("5xx",))}))
+    reply = await mesh.call()
+    assert (reply.status, reply.body) == (200, b"whole")
 
 
 # ---------------------------------------------------------------- anything at all

@@ -80,11 +80,13 @@ async def counted(mesh: Mesh, name: str) -> int:
 
 
 async def test_nobody_to_connect_to_is_503_uf(mesh: Mesh, reserve: Callable[[], int]) -> None:
-    await mesh.serve(Service("echo", {}, endpoints=(endpoint("dead", reserve()),)))
+    port = reserve()
+    await mesh.serve(Service("echo", {}, endpoints=(endpoint("dead", port),)))
     reply = await mesh.call(path="/uf")
     assert reply.status == 503
     assert b"upstream connect error" in reply.body
-    assert (await mesh.log_line("a", path="/uf"))["flags"] == "UF"
+    line = await mesh.log_line("a", path="/uf")
+    assert (line["flags"], line["upstream"]) == ("UF", f"127.0.0.1:{port}")
 
 
 @BOTH

@@ -20,7 +20,7 @@ def rules(*on: str, **changes: Any) -> RetryRules:
     [
         ("connect-failure", {Failure.CONNECT}),
         ("refused-stream", {Failure.REFUSED}),
-        ("reset", {Failure.REFUSED, Failure.RESET, Failure.TIMEOUT}),
+        ("reset", set(Failure) - {Failure.CONNECT}),
         ("gateway-error", set(Failure)),
         ("5xx", set(Failure)),
         ("unavailable", set()),
