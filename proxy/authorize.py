@@ -10,6 +10,9 @@ and, where the pattern names no port, without regard to the request's port. A po
 exist: an ALLOW rule with one never matches, a DENY rule is judged by its other conditions alone, as Istio does, so
 that it denies more.
 
+A port is the service's. Istio means the one that the application listens on, and a policy from there must not let pass
+what it was to stop: where naming a port restricts (`ports` of a DENY, `notPorts` of an ALLOW) it means either.
+
 Unsettled concurrent edits arrive as variants: a DENY fires if any variant matches, an ALLOW only if every one does.
 
 A path with parameters (`/a;v=1`) has two readings (path.py): the request passes if it may in both. So a DENY of `/a`
@@ -47,6 +50,7 @@ class RequestFacts:
     principal: str = ""
     ip: str = ""
     port: int = 0  # the service's
+    app_port: int = 0  # where the application listens
     sni: str = ""
     host: str = ""  # Host or :authority as sent
     method: str = ""
@@ -207,7 +211,7 @@ def _source_tests(source: Source) -> list[Test]:
 
 
 def _operation_tests(operation: Operation, http: bool, *, deny: bool) -> list[Test]:
-    tests = _pair(_port_test, operation.ports, operation.not_ports)
+    tests = _ports(operation.ports, operation.not_ports, deny=deny)
     on_http = [
         *_pair(_host_test, operation.hosts, operation.not_hosts),
         *_strings(lambda facts: facts.method, operation.methods, operation.not_methods),
@@ -233,7 +237,7 @@ def _condition(condition: Condition, http: bool, *, deny: bool) -> Test:
         case "source.ip":
             return _all(_pair(_ip_test, values, refused))
         case "destination.port":
-            return _all(_pair(_port_test, tuple(map(int, values)), tuple(map(int, refused))))
+            return _all(_ports(tuple(map(int, values)), tuple(map(int, refused)), deny=deny))
         case "connection.sni":
             return _all(_strings(lambda facts: facts.sni, values, refused))
         case _:
@@ -310,9 +314,21 @@ def _split_port(host: str) -> tuple[str, str]:
     return host, ""
 
 
+def _ports(wanted: tuple[int, ...], refused: tuple[int, ...], *, deny: bool) -> list[Test]:
+    return [
+        *_pair(_either_port_test if deny else _port_test, wanted, ()),
+        *_pair(_port_test if deny else _either_port_test, (), refused),
+    ]
+
+
 def _port_test(ports: tuple[int, ...]) -> Test:
-    wanted = frozenset(ports)
-    return lambda facts: facts.port in wanted
+    named = frozenset(ports)
+    return lambda facts: facts.port in named
+
+
+def _either_port_test(ports: tuple[int, ...]) -> Test:
+    named = frozenset(ports)
+    return lambda facts: facts.port in named or facts.app_port in named
 
 
 def _ip_test(blocks: tuple[str, ...]) -> Test:

@@ -219,7 +219,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What is asked for. Same patterns as `Source`; ports are the service's."""
+    """What is asked for. Same patterns as `Source`; ports are the service's (and more where that restricts, see
+    authorize.py)."""
 
     hosts: tuple[str, ...] = ()
     not_hosts: tuple[str, ...] = ()

@@ -180,19 +180,27 @@ class Inbound:
         return decision
 
     def _decide(self, exchange: "Exchange", principal: str, ip: str) -> Decision:
+        service = self.service
         ours = ((b"traceparent", exchange.traceparent), (b"x-request-id", exchange.request_id))
+        headers = HeaderView([*exchange.headers, *ours], exchange.host, exchange.request)
         return self._authorization.decide(
             RequestFacts(
-                principal=principal, ip=ip, port=self.service.port, sni=self.service.sni,
+                principal=principal, ip=ip, port=service.port, app_port=service.app_port, sni=service.sni,
                 host=exchange.host.decode("latin-1"), method=exchange.request.method, path=exchange.path_sent,
-                headers=HeaderView([*exchange.headers, *ours], exchange.host, exchange.request),
+                headers=headers,
             )
         )  # fmt: skip
 
     def authorize_connection(self, principal: str, ip: str) -> Decision:
         """May this TCP connection pass?"""
         return self._authorization.decide(
-            RequestFacts(principal=principal, ip=ip, port=self.service.port, sni=self.service.sni)
+            RequestFacts(
+                principal=principal,
+                ip=ip,
+                port=self.service.port,
+                app_port=self.service.app_port,
+                sni=self.service.sni,
+            )
         )
 
     def forwarded_cert(self, caller: str) -> bytes:

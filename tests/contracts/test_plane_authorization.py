@@ -61,7 +61,7 @@ async def test_policies_see_identity_and_normal_path(mesh: Mesh, app: App, where
     assert {received.path for received in app.received} == {"/"}
 
 
-def denying(**operation: tuple[str, ...]) -> Authorization:
+def denying(**operation: Any) -> Authorization:
     denied = AuthzRule(operations=(Operation(**operation),))
     return Authorization(deny=(AuthzPolicy(name="default/deny", variants=((denied,),)),))
 
@@ -120,6 +120,22 @@ async def test_policies_judge_the_host_and_the_headers_a_route_sets(mesh: Mesh, 
         sent = {"x-tier": "tin" if gets == 200 else "gold"}
         assert (await mesh.call(path="/public", headers=sent)).status == gets
         assert (await mesh.call(path="/other", headers=sent)).status == (403 if gets == 200 else 200)
+
+
+@BOTH
+async def test_a_deny_of_the_port_the_application_listens_on_holds(mesh: Mesh, app: App, where: str) -> None:
+    for protocol in ("http", "tcp"):
+        policy = denying(ports=(app.port,))
+        await mesh.serve(
+            Service("echo", {where: app.port}, protocol=protocol, authorization=policy), upstreams=("echo",)
+        )
+        async with connect(mesh.port("a/echo")) as connection:
+            if protocol == "http":
+                assert (await connection.request()).status == 403
+            else:
+                await connection.send(b"x")
+                assert await connection.at_end()
+    assert app.connections == 0
 
 
 UPGRADE = {"connection": "upgrade", "upgrade": "websocket"}

@@ -236,6 +236,27 @@ def test_an_unknown_condition_or_bad_block_does_not_compile() -> None:
             compile_authorization(Authorization(deny=(policy(rule),)))
 
 
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_a_port_is_the_services_and_the_applications_too_where_that_restricts(protocol: AppProtocol) -> None:
+    """As Istio's users write it: the port of the workload."""
+
+    def allowed(rule: AuthzRule, *, deny: bool) -> bool:
+        held = Authorization(deny=(policy(rule),)) if deny else Authorization(allow=(policy(rule),))
+        return decide(held, protocol, port=80, app_port=8080).allowed
+
+    for named in (
+        lambda port: operation(ports=(port,)), lambda port: when("destination.port", str(port)),
+    ):  # fmt: skip
+        assert [allowed(named(port), deny=True) for port in (80, 8080, 81)] == [False, False, True]
+        assert [allowed(named(port), deny=False) for port in (80, 8080, 81)] == [True, False, False]
+    for excepted in (
+        lambda port: operation(not_ports=(port,)),
+        lambda port: when("destination.port", not_values=(str(port),)),
+    ):
+        assert [allowed(excepted(port), deny=True) for port in (80, 8080, 81)] == [True, False, False]
+        assert [allowed(excepted(port), deny=False) for port in (80, 8080, 81)] == [False, False, True]
+
+
 class TestTcp:
     """Istio: on a TCP port HTTP conditions never match in ALLOW and do not count in DENY."""
 
