@@ -63,18 +63,19 @@ class Attachments:
             ),
         )
 
-    def longest_timeouts_s(self) -> dict[str, float]:
-        """By cluster, the longest request timeout of a rule that sends to it; 0 for none at all. Clusters of which
-        no rule says anything are absent."""
-        longest: dict[str, float] = {}
-        for attached in self.places.values():
-            for rules in (attached.own, *attached.callers.values()):
-                for rule in rules:
-                    if rule.request_timeout_s is not None:
-                        for backend in rule.backends:
-                            known = longest.get(backend.cluster)
-                            longest[backend.cluster] = longer_s(known, rule.request_timeout_s)
-        return longest
+
+def longest_timeouts_s(destinations: Iterable[Destination]) -> dict[str, float]:
+    """By cluster, the longest request timeout of a rule that sends to it; 0 for none at all. A rule that gives none has
+    that of its destination, which need not be the one the cluster belongs to. Clusters no rule sends to are absent."""
+    longest: dict[str, float] = {}
+    for each in destinations:
+        for rules in (each.rules, *(rules for _, rules in each.caller_rules)):
+            for rule in rules:
+                given_s = rule.request_timeout_s
+                timeout_s = each.request_timeout_s if given_s is None else given_s
+                for backend in rule.backends:
+                    longest[backend.cluster] = longer_s(longest.get(backend.cluster), timeout_s)
+    return longest
 
 
 def longer_s(one: float | None, other: float) -> float:

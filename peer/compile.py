@@ -183,7 +183,7 @@ def _compiled(
             certificates=tuple(sorted(certificates, key=lambda each: each.identity)),
             trust_bundle_pem=trust_bundle_pem,
             revoked=tuple(sorted(view.revoked)),
-            inbound=tuple(inbound_services(directory, allowed, traffic, routes)),
+            inbound=tuple(inbound_services(directory, allowed, traffic, destinations)),
             clusters=clusters,
             destinations=destinations,
             limits=limits,

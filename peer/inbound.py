@@ -8,14 +8,14 @@ Invariant: each port of a local service is there once for each name it is called
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from peer.attachment import Attachments, longer_s
+from peer.attachment import longer_s, longest_timeouts_s
 from peer.catalog import ServiceInstance
 from peer.directory import Directory, ServiceKey, cluster_name, port_names
 from peer.policies import Policy
 from peer.unread import Seal
 from peer.workloads import authorization, workloads
 from proxy.resources.traffic import TrafficPolicySpec
-from proxy.snapshot import AppProtocol, Authorization, InboundService
+from proxy.snapshot import AppProtocol, Authorization, Destination, InboundService
 
 REQUEST_TIMEOUT_S: Final = 15.0  # Envoy's route timeout
 
@@ -51,9 +51,9 @@ def inbound_services(
     directory: Directory,
     allowed: Mapping[ServiceKey, Authorization],
     traffic: Mapping[ServiceKey, TrafficPolicySpec],
-    routes: Attachments,
+    destinations: Iterable[Destination],
 ) -> Iterable[InboundService]:
-    longest = routes.longest_timeouts_s()
+    longest = longest_timeouts_s(destinations)
     for instance in directory.local:
         key = (instance.namespace, instance.name)
         # The callee must not give up before a caller whose route is more patient does.

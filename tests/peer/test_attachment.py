@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from peer.attachment import Attachments, attach, longer_s
+from peer.attachment import Attachments, attach, longer_s, longest_timeouts_s
 from peer.directory import Directory
 from peer.policies import Condition, Reader
 from proxy.snapshot import Backend
@@ -137,6 +137,18 @@ def test_the_effective_version_is_attached() -> None:
     assert [rule.name for rule in found.places[("default", "cart"), 80].own] == ["HTTPRoute/default/r/one"]
 
 
+def test_a_rule_without_a_timeout_has_that_of_its_destination() -> None:
+    found = attached(
+        CART,
+        instance("v2", OTHER),
+        route("a", "cart", "v2"),
+        route("b", "cart", "cart", "v2", timeouts={"request": "5s"}),
+    )
+    for usual_s, longest_s in ((50.0, 50.0), (1.0, 5.0), (0.0, 0.0)):
+        cart = found.destination((("default", "cart"), 80), "http", usual_s)
+        assert longest_timeouts_s([cart]) == {"cart.default.mesh:80": 5.0, "v2.default.mesh:80": longest_s}
+
+
 def test_the_longest_timeout_towards_each_cluster() -> None:
     found = attached(
         CART,
@@ -146,5 +158,8 @@ def test_the_longest_timeout_towards_each_cluster() -> None:
         route("c", "cart", "v2", timeouts={"request": "0s"}),
         route("d", "cart", {"name": "cart", "port": 81}),
     )
-    assert found.longest_timeouts_s() == {"cart.default.mesh:80": 60.0, "v2.default.mesh:80": 0.0}
+    cart = found.destination((("default", "cart"), 80), "http", 50.0)
+    assert longest_timeouts_s([cart]) == {
+        "cart.default.mesh:80": 60.0, "v2.default.mesh:80": 0.0, "cart.default.mesh:81": 50.0
+    }  # fmt: skip
     assert longer_s(None, 5.0) == 5.0

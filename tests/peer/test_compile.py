@@ -131,6 +131,16 @@ def test_a_canary() -> None:
     )
 
 
+def test_a_callee_is_as_patient_as_the_destination_whose_route_leads_there() -> None:
+    patient = {"targetRefs": [{"kind": "Service", "name": "cart"}], "timeouts": {"request": "60s"}}
+    found = snapshot(
+        instance("cart", OTHER), instance("cart-v2"), route("canary", "cart", "cart-v2"),
+        entry("TrafficPolicy", "t", patient),
+    )  # fmt: skip
+    assert destination(found, "cart").request_timeout_s == 60.0
+    assert inbound(found, "cart-v2.default.mesh").request_timeout_s == 60.0
+
+
 def test_filters() -> None:
     path = {"type": "ReplacePrefixMatch", "replacePrefixMatch": ""}
     found = snapshot(
