@@ -31,7 +31,14 @@ from typing import Final, TypeVar
 from proxy.path import normalise_path, without_parameters
 from proxy.snapshot import AppProtocol, Authorization, AuthzPolicy, AuthzRule, Condition, Operation, Source
 
-__all__ = ["CompiledAuthorization", "Decision", "RequestFacts", "compile_authorization", "normalise_path"]
+__all__ = [
+    "CompiledAuthorization",
+    "Decision",
+    "RequestFacts",
+    "compile_authorization",
+    "normalise_path",
+    "split_port",
+]
 
 T = TypeVar("T")
 
@@ -291,22 +298,22 @@ def compile_patterns(patterns: tuple[str, ...]) -> Callable[[str], bool]:
 def _host_test(hosts: tuple[str, ...]) -> Test:
     named = tuple(_plain_host(host) for host in hosts)
     as_sent = compile_patterns(named)
-    without_port = compile_patterns(tuple(host for host in named if _split_port(host)[1] == ""))
+    without_port = compile_patterns(tuple(host for host in named if split_port(host)[1] == ""))
 
     def test(facts: RequestFacts) -> bool:
         host = _plain_host(facts.host)
-        return as_sent(host) or without_port(_split_port(host)[0])
+        return as_sent(host) or without_port(split_port(host)[0])
 
     return test
 
 
 def _plain_host(host: str) -> str:
     """Lower case, and without the dot that ends a fully qualified name: `A.example.com.:80` is `a.example.com:80`."""
-    name, port = _split_port(host.lower())
+    name, port = split_port(host.lower())
     return f"{name.removesuffix('.')}:{port}" if port else name.removesuffix(".")
 
 
-def _split_port(host: str) -> tuple[str, str]:
+def split_port(host: str) -> tuple[str, str]:
     """(name, port); the port may be `*` in a pattern and is "" when there is none. `[::1]` keeps its brackets."""
     name, colon, port = host.rpartition(":")
     if colon and not port.endswith("]") and (port == "*" or port.isdecimal()):

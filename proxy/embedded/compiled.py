@@ -49,11 +49,12 @@ def source_of(principal: str) -> Source:
 class Target:
     """A `Destination` with its rules compiled."""
 
-    __slots__ = ("destination", "name", "routes")
+    __slots__ = ("destination", "host", "name", "routes")
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
         self.name = f"{destination.service}.{destination.namespace}{MESH_SUFFIX}:{destination.port}"
+        self.host = self.name.encode()  # of requests that have none
         self.routes: DestinationRoutes = compile_destination(destination)
         for rule in (*destination.rules, *(rule for _, rules in destination.caller_rules for rule in rules)):
             _check_filters(rule)

@@ -11,6 +11,7 @@ Invariant: whatever is taken from the cluster (breaker, budget, load) is given b
 import time
 from typing import TYPE_CHECKING
 
+from proxy.authorize import split_port
 from proxy.balance import EndpointLoad
 from proxy.embedded.accounting import count, log
 from proxy.embedded.clusters import Cluster
@@ -92,6 +93,8 @@ class Outgoing(Exchange):
         if destination.protocol == "tcp":
             self._reply(400, "NR", f"{target.name} speaks plain TCP: use CONNECT or an upstream port")
             return
+        if not self.host:  # HTTP/1.0 to an upstream port: HTTP/2 and most applications want one
+            self.host = target.host
         timeout_s = destination.request_timeout_s
         cluster_name = destination.cluster
         per_try_s = None
@@ -187,7 +190,7 @@ class Outgoing(Exchange):
 
     def _redirect(self, matched: MatchedRule, redirect: Redirect) -> None:
         scheme = redirect.scheme or "http"
-        host, _, port = self.request.host.decode("latin-1").partition(":")
+        host, port = split_port(self.host.decode("latin-1"))
         host = redirect.hostname or host
         if redirect.port is not None:
             port = str(redirect.port)

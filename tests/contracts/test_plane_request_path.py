@@ -235,6 +235,43 @@ async def test_weights_split_the_traffic(mesh: Mesh, app: App, other: App) -> No
     assert 50 <= bodies.count(b"other") <= 150
 
 
+@BOTH
+@pytest.mark.parametrize("head", ["GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\nhost:\r\n\r\n"])
+async def test_a_request_without_a_host_gets_the_name_of_its_service(
+    mesh: Mesh, app: App, where: str, head: str
+) -> None:
+    """Such as those of HTTP/1.0 to an upstream port. Towards another host they ended the stream, and it was blamed."""
+    await mesh.serve(Service("echo", {where: app.port}), upstreams=("echo",))
+    async with connect(mesh.port("a/echo")) as connection:
+        await connection.send(head.encode())
+        assert (await connection.reply()).status == 200
+    assert app.received[0].header("host") == "echo.default.mesh:80"
+
+
+@pytest.mark.parametrize(
+    ("host", "redirect", "location"),
+    [
+        ("[::1]:9191", Redirect(scheme="https"), "https://[::1]/a"),
+        ("[::1]:9191", Redirect(port=8080), "http://[::1]:8080/a"),
+        ("[::1]", Redirect(), "http://[::1]/a"),
+        ("echo:9191", Redirect(), "http://echo:9191/a"),
+        ("echo:9191", Redirect(scheme="https"), "https://echo/a"),
+        ("", Redirect(), "http://echo.default.mesh/a"),
+    ],
+)
+async def test_a_redirect_keeps_what_it_does_not_change(
+    mesh: Mesh, app: App, host: str, redirect: Redirect, location: str
+) -> None:
+    await mesh.serve(
+        Service(
+            "echo", {LOCAL: app.port}, destination={"rules": (rule("r", redirect=redirect),), "routed": True}
+        ),
+        upstreams=("echo",),
+    )
+    reply = await call(mesh.port("a/echo"), path="/a", host=host)
+    assert (reply.status, reply.header("location")) == (302, location)
+
+
 async def test_filters_rewrite_edit_and_redirect(mesh: Mesh, app: App, other: App) -> None:
     await serve_two(
         mesh, app, other,
