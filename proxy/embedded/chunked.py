@@ -15,6 +15,7 @@ from proxy.embedded.forwarded import FORWARDED_CERT_SPELLINGS
 
 CHUNK_LINE_BYTES_MAX: Final = 1024  # size and extensions
 TRAILER_BYTES_MAX: Final = 8 * 1024
+TRAILERS_MAX: Final = 100  # as of a head, and in HTTP/2
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _EXTENSION: Final = rb"[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+" % (_TOKEN, _TOKEN, _QUOTED)
@@ -47,13 +48,13 @@ class _State(Enum):
 class ChunkedDecoder:
     """`feed` bytes, get payload pieces. When `done`, `rest` is what belongs to the next message."""
 
-    __slots__ = ("_held", "_left", "_state", "_trailer_bytes", "rest", "trailers")
+    __slots__ = ("_held", "_left", "_state", "_trailer_bytes", "_trailers_seen", "rest", "trailers")
 
     def __init__(self) -> None:
         self._state = _State.SIZE
         self._held = b""  # an incomplete line
         self._left = 0  # of the current chunk
-        self._trailer_bytes = 0
+        self._trailer_bytes = self._trailers_seen = 0
         self.trailers: Pairs = []
         self.rest = b""
 
@@ -113,7 +114,8 @@ class ChunkedDecoder:
     def _trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line) + 2
         match = _TRAILER.fullmatch(line)
-        if match is None or self._trailer_bytes > TRAILER_BYTES_MAX:
+        self._trailers_seen += 1
+        if match is None or self._trailer_bytes > TRAILER_BYTES_MAX or self._trailers_seen > TRAILERS_MAX:
             raise ChunkedError("trailer section is malformed or too long")
         name = match[1].lower()
         if name not in TRAILERS_REFUSED:

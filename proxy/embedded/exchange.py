@@ -246,7 +246,7 @@ class Exchange(ABC):
                 self._held_bytes = 0
         else:
             upstream.begin(self, b"", self.request_complete, self._trailers)
-        if self.try_timeout_s and self.request_complete:
+        if self.try_timeout_s and self.request_complete and not self.ended:
             upstream.limit(self.try_timeout_s)
 
     def on_no_connection(self, reason: str) -> None:
@@ -344,6 +344,11 @@ class Exchange(ABC):
     @abstractmethod
     def stale_pool(self) -> "Supplier | None":
         """Where to get a fresh connection to the same place."""
+
+    def on_head_too_large(self) -> None:
+        """The connection's other end would not take the head as it is to go on. Nothing of it was sent."""
+        self.upstream = None
+        self._reply(431, "DPE", "the request's head is too large to be sent on")
 
     def on_upstream_broken(self, reason: str) -> None:
         """What came back breaks the protocol."""

@@ -30,6 +30,7 @@ IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE
 WEBSOCKET: Final = b"websocket"
 UNTIL_CLOSE: Final = -1
 CHUNKED: Final = -2
+LENGTH_DIGITS_MAX: Final = 18  # of a request's body; in either version of HTTP
 HEAD_BYTES_REMEMBERED: Final = 1024  # of each connection's last head
 
 _STANDARD_TOKENS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))
@@ -187,7 +188,9 @@ def _request_meaning(framing: Pairs, version: bytes) -> _Meaning:
                 raise HeadError(400, "more than one Host")
             host = value
         elif name == b"content-length":
-            body = int(value)  # llhttp: digits only, once, below 2^64
+            if len(value) > LENGTH_DIGITS_MAX:
+                raise HeadError(400, "a content-length beyond all measure")
+            body = int(value)  # llhttp: digits only, and once
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked" or version == _HTTP_1_0:
                 raise HeadError(400, "only the chunked transfer coding of HTTP/1.1 is supported")

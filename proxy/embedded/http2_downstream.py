@@ -76,7 +76,7 @@ class Http2Downstream(Link):
             b"",
             [
                 (wire.MAX_CONCURRENT_STREAMS, STREAMS_MAX),
-                (wire.MAX_HEADER_LIST_SIZE, engine.limits.header_bytes_max),
+                (wire.MAX_HEADER_LIST_SIZE, self.header_bytes_max),
             ],
         )
         if early:

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.embedded.chunked import TRAILERS_REFUSED, Pairs
 from proxy.embedded.heads import reason_of
-from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP, HOST_BYTES, Request, Response
+from proxy.embedded.http1 import CHUNKED, HOP_BY_HOP, HOST_BYTES, LENGTH_DIGITS_MAX, Request, Response
 from proxy.embedded.http2_blocks import Fields
 
 _NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
@@ -21,7 +21,7 @@ _VALUE_BYTES: Final = bytes(
 )  # no blanks around
 _METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
 _PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")  # visible ASCII without "#"
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS_MAX)
 _STATUS: Final = re.compile(rb"[1-5][0-9]{2}")
 # Fields of a connection: an HTTP/2 message that has one is malformed (8.2.2).
 _CONNECTION_SPECIFIC: Final = frozenset(

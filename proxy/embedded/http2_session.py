@@ -30,14 +30,15 @@ class Session(Sender):
 
     __slots__ = (
         "_block", "_block_bytes", "_block_end", "_block_stream", "_buffer", "_continuations", "_greeted",
-        "_header_bytes_max", "_now", "_reader", "_receivable", "_resets",
+        "_now", "_reader", "_receivable", "_resets", "header_bytes_max", "peer_list_bytes_max",
     )  # fmt: skip
 
     def __init__(self, header_bytes_max: int, now: Callable[[], float]) -> None:
         super().__init__(now)
         self._now = now
         self._receivable = CONNECTION_WINDOW
-        self._header_bytes_max = header_bytes_max
+        self.header_bytes_max = header_bytes_max
+        self.peer_list_bytes_max: int | None = None  # what the peer says that it takes of a head
         self._reader = BlockReader(header_bytes_max)
         self._greeted = False
         self._buffer = b""
@@ -50,8 +51,8 @@ class Session(Sender):
         """This is a connection between hosts, which requests of many callers share. To be called before `greet`."""
         self.stream_window = MESH_STREAM_WINDOW
         self.frame_bytes_max = wire.MESH_FRAME_BYTES_MAX
-        self._header_bytes_max += MESH_HEADER_BYTES
-        self._reader = BlockReader(self._header_bytes_max)
+        self.header_bytes_max += MESH_HEADER_BYTES
+        self._reader = BlockReader(self.header_bytes_max)
         self._resets = Bucket(MESH_RESETS * RESETS_MAX, MESH_RESETS * RESETS_PER_S, self._now)
 
     # ------------------------------------------------------------------ what a role does
@@ -211,7 +212,7 @@ class Session(Sender):
             raise Http2Error(wire.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._continuations += 1
         self._block_bytes += len(payload)
-        if self._continuations > CONTINUATIONS_MAX or self._block_bytes > self._header_bytes_max:
+        if self._continuations > CONTINUATIONS_MAX or self._block_bytes > self.header_bytes_max:
             raise Http2Error(wire.ENHANCE_YOUR_CALM, "header block too long")
         self._block.append(payload)
         if flags & wire.END_HEADERS:
@@ -279,6 +280,8 @@ class Session(Sender):
                 raise Http2Error(wire.PROTOCOL_ERROR, "malformed ENABLE_PUSH")
         elif key == wire.MAX_CONCURRENT_STREAMS:
             self.peer_streams_max = value
+        elif key == wire.MAX_HEADER_LIST_SIZE:
+            self.peer_list_bytes_max = value
 
     def _take_push(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise Http2Error(wire.PROTOCOL_ERROR, "PUSH_PROMISE, which nobody asked for")

@@ -11,7 +11,7 @@ from proxy.embedded import http2_frames as wire
 from proxy.embedded.chunked import Pairs
 from proxy.embedded.exchange import NO_TRAILERS
 from proxy.embedded.http1 import Response
-from proxy.embedded.http2_blocks import Fields
+from proxy.embedded.http2_blocks import FIELD_BYTES, Fields
 from proxy.embedded.http2_flow import Flow
 from proxy.embedded.http2_heads import MalformedError, response_of, trailers_of
 from proxy.embedded.http2_link import Link
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from proxy.embedded.http2_pool import Http2Pool
 
 STREAMS_MAX: Final = 256  # at once on one connection, whatever the application allows
+FIELDS_ADDED_MAX: Final = 48  # to a caller's: pseudo-header fields, those of the mesh, and a route's
+INDEXED_NAME_BYTES_MAX: Final = 32  # of a name that is a number in a block
+_OWN_FIELDS_BYTES: Final = (
+    640  # at most: the names of pseudo-header fields, the method, and what the mesh writes
+)
 _PAUSED: Final = 1
 
 
@@ -56,10 +61,14 @@ class Call(Flow):
     # ------------------------------------------------------------------ used by the exchange
 
     def begin(self, exchange: "Exchange", body: bytes, complete: bool, trailers: Pairs) -> None:
+        block = _request_block(exchange)
+        if len(block) > self.session.surely_taken and _list_bytes(exchange) > self.session.list_bytes_max:
+            exchange.on_head_too_large()
+            return
         self.exchange = exchange
         self.session.begin(self)
         end = complete and not body and not trailers
-        self.send_headers(_request_block(exchange), end=end)
+        self.send_headers(block, end=end)
         if not end and (body or complete):
             self.send(body, complete, trailers)
 
@@ -207,15 +216,28 @@ def _request_block(exchange: "Exchange") -> bytes:
     return block + _TE_TRAILERS if exchange.grpc else block
 
 
-class Http2Upstream(Link):
-    """A connection of an `Http2Pool`. `failure`: how the application broke the protocol."""
+def _list_bytes(exchange: "Exchange") -> int:
+    """How large the head is as a list of fields (RFC 9113, 6.5.2), or a little more."""
+    fields = sum(len(name) + len(value) + FIELD_BYTES for name, value in exchange.headers)
+    return fields + len(exchange.path_sent) + len(exchange.query) + len(exchange.host) + _OWN_FIELDS_BYTES
 
-    __slots__ = ("_going", "_next", "_pool", "failure")
+
+class Http2Upstream(Link):
+    """A connection of an `Http2Pool`. `failure`: how the application broke the protocol.
+
+    `list_bytes_max` is how large a head another host takes: to one that is larger it would have to end the connection,
+    with the requests of others on it. A head is made larger on its way, by a route's filters and by escapes. A block of
+    `surely_taken` bytes is no larger than that as a list. What an application takes is its own affair.
+    """
+
+    __slots__ = ("_going", "_next", "_pool", "failure", "list_bytes_max", "surely_taken")
 
     def __init__(self, engine: "Engine", pool: "Http2Pool") -> None:
         super().__init__(engine)
+        self.list_bytes_max = self.surely_taken = wire.WINDOW_MAX
         if pool.place.context is not None:
             self.widen()
+            self._limit_heads(self.header_bytes_max)
         self.failure = ""
         self._pool = pool
         self._next = 1
@@ -223,6 +245,11 @@ class Http2Upstream(Link):
 
     def __repr__(self) -> str:
         return f"<Http2Upstream {self._pool.place} calls={len(self.streams)}>"
+
+    def _limit_heads(self, list_bytes_max: int) -> None:
+        self.list_bytes_max = list_bytes_max
+        fields_max = self.engine.limits.headers_max + FIELDS_ADDED_MAX
+        self.surely_taken = list_bytes_max - fields_max * (FIELD_BYTES + INDEXED_NAME_BYTES_MAX)
 
     # ------------------------------------------------------------------ used by calls and the pool
 
@@ -261,10 +288,7 @@ class Http2Upstream(Link):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's TCPTransport is one, by duck typing
-        limits = self.engine.limits
-        self.greet(
-            wire.PREFACE, [(wire.ENABLE_PUSH, 0), (wire.MAX_HEADER_LIST_SIZE, limits.header_bytes_max)]
-        )
+        self.greet(wire.PREFACE, [(wire.ENABLE_PUSH, 0), (wire.MAX_HEADER_LIST_SIZE, self.header_bytes_max)])
         self._pool.on_connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -294,6 +318,8 @@ class Http2Upstream(Link):
         self.transport.abort()
 
     def on_settings(self) -> None:
+        if self._pool.place.context is not None and self.peer_list_bytes_max is not None:
+            self._limit_heads(self.peer_list_bytes_max)
         self._pool.on_room(self)
 
     def on_idle(self) -> None:

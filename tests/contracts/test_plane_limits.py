@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from proxy.snapshot import CircuitBreaker, Limits
+from proxy.snapshot import CircuitBreaker, HeaderEdit, Limits
 
 from .application import App, answer
-from .client import Reply
+from .client import Reply, connect
 from .patience import until
+from .test_plane_request_path import TO_APP, prefix, rule
 from .twohosts import LOCAL, REMOTE, Mesh, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -74,6 +75,47 @@ async def test_a_head_as_large_as_is_taken_does_not_end_the_connection_others_sh
     await until(lambda: app.received, "one request under way")
     many = {f"x-{number:03}": "y" * 76 for number in range(90)}  # in HTTP/2 32 bytes are counted for each
     assert (await mesh.call(headers=many)).status == 200
+    release.set()
+    assert (await waiting).body == b"done"
+
+
+async def test_a_head_that_grows_too_large_on_its_way_is_refused_before_it_ends_the_connection_others_share(
+    mesh: Mesh, app: App
+) -> None:
+    """Each `{` of a path goes on as `%7B`: what the caller's side takes may be more than the other host does."""
+    release = held_back(app, path="/waits")
+    await mesh.serve(Service("echo", {REMOTE: app.port}))
+    waiting = asyncio.ensure_future(mesh.call(path="/waits"))
+    await until(lambda: app.received, "one request under way")
+    async with connect(mesh.port()) as connection:
+        statuses = [
+            (await connection.request(path="/" + "{" * 20_000 + "?" + "q" * more)).status
+            for more in (0, *range(20_500, 22_000, 100), 40_000)
+        ]
+    assert statuses == sorted(statuses)
+    assert set(statuses) == {200, 431}
+    release.set()
+    assert (await waiting).body == b"done"
+    assert (await mesh.log_line("a", code=431))["flags"] == "DPE"
+
+
+async def test_a_route_whose_filters_write_more_than_a_head_holds_costs_its_own_requests(
+    mesh: Mesh, app: App
+) -> None:
+    release = held_back(app, path="/waits")
+    large = tuple((f"x-{number}", "v" * 4096) for number in range(16))
+    filtered = rule(
+        "large", prefix("/large"), backends=TO_APP, request_headers=HeaderEdit(set=large, add=large)
+    )
+    await mesh.serve(
+        Service(
+            "echo", {REMOTE: app.port},
+            destination={"rules": (filtered, rule("rest", backends=TO_APP)), "routed": True},
+        )
+    )  # fmt: skip
+    waiting = asyncio.ensure_future(mesh.call(path="/waits"))
+    await until(lambda: app.received, "one request under way")
+    assert (await mesh.call(path="/large", method="POST", body=b"x")).status == 431
     release.set()
     assert (await waiting).body == b"done"
 

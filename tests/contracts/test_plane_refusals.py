@@ -23,6 +23,8 @@ MALFORMED = {
     "two lengths that differ": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n",
     "two lengths that agree": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n",
     "a signed length": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: +3\r\n\r\n",
+    "a length of more digits than HTTP/2 is given":
+        b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 9999999999999999999\r\n\r\n",
     "a length beyond 2^64": b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-length: 99999999999999999999\r\n\r\n",
     "an unknown coding": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: gzip\r\n\r\n",
     "a coding before chunked": b"POST / HTTP/1.1\r\nhost: echo\r\ntransfer-encoding: gzip, chunked\r\n\r\n",

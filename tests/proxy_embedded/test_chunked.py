@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from proxy.embedded.chunked import (
     CHUNK_LINE_BYTES_MAX,
     TRAILER_BYTES_MAX,
+    TRAILERS_MAX,
     ChunkedDecoder,
     ChunkedError,
     encode_body,
@@ -86,12 +87,18 @@ def test_anything_else_is_refused(wire: bytes, whole: bool) -> None:
         b"1;" + b"x" * CHUNK_LINE_BYTES_MAX,
         b"1;" + b"x" * CHUNK_LINE_BYTES_MAX + b"\r\n",
         b"0\r\nx: " + b"y" * TRAILER_BYTES_MAX,
-        b"0\r\n" + b"x: y\r\n" * (TRAILER_BYTES_MAX // 6 + 1),
+        b"0\r\n" + (b"x: " + b"y" * 1019 + b"\r\n") * (TRAILER_BYTES_MAX // 1024 + 1),
+        b"0\r\n" + b"x: y\r\n" * (TRAILERS_MAX + 1),
     ],
 )
 def test_lines_and_trailers_are_bounded(wire: bytes) -> None:
     with pytest.raises(ChunkedError):
         decode([wire])
+
+
+def test_as_many_trailers_pass_as_there_may_be() -> None:
+    _, trailers, _, done = decode([b"0\r\n" + b"x: y\r\n" * TRAILERS_MAX + b"\r\n"])
+    assert (len(trailers), done) == (TRAILERS_MAX, True)
 
 
 @given(data=st.binary(max_size=200), places=st.data())
