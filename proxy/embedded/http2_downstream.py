@@ -176,7 +176,7 @@ class Http2Downstream(Link):
             self.refuse(stream_id, wire.REFUSED_STREAM)
             return
         try:
-            request = request_of(fields, self.engine.limits.headers_max, end=end)
+            request = request_of(fields, self.fields_max, end=end)
         except MalformedError as error:
             self._refuse_request(stream_id, error, end=end)
             return
@@ -192,7 +192,7 @@ class Http2Downstream(Link):
             self._break(stream, wire.STREAM_CLOSED)
             return
         try:
-            trailers = trailers_of(fields, self.engine.limits.headers_max)
+            trailers = trailers_of(fields, self.fields_max)
         except MalformedError:
             end = False
         if not end or stream.short:

@@ -12,18 +12,26 @@ from proxy.embedded.http2_session import Session
 if TYPE_CHECKING:
     from proxy.embedded.engine import Engine
 
+# To the fields of a caller's head, or an application's, on its way to the other host: pseudo-header fields, the mesh's
+# own, and what the filters of a route write.
+FIELDS_ADDED_MAX: Final = 48
 UNTAKEN_BYTES_MAX: Final = 1024 * 1024  # waiting for a peer that does not read; then the connection is cut
 
 
 class Link(asyncio.Protocol, Session):
     """Base of `Http2Downstream` and `Http2Upstream`."""
 
-    __slots__ = ("engine", "transport")
+    __slots__ = ("engine", "fields_max", "transport")
 
     def __init__(self, engine: "Engine") -> None:
         Session.__init__(self, engine.limits.header_bytes_max, engine.loop.time)
         self.engine = engine
+        self.fields_max = engine.limits.headers_max  # of a head
         self.transport: asyncio.Transport
+
+    def widen(self) -> None:
+        super().widen()
+        self.fields_max += FIELDS_ADDED_MAX
 
     def eof_received(self) -> bool:
         return False

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from proxy.embedded.http2_pool import Http2Pool
 
 STREAMS_MAX: Final = 256  # at once on one connection, whatever the application allows
-FIELDS_ADDED_MAX: Final = 48  # to a caller's: pseudo-header fields, those of the mesh, and a route's
 INDEXED_NAME_BYTES_MAX: Final = 32  # of a name that is a number in a block
 _OWN_FIELDS_BYTES: Final = (
     640  # at most: the names of pseudo-header fields, the method, and what the mesh writes
@@ -96,7 +95,7 @@ class Call(Flow):
     def on_block(self, fields: Fields, *, end: bool) -> None:
         exchange = self.exchange
         assert exchange is not None, "a call without an exchange has no stream"
-        headers_max = self.session.engine.limits.headers_max
+        headers_max = self.session.fields_max
         self.answered = True
         try:
             if not self._head_seen:
@@ -248,8 +247,7 @@ class Http2Upstream(Link):
 
     def _limit_heads(self, list_bytes_max: int) -> None:
         self.list_bytes_max = list_bytes_max
-        fields_max = self.engine.limits.headers_max + FIELDS_ADDED_MAX
-        self.surely_taken = list_bytes_max - fields_max * (FIELD_BYTES + INDEXED_NAME_BYTES_MAX)
+        self.surely_taken = list_bytes_max - self.fields_max * (FIELD_BYTES + INDEXED_NAME_BYTES_MAX)
 
     # ------------------------------------------------------------------ used by calls and the pool
 

@@ -120,6 +120,21 @@ async def test_a_route_whose_filters_write_more_than_a_head_holds_costs_its_own_
     assert (await waiting).body == b"done"
 
 
+@pytest.mark.parametrize("where", [LOCAL, REMOTE])
+async def test_as_many_headers_pass_to_another_host_as_to_this_one(mesh: Mesh, app: App, where: str) -> None:
+    count = Limits().headers_max - 2  # with `host`, and `content-length` of an answer
+
+    async def serve(app: App, request: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(headers="".join(f"y-{number}: 1\r\n" for number in range(count))))
+
+    app.script = serve
+    await mesh.serve(Service("echo", {where: app.port}))
+    reply = await mesh.call(headers={f"x-{number}": "1" for number in range(count)})
+    assert reply.status == 200
+    assert sum(name.startswith("y-") for name, _ in reply.headers) == count
+    assert sum(name.startswith("x-") for name, _ in app.received[0].headers) >= count
+
+
 def held_back(app: App, *, path: str | None = None) -> asyncio.Event:
     """The application answers a request for `path`, or any, once the event is set, and others at once."""
     release = asyncio.Event()
