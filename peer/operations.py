@@ -311,7 +311,7 @@ def _service(instance: ServiceInstance) -> Json:
         "namespace": instance.namespace,
         "node": instance.node_name,
         "nodeId": instance.node,
-        "address": f"{instance.host}:{instance.inbound_port}",
+        "address": format_address((instance.host, instance.inbound_port)),
         "ports": [
             {"name": p.name, "port": p.port, "target": p.target, "protocol": p.protocol}
             for p in instance.ports
