@@ -22,7 +22,7 @@ _VALUE_BYTES: Final = bytes(
 _METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
 _PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")  # visible ASCII without "#"
 _LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS_MAX)
-_STATUS: Final = re.compile(rb"[1-5][0-9]{2}")
+_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")  # above 599 as applications do, and HTTP/1.1 passes on
 # Fields of a connection: an HTTP/2 message that has one is malformed (8.2.2).
 _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")

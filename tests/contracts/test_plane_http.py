@@ -65,6 +65,7 @@ async def test_a_response_without_a_length_ends_with_the_connection(mesh: Mesh, 
         ("GET", b"HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n"),
         ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 99\r\n\r\n"),
         ("DELETE", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 999 Request denied\r\ncontent-length: 0\r\n\r\n"),
     ],
 )
 async def test_responses_without_a_body_leave_the_connection_in_step(
