@@ -1,8 +1,9 @@
 """The exact tier as `simulations.validation.Tier`: seconds until an update or a death is known, by the node itself.
 
-Each run is one update or one crash in a settled warm mesh. The updates share a mesh, one after the other, since what
-came before has died away after a few seconds of rest. Each crash has a mesh of its own: nodes knock at the door of a
-dead one for ever, and these timers start the gossip timer anew as well, which slows the next crash's news by a third.
+Each run is one update or one crash in a settled warm mesh of its own. One mesh is faster or slower than another in all
+that happens in it, by the ids and phases of its nodes, so that runs that share a mesh err together. And nodes knock at
+the door of a dead one for ever, and these timers start the gossip timer anew as well, which would slow the next crash's
+news by a third.
 
 Invariant: with the same arguments it gives the same values.
 """
@@ -31,7 +32,6 @@ from simulations.validation import Crash
 from simulations.world import World
 
 WITHIN_S: Final = 180.0
-REST_S: Final = 3.0
 SETTLE_S: Final = 3.0
 
 
@@ -49,12 +49,13 @@ class Exact:
         self, *, members: int, runs: int, seed: int, config: GossipConfig, network: Network
     ) -> list[Floats]:
         """Seconds until each other node has a record, in no order."""
-        world, rng = _warm(members, seed, config, network), stream(seed, "exact updates")
+        rng = stream(seed, "exact updates")
         values: list[Floats] = []
         for run in range(runs):
-            world.run(REST_S + rng.random())
-            values.append(_values(_spread(world, rng.choice(world.live()), run), members - 1))
-        forget(world)
+            world = settled(members, seed + 1000 * run, config, network)
+            world.run(REAP_INTERVAL_S * rng.random())
+            values.append(_values(_spread(world, rng.choice(world.live())), members - 1))
+            forget(world)
         return values
 
     def crashes(
@@ -64,7 +65,7 @@ class Exact:
         rng = stream(seed, "exact crashes")
         values: list[Crash] = []
         for run in range(runs):
-            world = _warm(members, seed + 1000 * run, config, network)
+            world = settled(members, seed + 1000 * run, config, network)
             world.run(REAP_INTERVAL_S * rng.random())
             values.append(_crash(world, rng.choice(world.live())))
             forget(world)
@@ -74,7 +75,8 @@ class Exact:
 EXACT: Final = Exact()
 
 
-def _warm(members: int, seed: int, config: GossipConfig, network: Network) -> World:
+def settled(members: int, seed: int, config: GossipConfig, network: Network) -> World:
+    """A mesh of nodes that know one another, in a network whose loss begins now. It is given back with `forget`."""
     low, high = network.latency_s
     within = Latency(base_s=low, jitter_s=high - low)
     world = World(seed=seed, config=config, size=members, crypto="model", within=within)
@@ -91,7 +93,7 @@ def _values(seen: Mapping[int, float], observers: int) -> Floats:
     return np.array([*seen.values(), *[math.inf] * (observers - len(seen))])
 
 
-def _spread(world: World, author: Host, number: int) -> dict[int, float]:
+def _spread(world: World, author: Host) -> dict[int, float]:
     """Seconds until each other node has a record of the author's."""
     update, others = _Update(), len(world.live()) - 1
 
@@ -107,7 +109,7 @@ def _spread(world: World, author: Host, number: int) -> dict[int, float]:
 
     world.on_output = took_in
     world.on_written.append(written)
-    world.write(author, Draft(kind=NOTE, key=f"update {number}", payload=b"." * 200))
+    world.write(author, Draft(kind=NOTE, key="update", payload=b"." * 200))
     world.run_until(lambda: len(update.seen) == others, within_s=WITHIN_S, grain_s=0.02)
     world.on_written.remove(written)
     world.on_output = None

@@ -8,7 +8,7 @@ Invariant: standard output carries the table and nothing else.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +28,8 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> 
         sizes = tuple(int(word) for word in value.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{value}: numbers with commas between them") from error
-    if not sizes or min(sizes) < 10 or max(sizes) > 1_000_000:
-        raise click.BadParameter("meshes have 10 to 1,000,000 nodes here")
+    if not sizes or min(sizes) < 32 or max(sizes) > 1_000_000:
+        raise click.BadParameter("meshes have 32 to 1,000,000 nodes here")
     return sizes
 
 
@@ -102,12 +102,19 @@ def large(nodes: tuple[int, ...], seed: int, runs: int) -> None:
 
 
 def _print(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    titles = list(titles)
-    click.echo("| " + " | ".join(titles) + " |")
-    click.echo("|" + " --- |" * len(titles))
+    _print_head(list(titles))
     for row in rows:
-        click.echo("| " + " | ".join(row) + " |")
+        _print_row(row)
     click.echo()
+
+
+def _print_head(titles: Sequence[str]) -> None:
+    _print_row(titles)
+    click.echo("|" + " --- |" * len(titles))
+
+
+def _print_row(row: Iterable[str]) -> None:
+    click.echo("| " + " | ".join(row) + " |")
 
 
 @click.command("mistakes")
@@ -158,15 +165,29 @@ def mistakes(nodes: int, hours: float, profile: str, seed: int) -> None:
     click.echo(f"seed {seed}, {time.process_time() - began:.0f} s of processor time")
 
 
+def _runs(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        runs = tuple(int(word) for word in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value}: numbers with commas between them") from error
+    if min(runs) < 1:
+        raise click.BadParameter("one run or more at each size")
+    return runs
+
+
 @click.command("validate")
 @click.argument("picture", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--nodes", metavar="N,N,...", callback=_sizes, default="100,1000,10000", show_default=True)
-@click.option("--runs", metavar="N,N,...", help="Exact runs at each size.")
+@click.option("--runs", metavar="N,N,...", callback=_runs, help="Exact runs at each size.")
 @click.option("--profile", type=click.Choice(["lan", "memberlist"]), default="lan", show_default=True)
 @_seed
-def validate(picture: Path, nodes: tuple[int, ...], runs: str | None, profile: str, seed: int) -> None:
+def validate(
+    picture: Path, nodes: tuple[int, ...], runs: tuple[int, ...] | None, profile: str, seed: int
+) -> None:
     """Ask the exact and the numpy tier the same questions, draw the answers to PICTURE (.png, .svg) and print how far
-    the distributions overlap."""
+    the distributions overlap, as Markdown."""
     try:
         from simulations import validation
         from simulations.exact import EXACT
@@ -175,9 +196,9 @@ def validate(picture: Path, nodes: tuple[int, ...], runs: str | None, profile: s
         raise Failure(str(error)) from error
     from gossip.config import PROFILES
 
-    counts = EXACT_RUNS if runs is None else tuple(int(word) for word in runs.split(","))
+    counts = EXACT_RUNS if runs is None else runs
     if len(counts) < len(nodes):
-        raise Failure("--runs: one number for each of --nodes", code=2)
+        raise click.BadParameter("one number for each of --nodes", param_hint="--runs")
     began = time.process_time()
     comparisons = validation.validate(
         EXACT,
@@ -189,6 +210,8 @@ def validate(picture: Path, nodes: tuple[int, ...], runs: str | None, profile: s
         seed=seed,
         title=f"The node itself and the numpy tier, profile {profile}",
     )
-    for comparison in comparisons:
-        click.echo(str(comparison))
+    _print_head(validation.COLUMNS)
+    for comparison in comparisons:  # each takes a while
+        _print_row(comparison.row())
+    click.echo()
     click.echo(f"seed {seed}, {time.process_time() - began:.0f} s of processor time")

@@ -44,6 +44,19 @@ _UNLIKELY: Final = 0.05
 _DRAWN_MAX: Final = 300
 
 
+COLUMNS: Final = (
+    "question",
+    "nodes",
+    "runs of the node",
+    "overlap",
+    "attainable",
+    "by chance from",
+    "distance (KS)",
+    "median, node (s)",
+    "median, arrays (s)",
+)
+
+
 class Question(Enum):
     """What both tiers are asked. The value is what a figure says."""
 
@@ -166,12 +179,13 @@ class Comparison:
     by_chance: float
     distance: float
 
-    def __str__(self) -> str:
-        return (
-            f"{self.question.value}, n = {self.members:,}, {self.runs[0]} exact runs: overlap {self.overlap:.2f} "
-            f"(attainable {self.attainable:.2f}, by chance from {self.by_chance:.2f}), distance {self.distance:.2f}, "
-            f"median {np.median(self.exact):.4f} s exact and {np.median(self.large):.4f} s large"
+    def row(self) -> tuple[str, ...]:
+        """Under COLUMNS."""
+        medians = (f"{np.median(sample):.4f}" for sample in (self.exact, self.large))
+        overlaps = (
+            f"{value:.2f}" for value in (self.overlap, self.attainable, self.by_chance, self.distance)
         )
+        return (self.question.value, f"{self.members:,}", f"{self.runs[0]}", *overlaps, *medians)
 
 
 def compare(

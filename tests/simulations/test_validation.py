@@ -1,15 +1,20 @@
 """The two tiers beside each other (simulations/validation.py), and the measures they are compared by."""
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from gossip.config import lan
-from simulations.exact import EXACT
+from simulations.exact import EXACT, settled
+from simulations.large import validate
 from simulations.meanfield.arrays import Floats
 from simulations.meanfield.parameters import Network
 from simulations.validation import (
+    COLUMNS,
     LARGE,
     Question,
     among_themselves,
@@ -19,6 +24,7 @@ from simulations.validation import (
     edges_of,
     overlap,
 )
+from simulations.world import World
 
 
 def generator(seed: int = 1) -> np.random.Generator:
@@ -65,15 +71,9 @@ def test_chance_leaves_less_where_the_values_of_a_run_hang_together() -> None:
 
 # ------------------------------------------------------------ the tiers
 def test_an_update_reaches_the_members_of_both_tiers_alike() -> None:
-    """As alike as the arrays are to themselves; a tenth of a millisecond a hop left out tells them apart.
-
-    One mesh is a little faster or slower than another, in all of its runs, so there are five."""
+    """As alike as the arrays are to themselves; a tenth of a millisecond a hop left out tells them apart."""
     network = Network()
-    exact = [
-        run
-        for seed in range(7, 12)
-        for run in EXACT.updates(members=100, runs=10, seed=seed, config=lan(), network=network)
-    ]
+    exact = EXACT.updates(members=100, runs=25, seed=7, config=lan(), network=network)
     large = LARGE.updates(members=100, runs=500, seed=7, config=lan(), network=network)
     comparison = compare(Question.HEARD, exact, large, members=100)
     assert comparison.overlap > 0.95
@@ -107,4 +107,43 @@ def test_a_figure_is_drawn(tmp_path: Path) -> None:
     ]
     draw(comparisons, path, title="two tiers")
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert "overlap" in str(comparisons[0])
+
+
+def test_the_command_prints_a_row_for_each_question_and_draws_them(tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    result = CliRunner().invoke(validate, [str(path), "--nodes", "32", "--runs", "2"])
+    assert result.exit_code == 0, result.output
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("|")]
+    assert rows[0] == list(COLUMNS)
+    assert [row[:3] for row in rows[2:]] == [[question.value, "32", "2"] for question in Question]
+    assert path.exists()
+
+
+def test_each_update_of_the_node_has_a_mesh_of_its_own() -> None:
+    """Or all of a comparison would err together, as one mesh is a little faster or slower than another."""
+    made: list[int] = []
+
+    def noting(*arguments: Any) -> World:
+        made.append(arguments[1])
+        return settled(*arguments)
+
+    with patch("simulations.exact.settled", noting):
+        EXACT.updates(members=10, runs=3, seed=4, config=lan(), network=Network())
+    assert len(set(made)) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--nodes", "31"),
+        ("--nodes", "100,1000001"),
+        ("--nodes", "some"),
+        ("--runs", "100,20,0"),
+        ("--runs", "100,20"),
+        ("--runs", "few"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, option: str, value: str) -> None:
+    result = CliRunner().invoke(validate, [str(tmp_path / "figure.png"), option, value])
+    assert result.exit_code == 2
+    assert option in result.output
