@@ -1,8 +1,9 @@
 """`gossamer sim large`, `mistakes` and `validate`: the numpy tier from the command line.
 
 `large` answers what the exact tier cannot at 100,000 nodes and more, `mistakes` how often healthy members accuse and
-condemn each other where packets are lost (simulations/meanfield/mistakes.py); `validate` asks both tiers the same
-questions where both can run, and draws the answers (simulations/validation.py).
+condemn each other where packets are lost (simulations/meanfield/mistakes.py), if wanted beside the node itself
+(simulations/probed.py); `validate` asks both tiers the same questions where both can run, and draws the answers
+(simulations/validation.py).
 
 Invariant: standard output carries the table and nothing else.
 """
@@ -10,17 +11,22 @@ Invariant: standard output carries the table and nothing else.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from peer.commands.options import Failure
+
+if TYPE_CHECKING:
+    from simulations.meanfield.probing import Probing
+    from simulations.probed import Probed
 
 SIZES: Final = "1000,100000,1000000"
 LOSSES: Final = (0.0, 0.3)
 LOSSES_PROBED: Final = (0.05, 0.2, 0.3, 0.5)
 LOSS_TYPICAL: Final = 0.05
 EXACT_RUNS: Final = (100, 20, 4)
+NODE_HOURS_MAX: Final = 1000.0
 
 
 def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -117,12 +123,35 @@ def _print_row(row: Iterable[str]) -> None:
     click.echo("| " + " | ".join(row) + " |")
 
 
+def _hours(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        hours = tuple(float(word) for word in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value}: numbers with commas between them") from error
+    if len(hours) != len(LOSSES_PROBED) or not all(0 < each <= NODE_HOURS_MAX for each in hours):
+        raise click.BadParameter(
+            f"{len(LOSSES_PROBED)} numbers, more than 0 and at most {NODE_HOURS_MAX}: for a loss of "
+            + ", ".join(f"{loss:.0%}" for loss in LOSSES_PROBED)
+        )
+    return hours
+
+
 @click.command("mistakes")
 @click.option("--nodes", type=click.IntRange(32, 4096), default=128, show_default=True)
 @click.option("--hours", type=click.FloatRange(min=1.0), default=1e6, show_default=True, help="Node-hours.")
 @click.option("--profile", type=click.Choice(["lan", "memberlist"]), default="lan", show_default=True)
+@click.option(
+    "--exact-hours", metavar="H,H,H,H", callback=_hours,
+    help="Run the node itself too, for so many node-hours at 5, 20, 30 and 50 % loss, e.g. 10,8,4,1.",
+)  # fmt: skip
 @_seed
-def mistakes(nodes: int, hours: float, profile: str, seed: int) -> None:
+def mistakes(
+    nodes: int, hours: float, profile: str, exact_hours: tuple[float, ...] | None, seed: int
+) -> None:
     """Accusations and verdicts among healthy members at 5 % loss: scaled evidence. Prints Markdown."""
     try:
         from simulations.meanfield import mistakes as chain
@@ -134,20 +163,16 @@ def mistakes(nodes: int, hours: float, profile: str, seed: int) -> None:
 
     began = time.process_time()
     config = PROFILES[profile]()
-    rows = []
-    for loss in LOSSES_PROBED:
-        probes = probing(config, Network(loss=loss), seed=seed)
-        rows.append(
-            (f"{loss:.0%}", f"{probes.node_hours:,.0f}", f"{probes.unanswered:.4f}", f"{probes.accuses:.3g}",
-             f"{probes.expected:.4g}", f"{probes.accusations:.4g}", f"{probes.health:.2f}")
-        )  # fmt: skip
-    _print(
-        ("loss", "node-hours simulated", "pings unanswered", "probes failed", "these per node-hour",
-         "accusations per node-hour, counted", "health, mean"),
-        rows,
-    )  # fmt: skip
+    arrays = {loss: probing(config, Network(loss=loss), seed=seed) for loss in LOSSES_PROBED}
+    exact: dict[float, Probed] = {}
+    if exact_hours is not None:
+        from simulations.probed import probed
+
+        for loss, wanted in zip(LOSSES_PROBED, exact_hours, strict=True):
+            exact[loss] = probed(config, Network(loss=loss), members=nodes, node_hours=wanted, seed=seed)
+    _print_probing(arrays, exact)
     network = Network(loss=LOSS_TYPICAL)
-    rate = probing(config, network, seed=seed).expected
+    rate = arrays[LOSS_TYPICAL].expected
     found = chain.mistakes(config, nodes, network, accusations=max(100, round(rate * hours)), seed=seed)
     _print(
         ("accusers", "must be suspected for (s)", "there are so many", "members that suspect so long, at most"),
@@ -163,6 +188,34 @@ def mistakes(nodes: int, hours: float, profile: str, seed: int) -> None:
         f"node-hours: {found.verdicts_per_hour * hours:.2g}."
     )
     click.echo(f"seed {seed}, {time.process_time() - began:.0f} s of processor time")
+
+
+def _print_probing(arrays: "dict[float, Probing]", exact: "dict[float, Probed]") -> None:
+    """How often members are accused, and what their probes ended with: of the arrays, and of the node where it ran."""
+    titles = ["loss", "node-hours simulated", "pings unanswered", "probes failed", "these per node-hour",
+              "accusations per node-hour, counted", "health, mean"]  # fmt: skip
+    if exact:
+        titles += ["the node itself, counted", "in node-hours", "its wrong verdicts"]
+    rows, steps = [], []
+    for loss, of in arrays.items():
+        row = [f"{loss:.0%}", f"{of.node_hours:,.0f}", f"{of.unanswered:.4f}", f"{of.accuses:.3g}",
+               f"{of.expected:.4g}", f"{of.accusations:.4g}", f"{of.health:.2f}"]  # fmt: skip
+        if loss in exact:
+            node = exact[loss]
+            row += [
+                f"{node.per_hour:.4g} ± {node.per_hour_error:.2g}",
+                f"{node.node_hours:g}",
+                f"{node.verdicts}",
+            ]
+            shares = [node.share(count) for count in (*node.counts(), node.outrun)]
+            steps.append((f"{loss:.0%}", "the node", *(f"{share:.4f}" for share in shares)))
+        rows.append(row)
+        shares = [1 - of.unanswered, of.second, of.relayed, of.streamed, of.failed, of.outrun]
+        steps.append((f"{loss:.0%}", "arrays", *(f"{share:.4f}" for share in shares)))
+    _print(titles, rows)
+    _print(
+        ("loss", "", "first ping", "second", "relay", "stream", "failed", "and outrun by a refutation"), steps
+    )
 
 
 def _runs(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

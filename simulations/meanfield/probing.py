@@ -49,6 +49,9 @@ class Probing:
 
     node_hours: float
     unanswered: float  # share: no ack to the first ping in time
+    second: float  # share: saved by the second ping
+    relayed: float  # share: by a relay
+    streamed: float  # share: by a stream
     failed: float  # share
     outrun: float  # share: failed, but the target had meanwhile announced something
     accusations: float  # an hour and node, counted
@@ -97,8 +100,14 @@ class _Members:
         self.refuted_at: Floats = np.full(members, -np.inf)
         self.rounds: list[_Round] = []
         self.phase_s = rng.random(members) * config.probe_interval_s  # when in an epoch each one is probed
-        self.unanswered = self.failed = self.outrun = self.accused = 0
         self.conditional: list[float] = []
+        self.count_anew()
+
+    def count_anew(self) -> None:
+        """Forget what was counted so far."""
+        self.unanswered = self.second = self.relayed = self.streamed = 0
+        self.failed = self.outrun = self.accused = 0
+        self.conditional.clear()
 
     def timeout_s(self) -> Floats:
         """gossip/rtt.py"""
@@ -139,6 +148,9 @@ class _Members:
             )
         )  # fmt: skip
         self.unanswered += int((~first).sum())
+        self.second += int((~first & second).sum())
+        self.relayed += int((~first & ~second & relayed).sum())
+        self.streamed += int(by_stream.sum())
         self.conditional.append(float((stream >= rest_s).mean()))
 
     def settle(self, until_s: float) -> None:
@@ -187,8 +199,7 @@ def probing(
     health = 0.0
     for epoch in range(_SETTLE + intervals):
         if epoch == _SETTLE:
-            crowd.unanswered = crowd.failed = crowd.outrun = crowd.accused = 0
-            crowd.conditional.clear()
+            crowd.count_anew()
         crowd.settle(epoch * config.probe_interval_s)
         crowd.begin(epoch)
         health += float(crowd.health.mean()) if epoch >= _SETTLE else 0.0
@@ -200,6 +211,9 @@ def probing(
     return Probing(
         node_hours=hours,
         unanswered=crowd.unanswered / probes,
+        second=crowd.second / probes,
+        relayed=crowd.relayed / probes,
+        streamed=crowd.streamed / probes,
         failed=crowd.failed / probes,
         outrun=crowd.outrun / probes,
         accusations=crowd.accused / hours,
