@@ -183,9 +183,10 @@ def mistakes(
     )  # fmt: skip
     click.echo(
         f"Wrong verdicts at {LOSS_TYPICAL:.0%} loss, {nodes} members, profile {profile}: {found.played:,} accusations "
-        f"were played to their end, as many as in {found.hours_played:,.0f} node-hours; the longest that a member "
-        f"suspected a healthy one was {found.longest_s:.2f} s; upper bound of wrong verdicts in {hours:,.0f} "
-        f"node-hours: {found.verdicts_per_hour * hours:.2g}."
+        f"were played, as many as in {found.hours_played:,.0f} node-hours. Of {found.suspecting * found.played:,.0f} "
+        f"members that suspected a healthy one, {found.unended} still did when playing ended, after "
+        f"{chain.SETTLED_S:g} s, the others for {found.longest_s:.2f} s at most. Upper bound of wrong verdicts in "
+        f"{hours:,.0f} node-hours: {found.verdicts_per_hour * hours:.2g}."
     )
     click.echo(f"seed {seed}, {time.process_time() - began:.0f} s of processor time")
 

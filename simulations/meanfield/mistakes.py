@@ -47,7 +47,8 @@ class Mistakes:
     probing: Probing
     played: int  # accusations
     suspecting: float  # members that ever suspect, an accusation on average
-    longest_s: float  # that any member suspected
+    longest_s: float  # that any member suspected which heard the truth while it was played
+    unended: int  # members that still suspected when playing ended, SETTLED_S after the accusation
     held: tuple[float, float, float]
     waits_s: tuple[float, float, float]
     likely: tuple[float, float, float]  # that there are one, two, three accusers by then
@@ -148,7 +149,7 @@ def mistakes(
 ) -> Mistakes:
     """Bound how often healthy members of a mesh of `members` are condemned."""
     probed = probing(config, network, seed=seed)
-    held_s = []
+    held_s, ended = [], []
     for meshes, rng in batches(members, accusations, seed):
         crowd = Crowd(config, network, members=members, meshes=meshes, items=2, rng=rng)
         story = _Accusation(crowd)
@@ -156,7 +157,8 @@ def mistakes(
         suspected = np.isfinite(story.suspected_at)
         until_s = np.minimum(story.cleared_at[suspected], SETTLED_S)
         held_s.append(until_s - story.suspected_at[suspected])
-    held = np.concatenate(held_s)
+        ended.append(np.isfinite(story.cleared_at[suspected]))
+    held, over = np.concatenate(held_s), np.concatenate(ended)
     alone_s, two_s, three_s = (suspicion_s(config, members, accusers=accusers) for accusers in (1, 2, 3))
     long, shorter, short = (_held(held, wait_s, config, network) for wait_s in (alone_s, two_s, three_s))
     further = [config.witnesses + math.ceil(wait_s / config.probe_interval_s) for wait_s in (two_s, alone_s)]
@@ -166,7 +168,8 @@ def mistakes(
         probing=probed,
         played=accusations,
         suspecting=len(held) / accusations,
-        longest_s=float(held.max()),
+        longest_s=float(held[over].max(initial=0.0)),
+        unended=int((~over).sum()),
         held=(long / accusations, shorter / accusations, short / accusations),
         waits_s=(alone_s, two_s, three_s),
         likely=(1.0, further[0] * q, math.comb(further[1], 2) * q**2),
