@@ -204,7 +204,9 @@ def _print_probing(arrays: "dict[float, Probing]", exact: "dict[float, Probed]")
         if loss in exact:
             node = exact[loss]
             row += [
-                f"{node.per_hour:.4g} ± {node.per_hour_error:.2g}",
+                f"{node.per_hour:.4g} ± {node.per_hour_error:.2g}"
+                if node.accusations
+                else f"0 (at most {node.per_hour_max:.2g})",
                 f"{node.node_hours:g}",
                 f"{node.verdicts}",
             ]

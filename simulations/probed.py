@@ -62,6 +62,11 @@ class Probed:
         """Of that, one standard error of a count."""
         return float(self.accusations**0.5) / self.node_hours
 
+    @property
+    def per_hour_max(self) -> float:
+        """Where none was counted: the 95 % bound (Hanley and Lippman-Hand, 1983)."""
+        return 3 / self.node_hours
+
     def counts(self) -> list[int]:
         """By what they ended with, in the order of `End`."""
         return [self.ends[end] for end in End]

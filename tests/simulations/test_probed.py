@@ -81,6 +81,9 @@ def test_the_command_prints_the_node_beside_the_arrays_if_asked() -> None:
     lines = _mistakes("--exact-hours", "0.02,0.02,0.02,0.02")
     assert lines[0].endswith("the node itself, counted | in node-hours | its wrong verdicts |")
     assert [line.split(" | ")[-2:] for line in lines[2:6]] == [["0.02", "0 |"]] * len(LOSSES_PROBED)
+    counted = [line.split(" | ")[-3] for line in lines[2:6]]
+    assert counted[0] == "0 (at most 1.5e+02)"  # three in 0.02 hours
+    assert " ± " in counted[-1]
     assert [line.split(" | ")[1] for line in lines[8:16]] == ["the node", "arrays"] * len(LOSSES_PROBED)
     for line in lines[8:16]:
         shares = [float(word) for word in line.strip("| ").split(" | ")[2:]]
