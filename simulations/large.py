@@ -175,7 +175,8 @@ def mistakes(
     rate = arrays[LOSS_TYPICAL].expected
     found = chain.mistakes(config, nodes, network, accusations=max(100, round(rate * hours)), seed=seed)
     _print(
-        ("accusers", "must be suspected for (s)", "there are so many", "members that suspect so long, at most"),
+        ("accusers", "must be suspected for (s)", "there are so many",
+         "members that suspect so long, at most, an accusation"),
         [
             (f"{place + 1}", f"{found.waits_s[place]:.2f}", f"{found.likely[place]:.3g}", f"{found.held[place]:.3g}")
             for place in range(3)
