@@ -96,6 +96,8 @@ class Http2Pool(PoolQueue):
         self._dial_for_waiting()
         if self._retired:
             connection.retire()
+        elif not connection.streams:  # whoever it was made for waits no longer
+            connection.on_idle()
 
     def on_room(self, connection: Http2Upstream) -> None:
         """It may take another call."""

@@ -407,6 +407,22 @@ async def test_an_idle_connection_is_closed(application: Application) -> None:
     assert application.wires[0].closed
 
 
+async def test_a_connection_made_for_whoever_waits_no_longer_is_idle_at_once(
+    engine: Engine, no_dial: None
+) -> None:
+    made = Application(engine)
+    gone = made.exchange()
+    made.pool.forget(cast(Exchange, gone))
+    made.accept()
+    assert made.connections[-1].deadline_s == pytest.approx(engine.loop.time() + engine.pool_idle_s, abs=1.0)
+    made.connections[-1].on_deadline()
+    assert made.wires[-1].closed
+    assert made.pool.unused is False  # until it is told that the connection is gone
+    made.connections[-1].connection_lost(None)
+    assert made.pool.unused
+    assert made.breaker.connections == 0
+
+
 async def test_a_try_has_its_time_until_the_head(application: Application) -> None:
     late, quick = application.exchange(), application.exchange()
     call = quick.upstream
