@@ -155,18 +155,18 @@ def _no_fsync(patch: Patch) -> None:
 def _stale_timers(patch: Patch) -> None:
     """The timer of a suspicion goes off though the suspect has refuted it."""
     testify, condemn_due = Accusations._testify, Judge.condemn_due
-    timers: dict[int, list[tuple[float, Entry]]] = {}
+    timers: dict[Accusations, list[tuple[float, Entry]]] = {}
 
     def sets(self: Accusations, now: float, entry: Entry, suspicion: Suspect, *, spread: bool = True) -> bool:
-        timers.setdefault(id(self), []).append((now + 3, entry))
+        timers.setdefault(self, []).append((now + 3, entry))
         return testify(self, now, entry, suspicion, spread=spread)
 
     def fires(self: Judge, now: float) -> None:
         condemn_due(self, now)
-        mine = timers.pop(id(self.accusations), [])
+        mine = timers.pop(self.accusations, [])
         for at, entry in mine:
             if at > now:
-                timers.setdefault(id(self.accusations), []).append((at, entry))
+                timers.setdefault(self.accusations, []).append((at, entry))
             elif entry.member.state is State.ALIVE:
                 self.moves.transit(now, entry, Event.CONDEMNED)
 
