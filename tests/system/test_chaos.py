@@ -123,12 +123,16 @@ def nothing_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     monkeypatch.setattr("tempfile.tempdir", None)
     yield
     assert not list(tmp_path.glob("gsm*"))
-    left = [
+    assert _left(tmp_path) == []
+
+
+def _left(directory: Path) -> list[str]:
+    """The processes of this test that still run."""
+    return [
         each.name
         for each in Path("/proc").iterdir()
-        if each.name.isdigit() and _of_this(int(each.name), tmp_path)
+        if each.name.isdigit() and _of_this(int(each.name), directory)
     ]
-    assert left == []
 
 
 def _of_this(pid: int, directory: Path) -> bool:
@@ -185,6 +189,7 @@ def test_a_killed_runner_leaves_nothing(tmp_path: Path) -> None:
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     _until(lambda: not list(tmp_path.glob("gsm*")))
+    _until(lambda: not _left(tmp_path))  # the dead man itself ends last
 
 
 @pytest.mark.parametrize(
