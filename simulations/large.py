@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from peer.commands.options import Failure
+from peer.commands.options import Failure, numbers
 
 if TYPE_CHECKING:
     from simulations.meanfield.probing import Probing
@@ -30,11 +30,8 @@ NODE_HOURS_MAX: Final = 1000.0
 
 
 def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(word) for word in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value}: numbers with commas between them") from error
-    if not sizes or min(sizes) < 32 or max(sizes) > 1_000_000:
+    sizes = numbers(value, int)
+    if min(sizes) < 32 or max(sizes) > 1_000_000:
         raise click.BadParameter("meshes have 32 to 1,000,000 nodes here")
     return sizes
 
@@ -128,10 +125,7 @@ def _hours(
 ) -> tuple[float, ...] | None:
     if value is None:
         return None
-    try:
-        hours = tuple(float(word) for word in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value}: numbers with commas between them") from error
+    hours = numbers(value, float)
     if len(hours) != len(LOSSES_PROBED) or not all(0 < each <= NODE_HOURS_MAX for each in hours):
         raise click.BadParameter(
             f"{len(LOSSES_PROBED)} numbers, more than 0 and at most {NODE_HOURS_MAX}: for a loss of "
@@ -225,10 +219,7 @@ def _print_probing(arrays: "dict[float, Probing]", exact: "dict[float, Probed]")
 def _runs(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
-    try:
-        runs = tuple(int(word) for word in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value}: numbers with commas between them") from error
+    runs = numbers(value, int)
     if min(runs) < 1:
         raise click.BadParameter("one run or more at each size")
     return runs

@@ -20,6 +20,7 @@ NAMESPACE_DEFAULT = "default"
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
 
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", int, float)
 
 
 class Failure(click.ClickException):
@@ -118,6 +119,14 @@ def duration(low: str, high: str) -> Callable[[str], Any]:
         return seconds
 
     return _quantity("duration", read)
+
+
+def numbers(text: str, read: Callable[[str], N]) -> tuple[N, ...]:
+    """What is written like 1,2,3; `read` is `int` or `float`. Raises click.BadParameter."""
+    try:
+        return tuple(read(word) for word in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text}: numbers with commas between them") from error
 
 
 def _address_text(text: str) -> str:

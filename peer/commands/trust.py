@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import click
 from peer.commands.options import (
     DURATION,
     CallsPeer,
+    F,
     Failure,
     client_of,
     data_dir_option,
@@ -214,15 +216,16 @@ def _issuing(can: bool, margin: int) -> str:
     )
 
 
+def _timeout_option(default: str) -> Callable[[F], F]:
+    return click.option(
+        "--timeout", type=duration("100ms", "1h"), default=default, show_default=True,
+        help="How long to wait for it.",
+    )  # fmt: skip
+
+
 @ca.command("reshare")
 @click.argument("signers", nargs=-1, metavar="[PEER]...")
-@click.option(
-    "--timeout",
-    type=duration("100ms", "1h"),
-    default="30s",
-    show_default=True,
-    help="How long to wait for it.",
-)
+@_timeout_option("30s")
 @data_dir_option
 @output_option
 def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: str) -> None:
@@ -254,13 +257,7 @@ def reshare(signers: tuple[str, ...], timeout: float, data_dir: Path, output: st
     help="How long the old root counts beside the new one (default: ca.rollover_overlap_s).",
 )
 @click.option("--compromised", is_flag=True, help="Somebody else may hold the old root.")
-@click.option(
-    "--timeout",
-    type=duration("100ms", "1h"),
-    default="60s",
-    show_default=True,
-    help="How long to wait for it.",
-)
+@_timeout_option("60s")
 @data_dir_option
 @output_option
 def rollover(overlap: float | None, compromised: bool, timeout: float, data_dir: Path, output: str) -> None:
