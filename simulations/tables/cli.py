@@ -4,12 +4,14 @@ Invariant: standard output carries the tables and nothing else; what is under wa
 """
 
 import json
+import os
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from gossip.config import PROFILES
+from peer.commands.options import numbers
 from simulations.tables.table import CPU_S, PROFILES_COMPARED
 
 ALL = "all"
@@ -26,10 +28,7 @@ def _profiles(_context: click.Context, _parameter: click.Parameter, value: str) 
 def _sizes(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     if value is None:
         return ()
-    try:
-        sizes = tuple(int(word) for word in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value}: numbers with commas between them") from error
+    sizes = numbers(value, int)
     if min(sizes) < 5:
         raise click.BadParameter("a mesh that says anything has at least 5 nodes")
     return sizes
@@ -90,6 +89,11 @@ def table(
     from simulations.tables.run import run
     from simulations.tables.table import Options, Result, Row
 
+    if file is not None:  # before hours of work
+        if not os.path.isdir(file.parent):
+            raise click.BadParameter(f"{file.parent} is no directory", param_hint="--save")
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise click.BadParameter(f"{file} is no file", param_hint="--save")
     unknown = [name for name in names if name not in TABLES and name != ALL]
     if unknown:
         raise click.UsageError(f"no such table: {', '.join(unknown)} (there are {', '.join([*TABLES, ALL])})")
@@ -105,6 +109,7 @@ def table(
         cut_s=cut_s,
     )
     results: list[Result] = []
+    unsaved: list[str] = []
     console = Console(width=None if Console().is_terminal else 220)
 
     def tell(row: Row, spent_s: float) -> None:
@@ -118,8 +123,10 @@ def table(
         if file is not None:
             try:
                 save(file, name, markdown(result), list(TABLES))
-            except (FrameError, OSError) as error:
-                raise click.ClickException(f"{file}: {error}") from error
+            except FrameError as error:
+                unsaved.append(f"{file}: {error}")
+            except OSError as error:
+                unsaved.append(f"{file}: {error.strerror or error}")
         if output == "table":
             console.print(grid(result))
             for line in (*result.table.notes, provenance(result)):
@@ -128,3 +135,5 @@ def table(
             click.echo(markdown(result))
     if output == "json":
         click.echo(json.dumps([data(result) for result in results], indent=2))
+    if unsaved:  # what was measured is printed first
+        raise click.ClickException("; ".join(dict.fromkeys(unsaved)))

@@ -191,3 +191,22 @@ def test_a_file_with_broken_markers_ends_with_1(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, words)
     assert result.exit_code == 1
     assert "do not pair up" in result.output
+    assert "A member is killed" in result.output, "what was measured is not lost"
+
+
+def test_a_file_that_cannot_be_written_loses_nothing_that_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / ("x" * 300)
+    words = ["crash", "--nodes", "5", "--runs", "1", "--profiles", "lan", "-o", "json", "--save", str(file)]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 1
+    assert '"crashes": 1' in result.output
+    assert "File name too long" in result.output
+
+
+@pytest.mark.parametrize(
+    ("file", "why"), [("none/RESULTS.md", "none is no directory"), ("/dev/zero", "is no file")]
+)
+def test_where_nothing_can_be_saved_nothing_is_measured(file: str, why: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["all", "--large", "--save", str(tmp_path / file)])
+    assert result.exit_code == 2
+    assert why in result.output
